@@ -1,0 +1,418 @@
+package origin_test
+
+import (
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/resetd/resetd/impl/origin"
+)
+
+const site = "https://example.com"
+
+var callbacks = []string{
+	"https://app.example.com",
+	"https://*.preview.example.com",
+	"https://*.edge.example.com:8443",
+	"http://localhost:3000",
+	"http://192.0.2.1",
+	"https://[2001:db8::1]",
+}
+
+func mustList(t testing.TB, site string, callbacks []string) origin.List {
+	t.Helper()
+	l, err := origin.NewList(site, callbacks)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+func TestResolve(t *testing.T) {
+	t.Parallel()
+	l := mustList(t, site, callbacks)
+	for in, want := range map[string]string{
+		"":                                        site,
+		"https://example.com":                     site,
+		"https://example.com:443":                 site,
+		"HTTPS://EXAMPLE.COM":                     site,
+		"https://app.example.com":                 "https://app.example.com",
+		"https://APP.example.com:443":             "https://app.example.com",
+		"https://pr-7.preview.example.com":        "https://pr-7.preview.example.com",
+		"https://PR-7.Preview.example.com":        "https://pr-7.preview.example.com",
+		"https://a.edge.example.com:8443":         "https://a.edge.example.com:8443",
+		"http://localhost:3000":                   "http://localhost:3000",
+		"http://192.0.2.1:80":                     "http://192.0.2.1",
+		"https://[2001:0db8::0001]":               "https://[2001:db8::1]",
+		"https://xn--80ak6aa.preview.example.com": "https://xn--80ak6aa.preview.example.com",
+	} {
+		if got, allowed := l.Resolve(in); got != want || !allowed {
+			t.Errorf("Resolve(%q) = %q, %v; want %q, true", in, got, allowed, want)
+		}
+	}
+}
+
+// attacks are values that some reader of origins somewhere has fallen for.
+// None of them is on the list above, whatever it resembles.
+var attacks = []string{
+	"example", // the documented example of the contract: unknown, and harmless
+	"null",
+	"*",
+	"https://*",
+	"https://*.preview.example.com",
+	"https://evil.org",
+
+	// Suffix and prefix tricks.
+	"https://preview.example.com",
+	"https://a.b.preview.example.com",
+	"https://evil-preview.example.com",
+	"https://evilpreview.example.com",
+	"https://preview.example.com.evil.org",
+	"https://x.preview.example.com.evil.org",
+	"https://example.com.evil.org",
+	"https://evil-example.com",
+	"https://evilexample.com",
+	"https://evil.example.com",
+	"https://example.co",
+	"https://example.com.",
+	"https://app.example.com.",
+	"https://a.preview.example.com.",
+	"https://.preview.example.com",
+	"https://..preview.example.com",
+	"https://-.preview.example.com",
+	"https://evil.org.preview.example.com",
+
+	// User info.
+	"https://app.example.com@evil.org",
+	"https://app.example.com:443@evil.org",
+	"https://app.example.com:pw@evil.org",
+	"https://app.example.com%40evil.org",
+	"https://evil.org@app.example.com",
+	"https://@app.example.com",
+	"https://evil.org#@app.example.com",
+	`https://evil.org\@app.example.com`,
+	"https://evil.org/@app.example.com",
+
+	// Slashes of both kinds, path, query, fragment.
+	`https:\\app.example.com`,
+	`https://evil.org\.preview.example.com`,
+	`https://app.example.com\.evil.org`,
+	`https:/\app.example.com`,
+	"https:app.example.com",
+	"https:/app.example.com",
+	"https:///app.example.com",
+	"https:////evil.org",
+	"//app.example.com",
+	"///evil.org",
+	`\\evil.org`,
+	"/\tevil.org",
+	"https://app.example.com/",
+	"https://app.example.com//evil.org",
+	"https://app.example.com/../evil",
+	"https://app.example.com?@evil.org",
+	"https://app.example.com#.evil.org",
+	"https://app.example.com;evil.org",
+	"https://app.example.com&evil.org",
+	"https://evil.org/.preview.example.com",
+	"https://evil.org?.preview.example.com",
+	"https://evil.org#.preview.example.com",
+	"https://evil.org;.preview.example.com",
+	"https://evil.org,.preview.example.com",
+	"https://app.example.com,https://evil.org",
+	"https://app.example.com https://evil.org",
+
+	// White space and control characters, which browsers drop.
+	"\thttps://app.example.com",
+	" https://app.example.com",
+	"https://app.example.com ",
+	"ht\ttps://app.example.com",
+	"https://ap\np.example.com",
+	"https://app.example.com\r\nBcc: evil@evil.org",
+	"https://evil.org\x00.preview.example.com",
+	"https://evil.org\t.preview.example.com",
+	"https://app.example.com\x00",
+	"https://app.example.com\u00a0",
+	"https://app.example.com\u200b",
+	"\ufeffhttps://app.example.com",
+
+	// Look-alikes and what IDNA maps to ASCII.
+	"https://app。example.com",
+	"https://\uff41pp.example.com",
+	"https://app\uff0eexample.com",
+	"https://app.example.com\uff0f.evil.org",
+	"https://ⓐpp.example.com",
+	"https://аpp.example.com",
+	"https://evil.org／.preview.example.com",
+	"https://evil.org。preview.example.com",
+	"https://xn--pp-8cd.example.com",
+	"https://xn--exmple-4nf.com",
+	"https://app.exаmple.com",
+	"https://app.example.com\xff",
+	"httpſ://app.example.com",
+	"https://app.example.K",
+
+	// Percent-encoding.
+	"https://app%2eexample.com",
+	"https://evil.org%2f.preview.example.com",
+	"https://evil.org%00.preview.example.com",
+	"https%3a%2f%2fapp.example.com",
+
+	// Scheme and port.
+	"http://app.example.com",
+	"http://example.com",
+	"http://pr-7.preview.example.com",
+	"https://localhost:3000",
+	"http://localhost",
+	"http://localhost:3001",
+	"https://app.example.com:8443",
+	"https://app.example.com:0443",
+	"https://app.example.com:+443",
+	"https://app.example.com:4 43",
+	"https://app.example.com:",
+	"https://app.example.com:443:443",
+	"https://app.example.com:65979", // 443 modulo 65536
+	"https://app.example.com:443@evil.org:443",
+	"https://a.edge.example.com",
+	"https://a.preview.example.com:8443",
+	"javascript://app.example.com",
+	"javascript:alert(1)",
+	"data:text/html,x",
+	"file:///etc/passwd",
+	"ws://app.example.com",
+	"https+evil://app.example.com",
+	"view-source:https://app.example.com",
+
+	// Other spellings of 192.0.2.1 and of addresses.
+	"http://3221225985",
+	"http://0xc0000201",
+	"http://0xC0.0x00.0x02.0x01",
+	"http://0300.0.02.01",
+	"http://192.0.513",
+	"http://192.0.2.1.",
+	"http://192.0.2.01",
+	"http://[::ffff:192.0.2.1]",
+	"http://[::ffff:c000:201]",
+	"http://1.192.0.2.1",
+	"https://[2001:db8::1%25eth0]",
+	"https://[2001:db8::1%eth0]",
+	"https://[2001:db8::1]evil.org",
+	"https://[2001:db8::1].evil.org",
+	"https://2001:db8::1",
+	"https://[2001:db8::1",
+	"https://[v1.x]",
+	"https://[app.example.com]",
+
+	strings.Repeat("https://app.example.com", 10_000),
+	"https://" + strings.Repeat("a", 64) + ".preview.example.com",
+	"https://" + strings.Repeat("a.", 200) + "preview.example.com",
+	"https://app.example.com:" + strings.Repeat("0", 300) + "443",
+}
+
+func TestResolveAttacks(t *testing.T) {
+	t.Parallel()
+	l := mustList(t, site, callbacks)
+	for _, in := range attacks {
+		if got, allowed := l.Resolve(in); got != site || allowed {
+			t.Errorf("Resolve(%.120q) = %q, %v; want the site, false", in, got, allowed)
+		}
+		if l.Allows(in) {
+			t.Errorf("Allows(%.120q) = true", in)
+		}
+	}
+}
+
+func TestAllows(t *testing.T) {
+	t.Parallel()
+	l := mustList(t, site, callbacks)
+	for in, want := range map[string]bool{
+		"https://example.com":               true,
+		"https://app.example.com":           true,
+		"https://pr-7.preview.example.com":  true,
+		"https://a.edge.example.com:8443":   true,
+		"http://localhost:3000":             true,
+		"https://[2001:db8::1]":             true,
+		"":                                  false,
+		"null":                              false,
+		"https://Example.com":               false, // no browser sends these spellings
+		"https://example.com:443":           false,
+		"https://example.com/":              false,
+		"https://[2001:DB8::1]":             false,
+		"https://example.com https://b.org": false,
+	} {
+		if got := l.Allows(in); got != want {
+			t.Errorf("Allows(%q) = %v, want %v", in, got, want)
+		}
+	}
+}
+
+func TestNewListForgives(t *testing.T) {
+	t.Parallel()
+	l := mustList(t, " https://Example.com/ ", []string{"", " https://app.example.com/", "https://*.preview.example.com/ ", "https://app.example.com"})
+	if got := l.Site(); got != site {
+		t.Errorf("Site() = %q, want %q", got, site)
+	}
+	for _, in := range []string{"https://app.example.com", "https://a.preview.example.com"} {
+		if got, allowed := l.Resolve(in); got != in || !allowed {
+			t.Errorf("Resolve(%q) = %q, %v", in, got, allowed)
+		}
+	}
+}
+
+func TestNewListWithoutSite(t *testing.T) {
+	t.Parallel()
+	l := mustList(t, "", []string{"https://app.example.com"})
+	for _, in := range []string{"", "https://evil.org"} {
+		if got, allowed := l.Resolve(in); got != "" || allowed {
+			t.Errorf("Resolve(%q) = %q, %v; there is nothing to fall back to", in, got, allowed)
+		}
+	}
+	if got, allowed := l.Resolve("https://app.example.com"); got != "https://app.example.com" || !allowed {
+		t.Errorf("Resolve = %q, %v", got, allowed)
+	}
+	var zero origin.List
+	if got, allowed := zero.Resolve(site); got != "" || allowed || zero.Allows(site) {
+		t.Errorf("the zero List allows something: %q, %v", got, allowed)
+	}
+}
+
+func TestNewListReportsEveryMistake(t *testing.T) {
+	t.Parallel()
+	entries := map[string]string{
+		"https://*.com":                    "under com",
+		"https://*.co.uk":                  "under co.uk",
+		"https://*.vercel.app":             "under vercel.app",
+		"https://*.github.io":              "under github.io",
+		"https://*.compute.amazonaws.com":  "under compute.amazonaws.com",
+		"https://*.localhost":              "under localhost",
+		"https://*":                        "wildcard",
+		"https://*.*.example.com":          "wildcard",
+		"https://a.*.example.com":          "wildcard",
+		"https://pr-*.example.com":         "wildcard",
+		"https://*.example.com/x":          `remove "/x"`,
+		"https://*.192.0.2.1":              "IP address",
+		"https://*.[::1]":                  "IP address",
+		"*.example.com":                    "has no scheme",
+		"*":                                "has no scheme",
+		"null":                             "has no scheme",
+		"https://user:hunter2@example.com": "has user info",
+		"ftp://*.preview.example.com":      "must begin with https://",
+	}
+	list := make([]string, 0, len(entries))
+	for entry := range entries {
+		list = append(list, entry)
+	}
+	l, err := origin.NewList("https://example.com/app", list)
+	if err == nil {
+		t.Fatal("NewList accepted mistakes")
+	}
+	if got, allowed := l.Resolve("https://example.com"); got != "" || allowed {
+		t.Error("NewList returned a list beside an error")
+	}
+	lines := strings.Split(err.Error(), "\n")
+	if len(lines) != len(entries)+1 {
+		t.Errorf("%d mistakes reported, want %d", len(lines), len(entries)+1)
+	}
+	if want := `site "https://example.com/app" has a path: remove "/app" from its end`; lines[0] != want {
+		t.Errorf("got %s, want %s", lines[0], want)
+	}
+	for entry, want := range entries {
+		if strings.Contains(entry, "@") {
+			entry = "(not shown"
+		} else {
+			entry = `"` + entry + `"`
+		}
+		found := false
+		for _, line := range lines {
+			found = found || strings.HasPrefix(line, "origin "+entry) && strings.Contains(line, want)
+		}
+		if !found {
+			t.Errorf("no mistake says %q of %s in:\n%v", want, entry, err)
+		}
+	}
+	if strings.Contains(err.Error(), "hunter2") {
+		t.Error("the error repeats a password")
+	}
+}
+
+// FuzzResolve holds Resolve to what the rest of the program relies on,
+// whatever a caller sends. The committed corpus in testdata/fuzz holds the
+// attacks above; new finds belong there too.
+func FuzzResolve(f *testing.F) {
+	for _, in := range attacks {
+		if len(in) < 300 {
+			f.Add(in)
+		}
+	}
+	for _, in := range callbacks {
+		f.Add(in)
+	}
+	l := mustList(f, site, callbacks)
+	f.Fuzz(func(t *testing.T, in string) {
+		got, allowed := l.Resolve(in)
+		if !allowed && got != site {
+			t.Fatalf("Resolve(%q) = %q, false; want the site", in, got)
+		}
+		if !l.Allows(got) {
+			t.Fatalf("Resolve(%q) = %q, which is not allowed", in, got)
+		}
+		if strings.Trim(got, "abcdefghijklmnopqrstuvwxyz0123456789.:/[]-") != "" {
+			t.Fatalf("Resolve(%q) = %q, which has unexpected characters", in, got)
+		}
+		o, err := origin.Parse(got)
+		if err != nil || o.String() != got {
+			t.Fatalf("Resolve(%q) = %q, which parses to %q, %v", in, got, o, err)
+		}
+		u, err := url.Parse(got)
+		if err != nil || u.Scheme+"://"+u.Host != got || u.Hostname() != o.Hostname() {
+			t.Fatalf("Resolve(%q) = %q, which net/url reads as %+v, %v", in, got, u, err)
+		}
+		if again, ok := l.Resolve(got); !ok || again != got {
+			t.Fatalf("Resolve(%q) = %q, %v: not a fixed point", got, again, ok)
+		}
+		if l.Allows(in) && got != in {
+			t.Fatalf("Allows(%q), and yet Resolve returns %q", in, got)
+		}
+	})
+}
+
+// FuzzParse compares Parse with net/url: whatever Parse accepts, net/url reads
+// as the same host, and nothing else is in it.
+func FuzzParse(f *testing.F) {
+	for _, in := range attacks {
+		if len(in) < 300 {
+			f.Add(in)
+		}
+	}
+	f.Fuzz(func(t *testing.T, in string) {
+		o, err := origin.Parse(in)
+		if err != nil {
+			return
+		}
+		if again, err := origin.Parse(o.String()); err != nil || again != o {
+			t.Fatalf("Parse(%q) = %q, which parses to %q, %v", in, o, again, err)
+		}
+		if !strings.Contains(in, "[") && !strings.HasPrefix(strings.ToLower(in), o.String()) {
+			t.Fatalf("Parse(%q) = %q: more than the case and a default port has changed", in, o)
+		}
+		for _, s := range []string{in, o.String()} {
+			u, err := url.Parse(s)
+			if err != nil {
+				t.Fatalf("Parse(%q) = %q, and net/url refuses %q: %v", in, o, s, err)
+			}
+			if u.User != nil || u.Path != "" || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || u.Opaque != "" {
+				t.Fatalf("Parse(%q) = %q, and net/url finds more in it: %+v", in, o, u)
+			}
+			if !strings.Contains(s, "[") && !strings.EqualFold(u.Hostname(), o.Hostname()) {
+				t.Fatalf("Parse(%q) = %q, and net/url reads host %q", in, o, u.Hostname())
+			}
+		}
+	})
+}
+
+func BenchmarkResolve(b *testing.B) {
+	l := mustList(b, site, callbacks)
+	b.ReportAllocs()
+	for b.Loop() {
+		l.Resolve("https://pr-7.preview.example.com")
+	}
+}

@@ -1,0 +1,292 @@
+// Package origin owns the callback allow-list: which web origins a reset link
+// may lead to, and which browsers' origins may call the service.
+//
+// The value a caller sends is hostile until proven otherwise: it decides where
+// a one-time login link points. So there is exactly one reader of origins
+// (Parse), it accepts a grammar and does not search for known tricks, and what
+// leaves this package is always the canonical form of something an operator
+// has listed, never the caller's own bytes.
+//
+// This package must never resolve a name, follow a URL, hold state that a
+// request can change, or return an origin that is not on the list.
+package origin
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+)
+
+const (
+	// maxHost is the longest host name in text form (RFC 1035, section 2.3.4,
+	// without the root's dot), maxLabel the longest label.
+	maxHost  = 253
+	maxLabel = 63
+
+	// maxLength bounds the work done for a caller's value before it is looked
+	// at: the longest scheme, host and port there can be.
+	maxLength = len("https://") + maxHost + len(":65535")
+)
+
+// Origin is a web origin in canonical form: scheme and host in lower case, the
+// scheme's default port left out. It is comparable: equal values are the same
+// origin. The zero Origin is none.
+type Origin struct {
+	scheme string // "http" or "https"
+	host   string // lower case; an IPv6 address stands in brackets
+	port   string // "" for the scheme's default
+}
+
+// String returns scheme://host[:port], the form that browsers send in the
+// Origin header (RFC 6454, section 6.2).
+func (o Origin) String() string {
+	if o == (Origin{}) {
+		return ""
+	}
+	if o.port == "" {
+		return o.scheme + "://" + o.host
+	}
+	return o.scheme + "://" + o.host + ":" + o.port
+}
+
+// Hostname returns the host without port and brackets, for showing it to
+// people.
+func (o Origin) Hostname() string {
+	return strings.Trim(o.host, "[]")
+}
+
+// Parse reads scheme://host[:port] and nothing more: http or https, a host of
+// plain labels, an IPv4 address or an IPv6 address in brackets, and a port
+// from 1 to 65535. There is no path, not even "/".
+//
+// It does not use net/url: what url.Parse accepts and what browsers make of
+// the same text differ (backslashes, tabs, user info, IPv4 in octal), and each
+// difference is a way past an allow-list. Every byte has to be one that means
+// the same to both.
+//
+// Errors are written for the operator whose setting it was, and repeat nothing
+// that may be a password.
+func Parse(s string) (Origin, error) {
+	if s == "" {
+		return Origin{}, errors.New("is empty; write scheme://host, such as https://app.example.com")
+	}
+	if len(s) > maxLength {
+		return Origin{}, fmt.Errorf("is %d characters long, and no origin is longer than %d", len(s), maxLength)
+	}
+	scheme, rest, found := strings.Cut(s, "://")
+	if !found {
+		return Origin{}, errors.New("has no scheme; write it out, such as https://app.example.com")
+	}
+	o := Origin{}
+	switch lowerASCII(scheme) {
+	case "https":
+		o.scheme = "https"
+	case "http":
+		o.scheme = "http"
+	default:
+		return Origin{}, errors.New("must begin with https:// (or http://)")
+	}
+	if strings.IndexByte(rest, '@') >= 0 {
+		// What stands before the @ may be a password: nothing is quoted.
+		return Origin{}, errors.New(`has user info: remove everything from after "://" up to the "@"`)
+	}
+	if end := strings.IndexAny(rest, `/?#\`); end >= 0 {
+		return Origin{}, trailingError(rest, end)
+	}
+	if err := checkBytes(rest); err != nil {
+		return Origin{}, err
+	}
+
+	host, port, hasPort, err := splitPort(rest)
+	if err != nil {
+		return Origin{}, err
+	}
+	if hasPort {
+		if o.port, err = parsePort(o.scheme, port); err != nil {
+			return Origin{}, err
+		}
+	}
+	if o.host, err = parseHost(host); err != nil {
+		return Origin{}, err
+	}
+	return o, nil
+}
+
+// ParseSetting is Parse for what an operator wrote: white space around it and
+// one "/" at its end are slips that change no meaning, and are forgiven. A
+// caller's value goes to Parse, never here.
+func ParseSetting(s string) (Origin, error) {
+	s = strings.TrimSpace(s)
+	if strings.HasSuffix(s, "/") && !strings.HasSuffix(s, "//") {
+		s = strings.TrimSuffix(s, "/")
+	}
+	return Parse(s)
+}
+
+// trailingError says what is wrong with s, whose host and port end at the
+// character s[end], and what to remove.
+func trailingError(s string, end int) error {
+	switch {
+	case end == 0:
+		return errors.New(`has no host after "://"`)
+	case s[end] == '?':
+		return errors.New(`has a query: remove everything from the "?" on`)
+	case s[end] == '#':
+		return errors.New(`has a fragment: remove everything from the "#" on`)
+	case s[end] == '\\':
+		return errors.New("contains a backslash")
+	case strings.ContainsAny(s, "?#"):
+		// A query is not repeated: it may carry a token.
+		return errors.New(`has a path and more: remove everything from the "/" after the host on`)
+	default:
+		return fmt.Errorf("has a path: remove %q from its end", s[end:])
+	}
+}
+
+// checkBytes refuses every character that has no place in host[:port]. It
+// comes before any parsing, so that what follows works on a small alphabet.
+func checkBytes(s string) error {
+	for i := 0; i < len(s); i++ {
+		c := s[i]
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
+		case c == '.', c == '-', c == ':', c == '[', c == ']':
+		case c == '%':
+			return errors.New(`contains "%"; neither percent-encoding nor an IPv6 zone is part of an origin`)
+		case c == '*':
+			return errors.New(`contains "*"; a wildcard can only be the whole first label of a callback origin, such as https://*.preview.example.com`)
+		case c == ' ', c == '\t', c == '\r', c == '\n':
+			return errors.New("contains white space")
+		case c < ' ', c == 0x7f:
+			return errors.New("contains a control character")
+		case c >= 0x80:
+			return errors.New("contains a character that is not ASCII; write an internationalised name in its xn-- form")
+		default:
+			return fmt.Errorf("contains %q, which no host name may", rune(c))
+		}
+	}
+	return nil
+}
+
+// splitPort cuts host[:port]. The colons of an IPv6 address stand in brackets.
+func splitPort(s string) (host, port string, hasPort bool, err error) {
+	if strings.HasPrefix(s, "[") {
+		end := strings.IndexByte(s, ']')
+		if end < 0 {
+			return "", "", false, errors.New(`has no "]" after its IPv6 address`)
+		}
+		host, s = s[:end+1], s[end+1:]
+		if s == "" {
+			return host, "", false, nil
+		}
+		if s[0] != ':' {
+			return "", "", false, errors.New(`has something other than a port after the "]"`)
+		}
+		return host, s[1:], true, nil
+	}
+	host, port, hasPort = strings.Cut(s, ":")
+	if strings.IndexByte(port, ':') >= 0 {
+		return "", "", false, errors.New("has more than one port; an IPv6 address stands in brackets, such as http://[::1]:3000")
+	}
+	return host, port, hasPort, nil
+}
+
+// parsePort returns the canonical port: "" for the scheme's default.
+func parsePort(scheme, port string) (string, error) {
+	if port == "" {
+		return "", errors.New(`has an empty port: remove the ":"`)
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil || n == 0 {
+		return "", errors.New("has a port that is not a number from 1 to 65535")
+	}
+	if port[0] == '0' {
+		return "", fmt.Errorf("has a port with leading zeros: write %d", n)
+	}
+	if scheme == "https" && n == 443 || scheme == "http" && n == 80 {
+		return "", nil
+	}
+	return port, nil
+}
+
+// parseHost returns the host in lower case and checks that it is a name or an
+// address that every client reads in the same way.
+func parseHost(host string) (string, error) {
+	if host == "" {
+		return "", errors.New("has no host")
+	}
+	if host[0] == '[' {
+		addr, err := netip.ParseAddr(host[1 : len(host)-1])
+		if err != nil || !addr.Is6() {
+			return "", errors.New("has no valid IPv6 address between the brackets")
+		}
+		if addr.Is4In6() {
+			// Go writes ::ffff:1.2.3.4 and browsers write ::ffff:102:304: two
+			// forms of one origin would not compare equal.
+			return "", errors.New("has an IPv4 address in IPv6 form: write the IPv4 address itself")
+		}
+		return "[" + addr.String() + "]", nil
+	}
+	if strings.ContainsAny(host, "[]") {
+		return "", errors.New("has brackets that do not enclose the host")
+	}
+	host = lowerASCII(host)
+	if strings.HasSuffix(host, ".") {
+		return "", errors.New(`has a host that ends in a dot: remove the "."`)
+	}
+	if len(host) > maxHost {
+		return "", fmt.Errorf("has a host of %d characters, and no name is longer than %d", len(host), maxHost)
+	}
+	labels := strings.Split(host, ".")
+	for _, label := range labels {
+		if err := checkLabel(label); err != nil {
+			return "", err
+		}
+	}
+	if isNumber(labels[len(labels)-1]) {
+		// Browsers read every host that ends in a number as an IPv4 address,
+		// in any base and with any number of parts (https://url.spec.whatwg.org/
+		// #ends-in-a-number-checker). Only the one plain form is accepted.
+		if addr, err := netip.ParseAddr(host); err != nil || !addr.Is4() {
+			return "", errors.New("ends in a number and is not a plain IPv4 address, such as 192.0.2.1")
+		}
+	}
+	return host, nil
+}
+
+// checkLabel holds one lower-case label of a host name to letters, digits and
+// inner hyphens (RFC 1123, section 2.1).
+func checkLabel(label string) error {
+	switch {
+	case label == "":
+		return errors.New("has an empty label in its host (two dots, or one at the beginning)")
+	case len(label) > maxLabel:
+		return fmt.Errorf("has a label of %d characters in its host, and none is longer than %d", len(label), maxLabel)
+	case label[0] == '-', label[len(label)-1] == '-':
+		return fmt.Errorf("has a label that begins or ends with a hyphen in its host: %q", label)
+	}
+	return nil
+}
+
+// isNumber tells whether browsers take a last label for a part of an IPv4
+// address: decimal digits, or 0x with any number of hexadecimal ones.
+func isNumber(label string) bool {
+	if hex, ok := strings.CutPrefix(label, "0x"); ok {
+		return strings.Trim(hex, "0123456789abcdef") == ""
+	}
+	return strings.Trim(label, "0123456789") == ""
+}
+
+// lowerASCII lower-cases A to Z and nothing else. strings.EqualFold and
+// strings.ToLower fold more: the long s (U+017F) equals an s there, and the
+// Kelvin sign a k.
+func lowerASCII(s string) string {
+	return strings.Map(func(r rune) rune {
+		if 'A' <= r && r <= 'Z' {
+			return r + ('a' - 'A')
+		}
+		return r
+	}, s)
+}
