@@ -1,0 +1,1071 @@
+package devstack_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"mime/multipart"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/resetd/resetd/impl/devstack"
+)
+
+const (
+	legacyKey = "eyJhbGciOiJIUzI1NiJ9.eyJyb2xlIjoic2VydmljZV9yb2xlIn0.c2lnbmF0dXJl"
+	secretKey = "sb_secret_0123456789"
+	mailKey   = "key-0123456789"
+	domain    = "mg.example.com"
+	site      = "https://app.example.com"
+)
+
+// clock is a time that tests move.
+type clock struct {
+	mu sync.Mutex
+	t  time.Time
+}
+
+func (c *clock) now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.t
+}
+
+func (c *clock) advance(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.t = c.t.Add(d)
+}
+
+// rig is a stack with each of its parts listening.
+type rig struct {
+	*devstack.Stack
+	t                    *testing.T
+	clock                *clock
+	supa, mailgun, pages *httptest.Server
+}
+
+func newRig(t *testing.T, change func(*devstack.Config)) *rig {
+	t.Helper()
+	c := &clock{t: time.Date(2026, 11, 23, 15, 45, 8, 360404829, time.UTC)}
+	cfg := devstack.Config{
+		Accounts:          []string{"known1@example.com", "Mixed.Case@Example.com"},
+		SiteURL:           site,
+		RedirectAllowList: []string{"https://other.example.com/reset", "https://*.preview.example.com/**"},
+		ServiceRoleKey:    legacyKey,
+		MailgunKey:        mailKey,
+		MailgunDomain:     domain,
+		Now:               c.now,
+	}
+	if change != nil {
+		change(&cfg)
+	}
+	s := devstack.New(cfg)
+	r := &rig{Stack: s, t: t, clock: c, supa: httptest.NewServer(s.Supabase()), mailgun: httptest.NewServer(s.Mailgun()), pages: httptest.NewServer(s.Pages())}
+	r.SetPublicAuthURL(r.supa.URL + "/auth/v1")
+	t.Cleanup(func() {
+		s.Close()
+		r.supa.Close()
+		r.mailgun.Close()
+		r.pages.Close()
+	})
+	return r
+}
+
+// answer is a response that has been read.
+type answer struct {
+	status int
+	header http.Header
+	body   string
+}
+
+func (a answer) json(t *testing.T) map[string]any {
+	t.Helper()
+	var m map[string]any
+	if err := json.Unmarshal([]byte(a.body), &m); err != nil {
+		t.Fatalf("%v in %q", err, a.body)
+	}
+	return m
+}
+
+func (r *rig) do(method, url, body string, header ...string) answer {
+	r.t.Helper()
+	req, err := http.NewRequest(method, url, strings.NewReader(body))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for i := 0; i < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+		if header[i] == "Host" {
+			req.Host = header[i+1]
+		}
+	}
+	res, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(req) // follows no redirect
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return answer{res.StatusCode, res.Header, string(b)}
+}
+
+func (r *rig) generate(body string, header ...string) answer {
+	r.t.Helper()
+	if header == nil {
+		header = []string{"Apikey", legacyKey, "Authorization", "Bearer " + legacyKey}
+	}
+	return r.do("POST", r.supa.URL+"/auth/v1/admin/generate_link", body, header...)
+}
+
+// link asks for a link of known1 and returns the answer's members.
+func (r *rig) link() map[string]any {
+	r.t.Helper()
+	a := r.generate(`{"type":"recovery","email":"known1@example.com","redirect_to":"https://app.example.com/reset-password"}`)
+	if a.status != 200 {
+		r.t.Fatalf("status %d: %s", a.status, a.body)
+	}
+	return a.json(r.t)
+}
+
+func (r *rig) verify(hash string) answer {
+	r.t.Helper()
+	return r.do("POST", r.supa.URL+"/auth/v1/verify", `{"type":"recovery","token_hash":"`+hash+`"}`)
+}
+
+// recorded reads an answer of a real Supabase Auth.
+func recorded(t *testing.T, name string) answer {
+	t.Helper()
+	raw, err := os.ReadFile(filepath.Join("testdata", "supabase-auth", name+".http"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	head, body, ok := strings.Cut(strings.ReplaceAll(string(raw), "\r\n", "\n"), "\n\n")
+	if !ok {
+		t.Fatalf("%s has no body", name)
+	}
+	a := answer{header: http.Header{}, body: strings.TrimSpace(body)}
+	for i, line := range strings.Split(head, "\n") {
+		if i == 0 {
+			fmt.Sscanf(line, "HTTP/1.1 %d", &a.status)
+			continue
+		}
+		k, v, _ := strings.Cut(line, ": ")
+		a.header.Add(k, v)
+	}
+	return a
+}
+
+var (
+	hexToken  = regexp.MustCompile(`^[0-9a-f]{56}$`)
+	uuidValue = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`)
+	jwtValue  = regexp.MustCompile(`^[\w-]+\.[\w-]+\.[\w-]+$`)
+)
+
+// shape replaces what differs from one answer to the next by what it is.
+func shape(path string, v any) any {
+	switch v := v.(type) {
+	case map[string]any:
+		out := map[string]any{}
+		for k, member := range v {
+			out[k] = shape(path+"/"+k, member)
+		}
+		return out
+	case []any:
+		out := make([]any, len(v))
+		for i := range v {
+			out[i] = shape(path, v[i])
+		}
+		return out
+	case float64:
+		if strings.HasSuffix(path, "expires_at") {
+			return "<unix seconds>"
+		}
+	case string:
+		name := path[strings.LastIndex(path, "/")+1:]
+		switch {
+		case uuidValue.MatchString(v):
+			return "<uuid>"
+		case hexToken.MatchString(v):
+			return "<token hash>"
+		case name == "access_token" && (v == "<JWT>" || jwtValue.MatchString(v)):
+			return "<jwt>"
+		case name == "refresh_token" && regexp.MustCompile(`^[a-z0-9]{12}$`).MatchString(v):
+			return "<refresh token>"
+		case name == "email_otp" && regexp.MustCompile(`^[0-9]{6}$`).MatchString(v):
+			return "<otp>"
+		case name == "action_link":
+			u, err := url.Parse(v)
+			if err != nil || !hexToken.MatchString(u.Query().Get("token")) || !strings.HasSuffix(u.Path, "/verify") {
+				return v
+			}
+			return "<base>/verify?" + strings.Replace(u.RawQuery, u.Query().Get("token"), "<token hash>", 1)
+		case name == "email":
+			return "<email>"
+		}
+		if _, err := time.Parse(time.RFC3339Nano, v); err == nil {
+			return "<time>"
+		}
+	}
+	return v
+}
+
+// members returns the names of a JSON object's top level in the order they stand there.
+func members(t *testing.T, body string) []string {
+	t.Helper()
+	var names []string
+	d := json.NewDecoder(strings.NewReader(body))
+	d.Token()
+	for d.More() {
+		name, err := d.Token()
+		if err != nil {
+			t.Fatal(err)
+		}
+		names = append(names, name.(string))
+		var skip json.RawMessage
+		if err := d.Decode(&skip); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return names
+}
+
+func headersOf(a answer) map[string]string {
+	out := map[string]string{}
+	for _, name := range []string{"Content-Type", "Vary", "X-Sb-Error-Code"} {
+		out[name] = a.header.Get(name)
+	}
+	for _, name := range []string{"Sb-Auth-Refresh-Token-Prefix", "Sb-Auth-Session-Id", "Sb-Auth-User-Id"} {
+		out[name] = fmt.Sprint(len(a.header.Get(name)))
+	}
+	return out
+}
+
+func sameAs(t *testing.T, got answer, name string) {
+	t.Helper()
+	want := recorded(t, name)
+	if got.status != want.status {
+		t.Errorf("%s: status %d, want %d: %s", name, got.status, want.status, got.body)
+	}
+	if diff := cmp.Diff(headersOf(want), headersOf(got)); diff != "" {
+		t.Errorf("%s: headers (-recorded +ours):\n%s", name, diff)
+	}
+	if strings.HasPrefix(want.header.Get("Content-Type"), "application/json") {
+		if diff := cmp.Diff(shape("", want.json(t)), shape("", got.json(t))); diff != "" {
+			t.Errorf("%s: body (-recorded +ours):\n%s", name, diff)
+		}
+		if diff := cmp.Diff(members(t, want.body), members(t, got.body)); diff != "" {
+			t.Errorf("%s: order of members (-recorded +ours):\n%s", name, diff)
+		}
+	}
+	if want.header.Get("X-Sb-Error-Code") != "" && got.body != want.body {
+		t.Errorf("%s: body %s, want exactly %s", name, got.body, want.body)
+	}
+}
+
+func TestSupabaseAnswersAsRecorded(t *testing.T) {
+	r := newRig(t, nil)
+	sameAs(t, r.generate(`{"type":"recovery","email":"known1@example.com","redirect_to":"https://app.example.com/reset-password"}`), "200-known")
+	sameAs(t, r.generate(`{"type":"recovery","email":"known1@example.com","redirect_to":"https://evil.example.net/reset"}`), "200-redirect-not-allowed")
+	sameAs(t, r.generate(`{"type":"recovery","email":"nobody@example.com"}`), "404-unknown")
+	sameAs(t, r.generate(`{"type":"recovery","email":"no address"}`), "400-bad-email")
+	sameAs(t, r.generate(`{"type":"recovery","email":"`+strings.Repeat("a", 250)+`@example.com"}`), "400-long-email")
+	sameAs(t, r.generate(`{"type":"recovery"`), "400-malformed-json")
+	sameAs(t, r.generate(`{"type":"recovery","email":"known1@example.com"}`, "X-None", ""), "401-no-key")
+	sameAs(t, r.generate(`{"type":"recovery","email":"known1@example.com"}`, "Apikey", "wrong", "Authorization", "Bearer wrong"), "403-bad-jwt")
+
+	hash := r.link()["hashed_token"].(string)
+	session := r.verify(hash)
+	sameAs(t, session, "verify-post-200")
+	sameAs(t, r.verify(hash), "verify-post-403-used")
+	user := session.json(t)["access_token"].(string)
+	sameAs(t, r.generate(`{"type":"recovery","email":"known1@example.com"}`, "Apikey", legacyKey, "Authorization", "Bearer "+user), "403-not-admin")
+
+	link := r.link()["action_link"].(string)
+	for _, name := range []string{"verify-get-303", "verify-get-303-used"} {
+		got, want := r.do("GET", link, ""), recorded(t, name)
+		sameAs(t, got, name)
+		if diff := cmp.Diff(shapeFragment(t, want.header.Get("Location")), shapeFragment(t, got.header.Get("Location"))); diff != "" {
+			t.Errorf("%s: Location (-recorded +ours):\n%s", name, diff)
+		}
+		if !strings.HasPrefix(got.body, `<a href="https://app.example.com/reset-password#`) || !strings.HasSuffix(got.body, "\">See Other</a>.\n\n") {
+			t.Errorf("%s: body %q", name, got.body)
+		}
+	}
+}
+
+// shapeFragment makes a Location comparable, order of the fragment's members included.
+func shapeFragment(t *testing.T, location string) []string {
+	t.Helper()
+	target, fragment, ok := strings.Cut(location, "#")
+	if !ok {
+		t.Fatalf("no fragment in %q", location)
+	}
+	out := []string{target}
+	for _, pair := range strings.Split(fragment, "&") {
+		k, v, _ := strings.Cut(pair, "=")
+		if k == "expires_at" {
+			v = "<unix seconds>"
+		}
+		out = append(out, k+"="+fmt.Sprint(shape("/"+k, v)))
+	}
+	return out
+}
+
+func TestKeys(t *testing.T) {
+	const body = `{"type":"recovery","email":"known1@example.com"}`
+	bearer := func(key string) string { return "Bearer " + key }
+	for _, tt := range []struct {
+		name, key string
+		header    []string
+		status    int
+		contains  string
+	}{
+		{"legacy, both", legacyKey, []string{"Apikey", legacyKey, "Authorization", bearer(legacyKey)}, 200, "hashed_token"},
+		{"legacy, apikey alone", legacyKey, []string{"Apikey", legacyKey}, 401, "no_authorization"},
+		{"legacy, Bearer alone", legacyKey, []string{"Authorization", bearer(legacyKey)}, 401, "No API key found"},
+		{"legacy, apikey wrong", legacyKey, []string{"Apikey", "x", "Authorization", bearer(legacyKey)}, 401, "Invalid API key"},
+		{"legacy, Basic", legacyKey, []string{"Apikey", legacyKey, "Authorization", "Basic " + legacyKey}, 401, "no_authorization"},
+		{"secret, apikey alone", secretKey, []string{"Apikey", secretKey}, 200, "hashed_token"},
+		{"secret, both", secretKey, []string{"Apikey", secretKey, "Authorization", bearer(secretKey)}, 401, "Invalid API key"},
+		{"secret, Bearer alone", secretKey, []string{"Authorization", bearer(secretKey)}, 401, "Invalid API key"},
+		{"secret, wrong", secretKey, []string{"Apikey", "sb_secret_other"}, 403, "bad_jwt"},
+		{"no key configured", "", []string{"Apikey", "x", "Authorization", bearer("x")}, 403, "bad_jwt"},
+		{"no key configured, none sent", "", []string{"X-None", ""}, 401, "no_authorization"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newRig(t, func(c *devstack.Config) { c.ServiceRoleKey = tt.key })
+			a := r.generate(body, tt.header...)
+			if a.status != tt.status || !strings.Contains(a.body, tt.contains) {
+				t.Errorf("%d %s, want %d and %q", a.status, a.body, tt.status, tt.contains)
+			}
+		})
+	}
+}
+
+func TestLookup(t *testing.T) {
+	r := newRig(t, nil)
+	a := r.generate(`{"type":"recovery","email":"mixed.CASE@example.COM"}`)
+	if got := a.json(t)["email"]; got != "Mixed.Case@Example.com" {
+		t.Errorf("email %v, want it as stored", got)
+	}
+	if a := r.generate(`{"type":"recovery","email":""}`); a.status != 400 || !strings.Contains(a.body, "required") {
+		t.Errorf("empty email: %d %s", a.status, a.body)
+	}
+	if a := r.generate(`{"type":"nonsense","email":"known1@example.com"}`); a.status != 400 {
+		t.Errorf("unknown type: %d %s", a.status, a.body)
+	}
+	if a := newRig(t, func(c *devstack.Config) { c.Accounts = []string{} }).generate(`{"type":"recovery","email":"hello@example.com"}`); a.status != 404 {
+		t.Errorf("without accounts: %d", a.status)
+	}
+	if a := newRig(t, func(c *devstack.Config) { c.Accounts = nil }).generate(`{"type":"recovery","email":"hello@example.com"}`); a.status != 200 {
+		t.Errorf("with the default accounts: %d", a.status)
+	}
+}
+
+func TestLinkDies(t *testing.T) {
+	used := func(t *testing.T, a answer) {
+		t.Helper()
+		if a.status != 403 || !strings.Contains(a.body, "otp_expired") {
+			t.Errorf("%d %s, want 403 otp_expired", a.status, a.body)
+		}
+	}
+	t.Run("of use", func(t *testing.T) {
+		r := newRig(t, nil)
+		l := r.link()
+		if a := r.verify(l["hashed_token"].(string)); a.status != 200 {
+			t.Fatal(a.status, a.body)
+		}
+		used(t, r.verify(l["hashed_token"].(string)))
+		if a := r.do("GET", l["action_link"].(string), ""); !strings.Contains(a.header.Get("Location"), "otp_expired") {
+			t.Error(a.header)
+		}
+	})
+	t.Run("of the next one", func(t *testing.T) {
+		r := newRig(t, nil)
+		first, second := r.link(), r.link()
+		used(t, r.verify(first["hashed_token"].(string)))
+		if a := r.verify(second["hashed_token"].(string)); a.status != 200 {
+			t.Error(a.status, a.body)
+		}
+	})
+	t.Run("of age", func(t *testing.T) {
+		r := newRig(t, func(c *devstack.Config) { c.LinkLifetime = 10 * time.Minute })
+		l := r.link()
+		r.clock.advance(10*time.Minute + time.Nanosecond)
+		used(t, r.verify(l["hashed_token"].(string)))
+		l = r.link()
+		r.clock.advance(10 * time.Minute)
+		if a := r.verify(l["hashed_token"].(string)); a.status != 200 {
+			t.Error(a.status, a.body)
+		}
+	})
+	t.Run("not of a refused request", func(t *testing.T) {
+		r := newRig(t, nil)
+		l := r.link()
+		r.generate(`{"type":"recovery","email":"known1@example.com"}`, "Apikey", "wrong", "Authorization", "Bearer wrong")
+		r.generate(`{"type":"nonsense","email":"known1@example.com"}`)
+		r.do("HEAD", l["action_link"].(string), "")
+		r.do("POST", r.supa.URL+"/auth/v1/verify", `{"type":"signup","token_hash":"`+l["hashed_token"].(string)+`"}`)
+		if a := r.verify(l["hashed_token"].(string)); a.status != 200 {
+			t.Error(a.status, a.body)
+		}
+	})
+	t.Run("of use by code", func(t *testing.T) {
+		r := newRig(t, nil)
+		l := r.link()
+		body := fmt.Sprintf(`{"type":"recovery","email":"Known1@example.com","token":%q}`, l["email_otp"])
+		if a := r.do("POST", r.supa.URL+"/auth/v1/verify", body); a.status != 200 {
+			t.Error(a.status, a.body)
+		}
+		a := r.do("POST", r.supa.URL+"/auth/v1/verify", body)
+		used(t, a)
+		if !strings.Contains(a.body, "Token has expired or is invalid") {
+			t.Error(a.body)
+		}
+	})
+	t.Run("once for many at a time", func(t *testing.T) {
+		r := newRig(t, nil)
+		hash := r.link()["hashed_token"].(string)
+		var wg sync.WaitGroup
+		statuses := make([]int, 8)
+		for i := range statuses {
+			wg.Go(func() { statuses[i] = r.verify(hash).status })
+		}
+		wg.Wait()
+		slices.Sort(statuses)
+		if statuses[0] != 200 || statuses[1] != 403 {
+			t.Error(statuses)
+		}
+	})
+}
+
+func TestVerifyRefusesNonsense(t *testing.T) {
+	r := newRig(t, nil)
+	for body, want := range map[string]string{
+		`{"token_hash":"x"}`:              "Verify requires a verification type",
+		`{"type":"recovery"}`:             "Verify requires either a token or a token hash",
+		`{`:                               "bad_json",
+		`{"type":"recovery","token":"1"}`: "Only an email address or phone number",
+		`{"type":"recovery","token_hash":"x","email":"a@b.co"}`:            "Only the token_hash and type",
+		`{"type":"nonsense","token_hash":"x"}`:                             "Invalid email verification type",
+		`{"type":"recovery","token":"1","email":"no address"}`:             "Invalid email format",
+		`{"type":"recovery","token":"1","token_hash":"x","email":"a@b.c"}`: "Verify requires either",
+	} {
+		if a := r.do("POST", r.supa.URL+"/auth/v1/verify", body); a.status/100 != 4 || !strings.Contains(a.body, want) {
+			t.Errorf("%s: %d %s", body, a.status, a.body)
+		}
+	}
+	for query, want := range map[string]string{"": "verification type", "type=recovery": "token or a token hash"} {
+		if a := r.do("GET", r.supa.URL+"/auth/v1/verify?"+query, ""); a.status != 400 || !strings.Contains(a.body, want) {
+			t.Errorf("%q: %d %s", query, a.status, a.body)
+		}
+	}
+	a := r.do("GET", r.supa.URL+"/auth/v1/verify?type=recovery&token=x&redirect_to=https://evil.example.net/", "")
+	if got := a.header.Get("Location"); !strings.HasPrefix(got, site+"#error=") {
+		t.Errorf("Location %q leads off the allow-list", got)
+	}
+}
+
+func TestRedirects(t *testing.T) {
+	r := newRig(t, nil)
+	for asked, want := range map[string]string{
+		"":                                       site,
+		site:                                     site,
+		site + "/any/path?x=1":                   site + "/any/path?x=1",
+		"http://app.example.com/reset":           site,
+		"https://app.example.com:8443/":          site,
+		"https://other.example.com/reset":        "https://other.example.com/reset",
+		"https://other.example.com/reset#x":      "https://other.example.com/reset#x",
+		"https://other.example.com/reset/more":   site,
+		"https://a.preview.example.com/x/y":      "https://a.preview.example.com/x/y",
+		"https://a.b.preview.example.com/x":      site,
+		"https://a.preview.example.com.evil.com": site,
+		"http://127.0.0.1:3000/reset":            "http://127.0.0.1:3000/reset",
+		"http://10.0.0.1/":                       site,
+		" https://app.example.com/":              site,
+		"://":                                    site,
+	} {
+		body, _ := json.Marshal(map[string]string{"type": "recovery", "email": "known1@example.com", "redirect_to": asked})
+		m := r.generate(string(body)).json(t)
+		if m["redirect_to"] != want {
+			t.Errorf("redirect_to %q became %q, want %q", asked, m["redirect_to"], want)
+		}
+		u, err := url.Parse(m["action_link"].(string))
+		if err != nil || u.Query().Get("redirect_to") != want {
+			t.Errorf("action_link %q does not lead to %q", m["action_link"], want)
+		}
+	}
+	// supabase-js puts it into the query.
+	a := r.do("POST", r.supa.URL+"/auth/v1/admin/generate_link?redirect_to=https://other.example.com/reset",
+		`{"type":"recovery","email":"known1@example.com"}`, "Apikey", legacyKey, "Authorization", "Bearer "+legacyKey)
+	if got := a.json(t)["redirect_to"]; got != "https://other.example.com/reset" {
+		t.Error(got)
+	}
+	local := newRig(t, func(c *devstack.Config) { c.SiteURL = "http://localhost:3000" })
+	m := local.generate(`{"type":"recovery","email":"known1@example.com","redirect_to":"http://localhost:5173/x"}`).json(t)
+	if m["redirect_to"] != "http://localhost:5173/x" {
+		t.Error("the port of a loopback host must not count:", m["redirect_to"])
+	}
+}
+
+func TestActionLinkBase(t *testing.T) {
+	r := newRig(t, nil)
+	r.SetPublicAuthURL("")
+	if got := r.link()["action_link"].(string); !strings.HasPrefix(got, r.supa.URL+"/auth/v1/verify?") {
+		t.Error(got)
+	}
+	r.SetPublicAuthURL("https://auth.example.com/auth/v1/")
+	if got := r.link()["action_link"].(string); !strings.HasPrefix(got, "https://auth.example.com/auth/v1/verify?") {
+		t.Error(got)
+	}
+}
+
+func TestUpdateUser(t *testing.T) {
+	r := newRig(t, nil)
+	put := func(token, body string) answer {
+		t.Helper()
+		header := []string{"X-None", ""}
+		if token != "" {
+			header = []string{"Authorization", "Bearer " + token}
+		}
+		return r.do("PUT", r.supa.URL+"/auth/v1/user", body, header...)
+	}
+	signIn := func() string {
+		t.Helper()
+		return r.verify(r.link()["hashed_token"].(string)).json(t)["access_token"].(string)
+	}
+	other, token := signIn(), signIn()
+	for _, tt := range []struct {
+		token, body string
+		status      int
+		contains    string
+	}{
+		{"", `{"password":"correct horse"}`, 401, "no_authorization"},
+		{"x", `{"password":"correct horse"}`, 403, "bad_jwt"},
+		{token, `{"password":`, 400, "bad_json"},
+		{token, `{"password":"short"}`, 422, `"error_code":"weak_password","msg":"Password should be at least 6 characters.","weak_password":{"reasons":["length"]}`},
+		{token, `{"password":"` + strings.Repeat("x", 73) + `"}`, 400, "cannot be longer than 72"},
+		{token, `{}`, 200, "known1@example.com"},
+	} {
+		if a := put(tt.token, tt.body); a.status != tt.status || !strings.Contains(a.body, tt.contains) {
+			t.Errorf("%s: %d %s", tt.body, a.status, a.body)
+		}
+		if got := r.Password("known1@example.com"); got != "" {
+			t.Fatalf("%s set the password %q", tt.body, got)
+		}
+	}
+	if a := put(token, `{"password":"correct horse"}`); a.status != 200 || a.json(t)["email"] != "known1@example.com" {
+		t.Error(a.status, a.body)
+	}
+	if got := r.Password("KNOWN1@example.com"); got != "correct horse" {
+		t.Errorf("password %q", got)
+	}
+	if a := put(token, `{"password":"correct horse"}`); a.status != 422 || !strings.Contains(a.body, "same_password") {
+		t.Error(a.status, a.body)
+	}
+	if a := put(other, `{"password":"another horse"}`); a.status != 403 {
+		t.Error("the new password must end the other session:", a.status, a.body)
+	}
+	r.clock.advance(time.Hour)
+	if a := put(token, `{"password":"another horse"}`); a.status != 403 || !strings.Contains(a.body, "token is expired") {
+		t.Error(a.status, a.body)
+	}
+}
+
+func TestSupabaseElsewhere(t *testing.T) {
+	r := newRig(t, nil)
+	for _, path := range []string{"/", "/rest/v1/users", "/auth/v1/admin/users"} {
+		if a := r.do("GET", r.supa.URL+path, ""); a.status != 404 || a.body != `{"message":"no Route matched with those values"}` {
+			t.Errorf("%s: %d %s", path, a.status, a.body)
+		}
+	}
+	if a := r.do("GET", r.supa.URL+"/auth/v1/health", ""); a.status != 401 {
+		t.Error(a.status)
+	}
+	if a := r.do("GET", r.supa.URL+"/auth/v1/health", "", "Apikey", legacyKey); a.status != 200 || a.json(t)["name"] != "GoTrue" {
+		t.Error(a.status, a.body)
+	}
+	if a := r.generate(`{"email":"` + strings.Repeat("x", 2<<20) + `"}`); a.status != 413 {
+		t.Error(a.status)
+	}
+}
+
+// form encodes name, value pairs as multipart/form-data.
+func form(t *testing.T, pairs ...string) (contentType, body string) {
+	t.Helper()
+	var b bytes.Buffer
+	w := multipart.NewWriter(&b)
+	for i := 0; i < len(pairs); i += 2 {
+		if err := w.WriteField(pairs[i], pairs[i+1]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.Close()
+	return w.FormDataContentType(), b.String()
+}
+
+func message(change ...string) []string {
+	m := []string{"from", "Acme <no-reply@mg.example.com>", "to", "hello@example.com", "subject", "Reset your password", "text", "Open https://app.example.com/x?y=1.", "html", "<p>Hi</p>"}
+	for i := 0; i < len(change); i += 2 {
+		if at := slices.Index(m, change[i]); at >= 0 {
+			m[at+1] = change[i+1]
+		} else {
+			m = append(m, change[i], change[i+1])
+		}
+	}
+	return m
+}
+
+func (r *rig) send(pairs ...string) answer {
+	r.t.Helper()
+	contentType, body := form(r.t, pairs...)
+	return r.do("POST", r.mailgun.URL+"/v3/"+domain+"/messages", body, "Content-Type", contentType, "Authorization", basic("api", mailKey))
+}
+
+func basic(user, password string) string {
+	req := &http.Request{Header: http.Header{}}
+	req.SetBasicAuth(user, password)
+	return req.Header.Get("Authorization")
+}
+
+func TestMailgunDelivers(t *testing.T) {
+	r := newRig(t, nil)
+	a := r.send(message("to", "Hello <hello@example.com>, ada@example.com", "h:Reply-To", "help@example.com", "o:tag", "a", "o:tracking", "no")...)
+	var got struct{ ID, Message string }
+	if err := json.Unmarshal([]byte(a.body), &got); err != nil || a.status != 200 {
+		t.Fatal(a.status, a.body)
+	}
+	if !regexp.MustCompile(`^<20261123154508\.[0-9a-f]{16}@mg\.example\.com>$`).MatchString(got.ID) || got.Message != "Queued. Thank you." {
+		t.Errorf("%+v", got)
+	}
+	mails := r.Mails()
+	if len(mails) != 1 || len(r.Decoys()) != 0 {
+		t.Fatalf("%d mails, %d decoys", len(mails), len(r.Decoys()))
+	}
+	want := devstack.Mail{
+		ID: strings.TrimSuffix(strings.TrimPrefix(got.ID, "<"), "@mg.example.com>"), At: r.clock.now(),
+		From: "Acme <no-reply@mg.example.com>", To: []string{"hello@example.com", "ada@example.com"},
+		Subject: "Reset your password", Text: "Open https://app.example.com/x?y=1.", HTML: "<p>Hi</p>",
+		Fields: map[string][]string{
+			"from": {"Acme <no-reply@mg.example.com>"}, "to": {"Hello <hello@example.com>, ada@example.com"},
+			"subject": {"Reset your password"}, "text": {"Open https://app.example.com/x?y=1."}, "html": {"<p>Hi</p>"},
+			"h:Reply-To": {"help@example.com"}, "o:tag": {"a"}, "o:tracking": {"no"},
+		},
+	}
+	if diff := cmp.Diff(want, mails[0]); diff != "" {
+		t.Error(diff)
+	}
+	mails[0].Fields["to"][0] = "changed by the caller"
+	if r.Mails()[0].Fields["to"][0] == "changed by the caller" {
+		t.Error("Mails must return copies")
+	}
+
+	r.send(message("subject", "second")...)
+	if got := r.Mails(); len(got) != 2 || got[0].Subject != "second" {
+		t.Error("newest first:", got)
+	}
+	r.Reset()
+	if len(r.Mails())+len(r.Decoys())+len(r.Calls()) != 0 {
+		t.Error("Reset left something")
+	}
+}
+
+func TestMailgunURLEncoded(t *testing.T) {
+	r := newRig(t, nil)
+	a := r.do("POST", r.mailgun.URL+"/v3/"+domain+"/messages", url.Values{"from": {"a@b.co"}, "to": {"c@d.co"}, "subject": {"s"}, "text": {"t"}}.Encode(),
+		"Content-Type", "application/x-www-form-urlencoded", "Authorization", basic("api", mailKey))
+	if a.status != 200 || len(r.Mails()) != 1 {
+		t.Error(a.status, a.body)
+	}
+}
+
+func TestMailgunTestMode(t *testing.T) {
+	r := newRig(t, nil)
+	if a := r.send(message("o:testmode", "yes")...); a.status != 200 || !strings.Contains(a.body, "Queued. Thank you.") {
+		t.Fatal(a.status, a.body)
+	}
+	if a := r.send(message("o:testmode", "no")...); a.status != 200 {
+		t.Fatal(a.status, a.body)
+	}
+	if len(r.Mails()) != 1 || len(r.Decoys()) != 1 {
+		t.Errorf("%d mails, %d decoys", len(r.Mails()), len(r.Decoys()))
+	}
+	calls := r.Calls()
+	if len(calls) != 2 || !calls[0].TestMode || calls[1].TestMode {
+		t.Errorf("%+v", calls)
+	}
+}
+
+func TestMailgunRefuses(t *testing.T) {
+	r := newRig(t, nil)
+	without := func(names ...string) []string {
+		m := message()
+		for _, name := range names {
+			at := slices.Index(m, name)
+			m = slices.Delete(m, at, at+2)
+		}
+		return m
+	}
+	for _, tt := range []struct {
+		name     string
+		pairs    []string
+		contains string
+	}{
+		{"no from", without("from"), "'from' parameter is missing"},
+		{"no to", without("to"), "'to' parameter is missing"},
+		{"empty to", message("to", ""), "'to' parameter is missing"},
+		{"no subject", without("subject"), "'subject' parameter is missing"},
+		{"no content", without("text", "html"), "Need at least one of 'text' or 'html' parameters specified"},
+		{"bad to", message("to", "no address"), "'to' parameter is not a valid address. please check documentation"},
+		{"one bad of two", message("to", "a@b.co, nope"), "'to' parameter is not a valid address"},
+		{"bad from", message("from", "nope"), "'from' parameter is not a valid address"},
+		{"bad cc", message("cc", "nope"), "'cc' parameter is not a valid address"},
+		{"options too long", message("v:a", strings.Repeat("x", 8<<10), "h:X-B", strings.Repeat("x", 8<<10)), "16KB"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r.t = t
+			a := r.send(tt.pairs...)
+			if a.status != 400 || !strings.Contains(fmt.Sprint(a.json(t)["message"]), tt.contains) {
+				t.Errorf("%d %s", a.status, a.body)
+			}
+		})
+	}
+	r.t = t
+	if a := r.send(message("v:a", strings.Repeat("x", 16<<10-3))...); a.status != 200 {
+		t.Error("just 16 KB of options:", a.status, a.body)
+	}
+	r.Reset()
+
+	contentType, body := form(t, message()...)
+	path := r.mailgun.URL + "/v3/" + domain + "/messages"
+	for _, tt := range []struct {
+		name, url, contentType, auth, body string
+		status                             int
+		want                               string
+	}{
+		{"no key", path, contentType, "", body, 401, "Forbidden"},
+		{"wrong key", path, contentType, basic("api", "x"), body, 401, "Forbidden"},
+		{"wrong user", path, contentType, basic("apikey", mailKey), body, 401, "Forbidden"},
+		{"wrong domain", r.mailgun.URL + "/v3/other.example.com/messages", contentType, basic("api", mailKey), body, 404, `{"message":"Domain not found: other.example.com"}`},
+		{"JSON", path, "application/json", basic("api", mailKey), `{}`, 400, ""},
+		{"cut off", path, contentType, basic("api", mailKey), body[:len(body)/2], 400, ""},
+		{"too large", path, contentType, basic("api", mailKey), strings.Repeat("x", 25<<20+1), 413, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r.t = t
+			a := r.do("POST", tt.url, tt.body, "Content-Type", tt.contentType, "Authorization", tt.auth)
+			if a.status != tt.status || (tt.want != "" && a.body != tt.want) {
+				t.Errorf("%d %s", a.status, a.body)
+			}
+		})
+	}
+	if n := len(r.Mails()) + len(r.Decoys()); n != 0 {
+		t.Errorf("%d messages of refused requests were kept", n)
+	}
+}
+
+func TestMailgunDomain(t *testing.T) {
+	r := newRig(t, nil)
+	for _, version := range []string{"v3", "v4"} {
+		a := r.do("GET", r.mailgun.URL+"/"+version+"/domains/"+domain, "", "Authorization", basic("api", mailKey))
+		if a.status != 200 || !strings.Contains(a.body, `"state":"active"`) {
+			t.Error(a.status, a.body)
+		}
+		if a := r.do("GET", r.mailgun.URL+"/"+version+"/domains/x.com", "", "Authorization", basic("api", mailKey)); a.status != 404 {
+			t.Error(a.status)
+		}
+		if a := r.do("GET", r.mailgun.URL+"/"+version+"/domains/"+domain, ""); a.status != 401 {
+			t.Error(a.status)
+		}
+	}
+}
+
+func TestCallsAndFaults(t *testing.T) {
+	broken := func(http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "down", 503) })
+	}
+	r := newRig(t, func(c *devstack.Config) { c.SupabaseMiddleware, c.MailgunMiddleware = broken, broken })
+	if a := r.generate(`{"type":"recovery","email":"Known1@example.com"}`); a.status != 503 {
+		t.Error(a.status)
+	}
+	if a := r.send(message()...); a.status != 503 {
+		t.Error(a.status)
+	}
+	calls := r.Calls()
+	if len(calls) != 2 {
+		t.Fatalf("%d calls", len(calls))
+	}
+	if c := calls[0]; c.Service != "supabase" || c.Method != "POST" || c.Path != "/auth/v1/admin/generate_link" || c.Email != "Known1@example.com" || !c.At.Equal(r.clock.now()) {
+		t.Errorf("%+v", c)
+	}
+	if c := calls[1]; c.Service != "mailgun" || c.Path != "/v3/mg.example.com/messages" || !slices.Equal(c.To, []string{"hello@example.com"}) {
+		t.Errorf("%+v", c)
+	}
+	if all := fmt.Sprint(calls); strings.Contains(all, legacyKey) || strings.Contains(all, basic("api", mailKey)) || !strings.Contains(all, "[redacted]") {
+		t.Error("a key is in the record of calls")
+	}
+	if len(r.Mails()) != 0 {
+		t.Error("a message was delivered through the fault")
+	}
+}
+
+func TestInboxIsBounded(t *testing.T) {
+	r := newRig(t, func(c *devstack.Config) { c.MaxMails = 3 })
+	for i := range 5 {
+		r.send(message("subject", fmt.Sprint(i))...)
+		r.send(message("subject", fmt.Sprint(i), "o:testmode", "yes")...)
+	}
+	for _, box := range [][]devstack.Mail{r.Mails(), r.Decoys()} {
+		if len(box) != 3 || box[0].Subject != "4" || box[2].Subject != "2" {
+			t.Errorf("%d kept, from %q to %q", len(box), box[0].Subject, box[len(box)-1].Subject)
+		}
+	}
+}
+
+func TestAtOnce(t *testing.T) {
+	r := newRig(t, nil)
+	var wg sync.WaitGroup
+	for i := range 8 {
+		wg.Go(func() {
+			for range 5 {
+				r.generate(`{"type":"recovery","email":"known1@example.com"}`)
+				r.send(message("subject", fmt.Sprint(i))...)
+				r.do("GET", r.pages.URL+"/dev/inbox", "")
+				r.Mails()
+				r.Calls()
+				r.SetPublicAuthURL("http://127.0.0.1:1/auth/v1")
+			}
+		})
+	}
+	wg.Wait()
+	if len(r.Mails()) != 40 || len(r.Calls()) != 80 {
+		t.Errorf("%d mails, %d calls", len(r.Mails()), len(r.Calls()))
+	}
+}
+
+func TestInboxPage(t *testing.T) {
+	r := newRig(t, func(c *devstack.Config) { c.APIURL = "http://localhost:8080/api/" })
+	page := func(path string) answer {
+		t.Helper()
+		a := r.do("GET", r.pages.URL+path, "")
+		if a.header.Get("Set-Cookie") != "" {
+			t.Error("a cookie")
+		}
+		return a
+	}
+	contains := func(a answer, want ...string) {
+		t.Helper()
+		for _, w := range want {
+			if !strings.Contains(a.body, w) {
+				t.Errorf("no %q in %d %s", w, a.status, a.body)
+			}
+		}
+	}
+	contains(page("/dev/inbox"), "curl -i http://localhost:8080/api/auth/send-password-reset", "known1@example.com", "data-empty")
+
+	r.send(message("o:testmode", "yes", "subject", "A decoy")...)
+	a := page("/dev/inbox")
+	contains(a, "Nothing was delivered", "accepted in test mode")
+	if strings.Contains(a.body, "A decoy") {
+		t.Error("a decoy among the delivered")
+	}
+	contains(page("/dev/inbox?box=decoys"), "A decoy", "accepted in test mode, never delivered")
+
+	r.send(message("subject", `<script>alert("s")</script>`, "text", `<b>t</b> https://app.example.com/x?y=1&z=2.`, "html", `<!doctype html><html><HEAD><title>x</title></head><script>1</script>`)...)
+	id := r.Mails()[0].ID
+	contains(page("/dev/inbox"), "&lt;script&gt;", "/dev/inbox?mail="+id)
+	contains(page("/dev/inbox?mail="+id), `sandbox="allow-popups allow-popups-to-escape-sandbox"`, `src="/dev/inbox/`+id+`/html"`, `aria-current="true"`)
+	contains(page("/dev/inbox?mail="+id+"&view=text"), `&lt;b&gt;t&lt;/b&gt; <a href="https://app.example.com/x?y=1&amp;z=2" target="_blank" rel="noopener noreferrer">https://app.example.com/x?y=1&amp;z=2</a>.`)
+	contains(page("/dev/inbox?mail="+id+"&view=fields"), "<dt>subject</dt>")
+	if a := page("/dev/inbox?mail=none"); a.status != 404 || !strings.Contains(a.body, "gone") {
+		t.Error(a.status)
+	}
+	if csp := page("/dev/inbox").header.Get("Content-Security-Policy"); !strings.HasPrefix(csp, "default-src 'none'; script-src 'self';") || strings.Contains(csp, "unsafe") {
+		t.Error(csp)
+	}
+
+	a = page("/dev/inbox/" + id + "/html")
+	contains(a, `<!doctype html><html><HEAD><base target="_blank"><title>`)
+	csp := a.header.Get("Content-Security-Policy")
+	if !strings.Contains(csp, "default-src 'none'") || strings.Contains(csp, "script-src") || !strings.HasSuffix(csp, "sandbox allow-popups allow-popups-to-escape-sandbox") {
+		t.Error(csp)
+	}
+	if a := page("/dev/inbox/none/html"); a.status != 404 {
+		t.Error(a.status)
+	}
+
+	var list struct{ Mails, Decoys []devstack.Mail }
+	if err := json.Unmarshal([]byte(page("/dev/inbox.json").body), &list); err != nil || len(list.Mails) != 1 || len(list.Decoys) != 1 || list.Mails[0].ID != id {
+		t.Error(err, list)
+	}
+	for _, asset := range []string{"dev.css", "inbox.js", "reset.js", "icon.svg"} {
+		if a := page("/dev/assets/" + asset); a.status != 200 || a.body == "" {
+			t.Error(asset, a.status)
+		}
+	}
+	if a := page("/dev/assets/inbox.html"); a.status != 404 {
+		t.Error("the templates are served:", a.status)
+	}
+	if a := page("/dev/"); a.status != 302 || a.header.Get("Location") != "/dev/inbox" {
+		t.Error(a.status, a.header)
+	}
+}
+
+func TestPagesHosts(t *testing.T) {
+	r := newRig(t, func(c *devstack.Config) { c.PublicHosts = []string{"devbox.internal"} })
+	for host, ok := range map[string]bool{
+		"localhost": true, "localhost:8025": true, "LOCALHOST.:1": true, "127.0.0.1:8025": true, "[::1]:8025": true, "[::1]": true,
+		"devbox.internal": true, "DevBox.Internal:80": true,
+		"evil.example.com": false, "127.0.0.1.evil.example.com": false, "10.0.0.1": false, "localhost.evil.com:80": false,
+	} {
+		if a := r.do("GET", r.pages.URL+"/dev/inbox", "", "Host", host); (a.status == 200) != ok {
+			t.Errorf("Host %q: %d", host, a.status)
+		}
+	}
+	// A form on another site.
+	a := r.do("POST", r.pages.URL+"/dev/reset-password", "access_token=x", "Content-Type", "application/x-www-form-urlencoded", "Sec-Fetch-Site", "cross-site")
+	if a.status != 403 || strings.Contains(a.body, "<html") {
+		t.Error(a.status, a.body)
+	}
+}
+
+// stream reads the inbox's events.
+func (r *rig) stream(query string) (next func() map[string]any) {
+	r.t.Helper()
+	ctx, cancel := context.WithTimeout(r.t.Context(), 20*time.Second)
+	r.t.Cleanup(cancel)
+	req, _ := http.NewRequestWithContext(ctx, "GET", r.pages.URL+"/dev/inbox/events"+query, nil)
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { res.Body.Close() })
+	if got := res.Header.Get("Content-Type"); got != "text/event-stream" {
+		r.t.Fatal(got)
+	}
+	lines := bufio.NewScanner(res.Body)
+	lines.Buffer(nil, 1<<20)
+	return func() map[string]any {
+		r.t.Helper()
+		for lines.Scan() {
+			if data, ok := strings.CutPrefix(lines.Text(), "data: "); ok {
+				return answer{body: data}.json(r.t)
+			}
+		}
+		return nil
+	}
+}
+
+func TestEvents(t *testing.T) {
+	r := newRig(t, nil)
+	delivered, decoys := r.stream(""), r.stream("?box=decoys")
+	for _, next := range []func() map[string]any{delivered, decoys} {
+		if e := next(); e["delivered"] != 0.0 || e["decoys"] != 0.0 || !strings.Contains(e["html"].(string), "No ") {
+			t.Fatal(e)
+		}
+	}
+	r.send(message("subject", "Arrived by itself")...)
+	if e := delivered(); e["delivered"] != 1.0 || !strings.Contains(e["html"].(string), "Arrived by itself") {
+		t.Fatal(e)
+	}
+	if e := decoys(); e["delivered"] != 1.0 || strings.Contains(e["html"].(string), "Arrived by itself") {
+		t.Fatal(e)
+	}
+	// A burst: the last event shows all of it, however many events it takes.
+	for range 10 {
+		r.send(message("o:testmode", "yes", "subject", "burst")...)
+	}
+	for {
+		e := decoys()
+		if e == nil {
+			t.Fatal("the stream ended")
+		}
+		if e["decoys"] == 10.0 {
+			if n := strings.Count(e["html"].(string), "burst"); n != 10 {
+				t.Errorf("%d rows", n)
+			}
+			break
+		}
+	}
+	r.Close()
+	for delivered() != nil {
+	}
+}
+
+func TestResetPage(t *testing.T) {
+	tokenField := regexp.MustCompile(`name="access_token" id="access_token" value="([^"]+)"`)
+	r := newRig(t, nil)
+	page := r.pages.URL + "/dev/reset-password"
+	post := func(token, password string) answer {
+		return r.do("POST", page, url.Values{"access_token": {token}, "password": {password}}.Encode(), "Content-Type", "application/x-www-form-urlencoded")
+	}
+	link := page + "?type=recovery&token_hash=" + r.link()["hashed_token"].(string)
+
+	r.do("HEAD", link, "")
+	r.do("GET", link, "", "Sec-Purpose", "prefetch;prerender")
+	a := r.do("GET", link, "")
+	token := tokenField.FindStringSubmatch(a.body)
+	if a.status != 200 || token == nil || !strings.Contains(a.body, "Choose a new password") || !strings.Contains(a.body, "known1@example.com") || !strings.Contains(a.body, "mail scanners") {
+		t.Fatal(a.status, a.body)
+	}
+	if again := r.do("GET", link, ""); again.status != 403 || !strings.Contains(again.body, "This link is invalid or has expired") {
+		t.Error(again.status)
+	}
+	if a := post(token[1], "short"); a.status != 422 || !strings.Contains(a.body, "at least 6 characters") || tokenField.FindStringSubmatch(a.body) == nil {
+		t.Error(a.status, a.body)
+	}
+	if a := post("x", "correct horse"); a.status != 403 || !strings.Contains(a.body, "invalid or has expired") {
+		t.Error(a.status)
+	}
+	if a := post(token[1], "correct horse"); a.status != 303 || a.header.Get("Location") != "/dev/reset-password?done" {
+		t.Error(a.status, a.body)
+	}
+	if got := r.Password("known1@example.com"); got != "correct horse" {
+		t.Errorf("password %q", got)
+	}
+	if a := r.do("GET", page+"?done", ""); !strings.Contains(a.body, "Your password is changed") {
+		t.Error(a.status)
+	}
+	if a := r.do("GET", page, ""); a.status != 200 || !strings.Contains(a.body, "/dev/assets/reset.js") {
+		t.Error(a.status)
+	}
+	if csp := a.header.Get("Content-Security-Policy"); !strings.HasPrefix(csp, "default-src 'none'") || a.header.Get("Referrer-Policy") != "no-referrer" {
+		t.Error(csp)
+	}
+}
+
+// The package comment promises that nothing here can agree with another room's mistake.
+func TestImportsNoOtherRoom(t *testing.T) {
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		if strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+		source, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if bytes.Contains(source, []byte(`"github.com/`)) {
+			t.Errorf("%s imports more than the standard library", file)
+		}
+	}
+}

@@ -1,0 +1,424 @@
+package devstack
+
+import (
+	"bytes"
+	"embed"
+	"encoding/json"
+	"fmt"
+	"html/template"
+	"net"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+//go:embed assets
+var assets embed.FS
+
+const (
+	// maxStreams bounds the open event streams. A browser opens at most six to one host.
+	maxStreams = 64
+
+	// streamPause lets a burst of mail become one event.
+	streamPause = 50 * time.Millisecond
+
+	// streamHeartbeat is how often a silent stream writes a comment, so that a reader that
+	// has gone is noticed, and proxies keep one that has not.
+	streamHeartbeat = 15 * time.Second
+
+	// streamWriteTimeout is the time one event may take. It replaces the server's
+	// WriteTimeout, which would end every stream.
+	streamWriteTimeout = 10 * time.Second
+
+	// pageCSP lets the pages load their own files and nothing else.
+	pageCSP = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; frame-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+
+	// mailCSP is for the HTML of a message, which anybody may have written: inline styles and
+	// images as a mail program would show them, no script. It carries the iframe's sandbox
+	// too, for when the address is opened by itself.
+	mailCSP = "default-src 'none'; style-src 'unsafe-inline'; img-src http: https: data:; form-action 'none'; base-uri 'none'; frame-ancestors 'self'; sandbox allow-popups allow-popups-to-escape-sandbox"
+)
+
+// pages renders what a person looks at. It holds no state beside the stack's.
+type pages struct {
+	stack     *Stack
+	hosts     []string
+	templates *template.Template
+	streams   atomic.Int64
+}
+
+func newPages(s *Stack) *pages {
+	return &pages{
+		stack:     s,
+		hosts:     slices.Clone(s.cfg.PublicHosts),
+		templates: template.Must(template.ParseFS(assets, "assets/*.html")),
+	}
+}
+
+// Pages serves /dev/inbox, which shows what was sent and renews itself, /dev/inbox.json,
+// the same for scripts, and /dev/reset-password, which stands in for the page of an app
+// that a link leads to. They set no cookies, need nothing from another origin, and answer
+// only where Host is this machine's or one of Config.PublicHosts.
+func (s *Stack) Pages() http.Handler {
+	p := s.pages
+	mux := http.NewServeMux()
+	toInbox := http.RedirectHandler("/dev/inbox", http.StatusFound)
+	mux.Handle("GET /dev", toInbox)
+	mux.Handle("GET /dev/{$}", toInbox)
+	mux.HandleFunc("GET /dev/inbox", p.inbox)
+	mux.HandleFunc("GET /dev/inbox.json", p.inboxJSON)
+	mux.HandleFunc("GET /dev/inbox/events", p.events)
+	mux.HandleFunc("GET /dev/inbox/{id}/html", p.mailHTML)
+	mux.HandleFunc("GET /dev/reset-password", p.resetForm)
+	mux.HandleFunc("POST /dev/reset-password", p.resetSubmit)
+	for _, name := range []string{"dev.css", "inbox.js", "reset.js", "icon.svg"} {
+		mux.HandleFunc("GET /dev/assets/"+name, func(w http.ResponseWriter, r *http.Request) {
+			http.ServeFileFS(w, r, assets, "assets/"+name)
+		})
+	}
+	// A form on some other site must not be able to post here.
+	sameOrigin := http.NewCrossOriginProtection().Handler(mux)
+
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("Content-Security-Policy", pageCSP)
+		h.Set("Cache-Control", "no-store")
+		h.Set("Cross-Origin-Opener-Policy", "same-origin")
+		h.Set("Cross-Origin-Resource-Policy", "same-origin")
+		h.Set("Referrer-Policy", "no-referrer") // the addresses carry tokens
+		h.Set("X-Content-Type-Options", "nosniff")
+		if !p.knownHost(r.Host) {
+			http.Error(w, "This page answers on localhost only. Name further hosts in PublicHosts.", http.StatusMisdirectedRequest)
+			return
+		}
+		sameOrigin.ServeHTTP(w, r)
+	})
+}
+
+// knownHost guards against DNS rebinding, where a page's own name comes to mean 127.0.0.1.
+func (p *pages) knownHost(hostport string) bool {
+	host, _, err := net.SplitHostPort(hostport)
+	if err != nil {
+		host = strings.Trim(hostport, "[]")
+	}
+	host = strings.TrimSuffix(host, ".")
+	return isLoopbackHost(host) || slices.ContainsFunc(p.hosts, func(known string) bool { return strings.EqualFold(known, host) })
+}
+
+// render writes a template whole or, if it fails, nothing of it.
+func (p *pages) render(w http.ResponseWriter, status int, name string, data any) {
+	var b bytes.Buffer
+	if err := p.templates.ExecuteTemplate(&b, name, data); err != nil {
+		http.Error(w, "devstack: "+err.Error(), http.StatusInternalServerError) // a bug; only developers read this
+		return
+	}
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.WriteHeader(status)
+	w.Write(b.Bytes())
+}
+
+// inboxView is what the inbox template shows.
+type inboxView struct {
+	Decoys               bool // the box of messages that are never delivered
+	Delivered, DecoyMany int
+	Version              int
+	Rows                 []mailRow
+	Selected             *mailView
+	Gone                 bool // a message was asked for that is no longer kept
+	Curl                 string
+	Accounts             []string
+}
+
+type mailRow struct {
+	ID, To, Subject, Snippet, Time, Full, ISO, Href string
+	Current                                         bool
+}
+
+type mailView struct {
+	mailRow
+	From, View string
+	HasHTML    bool
+	Text       []textPart
+	Fields     []mailField
+	Tabs       []viewTab
+}
+
+type viewTab struct {
+	Name, Label, Href string
+	Current           bool
+}
+
+type textPart struct{ Text, URL string } // URL "" for what is no link
+
+type mailField struct {
+	Name   string
+	Values []string
+}
+
+func (p *pages) inbox(w http.ResponseWriter, r *http.Request) {
+	query := r.URL.Query()
+	v := p.view(r, query.Get("box") == "decoys")
+	status := http.StatusOK
+	if id := query.Get("mail"); id != "" {
+		if m, ok := p.find(id, v.Decoys); ok {
+			v.Selected = newMailView(m, v.Decoys, query.Get("view"))
+			for i := range v.Rows {
+				v.Rows[i].Current = v.Rows[i].ID == id
+			}
+		} else {
+			v.Gone = true
+			status = http.StatusNotFound
+		}
+	}
+	p.render(w, status, "inbox.html", v)
+}
+
+// view reads a box as a whole, so that what is shown belongs together.
+func (p *pages) view(r *http.Request, decoys bool) inboxView {
+	s := p.stack
+	s.mu.Lock()
+	box := &s.mails
+	if decoys {
+		box = &s.decoys
+	}
+	v := inboxView{Decoys: decoys, Delivered: len(s.mails.list), DecoyMany: len(s.decoys.list), Version: s.version}
+	for _, m := range slices.Backward(box.list) {
+		v.Rows = append(v.Rows, newMailRow(m, decoys))
+	}
+	s.mu.Unlock()
+
+	for _, a := range s.accounts { // their stored addresses never change
+		v.Accounts = append(v.Accounts, a.stored)
+	}
+	email := "nobody@example.com"
+	if !decoys && len(v.Accounts) > 0 {
+		email = v.Accounts[0]
+	}
+	api := strings.TrimSuffix(s.cfg.APIURL, "/")
+	if api == "" {
+		api = "http://" + r.Host + "/api"
+	}
+	v.Curl = fmt.Sprintf("curl -i %s/auth/send-password-reset \\\n  -H 'Content-Type: application/json' \\\n  -d '{\"email\":\"%s\"}'", api, email)
+	return v
+}
+
+func (p *pages) find(id string, decoys bool) (Mail, bool) {
+	p.stack.mu.Lock()
+	defer p.stack.mu.Unlock()
+	if decoys {
+		return p.stack.decoys.find(id)
+	}
+	return p.stack.mails.find(id)
+}
+
+func newMailRow(m Mail, decoy bool) mailRow {
+	at := m.At.Local() // the developer's clock
+	snippet := strings.Join(strings.Fields(m.Text[:min(len(m.Text), 400)]), " ")
+	return mailRow{
+		ID: m.ID, To: strings.Join(m.To, ", "), Subject: m.Subject, Snippet: strings.ToValidUTF8(snippet, ""),
+		Time: at.Format("15:04:05"), Full: at.Format("Monday, 2 January 2006, 15:04:05 MST"), ISO: at.Format(time.RFC3339),
+		Href: inboxHref(decoy, m.ID, ""),
+	}
+}
+
+func newMailView(m Mail, decoy bool, view string) *mailView {
+	v := &mailView{mailRow: newMailRow(m, decoy), From: m.From, HasHTML: m.HTML != ""}
+	tabs := []viewTab{{Name: "html", Label: "HTML"}, {Name: "text", Label: "Text"}, {Name: "fields", Label: "Raw fields"}}
+	if !slices.ContainsFunc(tabs, func(t viewTab) bool { return t.Name == view }) {
+		view = "html"
+		if !v.HasHTML {
+			view = "text"
+		}
+	}
+	v.View = view
+	for _, t := range tabs {
+		t.Href, t.Current = inboxHref(decoy, m.ID, t.Name), t.Name == view
+		v.Tabs = append(v.Tabs, t)
+	}
+	v.Text = linkify(m.Text)
+	for name, values := range m.Fields {
+		v.Fields = append(v.Fields, mailField{name, values})
+	}
+	slices.SortFunc(v.Fields, func(a, b mailField) int { return strings.Compare(a.Name, b.Name) })
+	return v
+}
+
+func inboxHref(decoy bool, id, view string) string {
+	query := url.Values{}
+	if decoy {
+		query.Set("box", "decoys")
+	}
+	query.Set("mail", id)
+	if view != "" {
+		query.Set("view", view)
+	}
+	return "/dev/inbox?" + query.Encode()
+}
+
+var linkPattern = regexp.MustCompile(`https?://[^\s<>"]+`)
+
+// linkify cuts a text into links and what is between them.
+func linkify(text string) []textPart {
+	var parts []textPart
+	end := 0
+	for _, at := range linkPattern.FindAllStringIndex(text, -1) {
+		link := strings.TrimRight(text[at[0]:at[1]], ".,;:!?)]'") // punctuation of the sentence
+		parts = append(parts, textPart{Text: text[end:at[0]]}, textPart{Text: link, URL: link})
+		end = at[0] + len(link)
+	}
+	return append(parts, textPart{Text: text[end:]})
+}
+
+// inboxJSON is the inbox for scripts: {"mails":[…],"decoys":[…]}, newest first.
+func (p *pages) inboxJSON(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "application/json")
+	encoder := json.NewEncoder(w)
+	encoder.SetIndent("", "  ")
+	encoder.SetEscapeHTML(false) // read by people, and nosniff is set
+	encoder.Encode(struct {
+		Mails  []Mail `json:"mails"`
+		Decoys []Mail `json:"decoys"`
+	}{p.stack.Mails(), p.stack.Decoys()})
+}
+
+// events sends the list of one box whenever a box changes, and once at the start: always
+// the whole list, so that a reader that was away needs no history to catch up.
+func (p *pages) events(w http.ResponseWriter, r *http.Request) {
+	if p.streams.Add(1) > maxStreams {
+		p.streams.Add(-1)
+		w.Header().Set("Retry-After", "5")
+		http.Error(w, "too many open inboxes", http.StatusServiceUnavailable)
+		return
+	}
+	defer p.streams.Add(-1)
+	w.Header().Set("Content-Type", "text/event-stream")
+	w.Header().Set("X-Accel-Buffering", "no") // nginx would hold the events back
+	stream := http.NewResponseController(w)
+	send := func(format string, args ...any) bool {
+		stream.SetWriteDeadline(time.Now().Add(streamWriteTimeout)) // not every ResponseWriter can; then the server's own holds
+		_, err := fmt.Fprintf(w, format, args...)
+		return err == nil && stream.Flush() == nil
+	}
+	if !send("retry: 1000\n\n") {
+		return
+	}
+	heartbeat := time.NewTicker(streamHeartbeat)
+	defer heartbeat.Stop()
+	decoys := r.URL.Query().Get("box") == "decoys"
+	for {
+		p.stack.mu.Lock()
+		changed := p.stack.changed // before the list is read: what comes later wakes us
+		p.stack.mu.Unlock()
+		v := p.view(r, decoys)
+		var list bytes.Buffer
+		if err := p.templates.ExecuteTemplate(&list, "sidebar", v); err != nil {
+			return // a bug; the page itself shows it
+		}
+		data, err := json.Marshal(map[string]any{"html": list.String(), "delivered": v.Delivered, "decoys": v.DecoyMany})
+		if err != nil || !send("id: %d\nevent: inbox\ndata: %s\n\n", v.Version, data) {
+			return
+		}
+		for waiting := true; waiting; {
+			select {
+			case <-changed:
+				waiting = false
+			case <-heartbeat.C:
+				if !send(": still here\n\n") {
+					return
+				}
+			case <-r.Context().Done():
+				return
+			case <-p.stack.closed:
+				return
+			}
+		}
+		select {
+		case <-time.After(streamPause):
+		case <-r.Context().Done():
+			return
+		}
+	}
+}
+
+var headTag = regexp.MustCompile(`(?i)<head(\s[^>]*)?>`)
+
+// mailHTML is the message's HTML as it was sent, save that its links open a tab of their
+// own: in the frame itself most sites would refuse to be shown.
+func (p *pages) mailHTML(w http.ResponseWriter, r *http.Request) {
+	m, ok := p.find(r.PathValue("id"), false)
+	if !ok {
+		m, ok = p.find(r.PathValue("id"), true)
+	}
+	if !ok {
+		http.Error(w, "This message is no longer kept.", http.StatusNotFound)
+		return
+	}
+	w.Header().Set("Content-Security-Policy", mailCSP)
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	const base = `<base target="_blank">`
+	if at := headTag.FindStringIndex(m.HTML); at != nil {
+		// Not before it: a doctype that is not first puts the browser into quirks mode.
+		fmt.Fprint(w, m.HTML[:at[1]], base, m.HTML[at[1]:])
+		return
+	}
+	fmt.Fprint(w, m.HTML, base) // the first base with a target counts wherever it stands
+}
+
+// resetView is what the reset-password template shows. State is "form", "fragment" (the
+// script finds out what the address says behind the #), "invalid" or "done".
+type resetView struct {
+	State, Email, AccessToken, Error string
+	MinLen, MaxLen                   int
+}
+
+func (p *pages) renderReset(w http.ResponseWriter, status int, v resetView) {
+	v.MinLen, v.MaxLen = minPasswordLen, maxPasswordLen
+	p.render(w, status, "reset.html", v)
+}
+
+// resetForm does as POST /auth/v1/verify would, in process, and so uses the link up.
+func (p *pages) resetForm(w http.ResponseWriter, r *http.Request) {
+	query := r.URL.Query()
+	switch {
+	case query.Has("done"):
+		p.renderReset(w, http.StatusOK, resetView{State: "done"})
+	case query.Get("token_hash") == "":
+		p.renderReset(w, http.StatusOK, resetView{State: "fragment"})
+	case r.Method == http.MethodHead || strings.Contains(r.Header.Get("Sec-Purpose"), "prefetch"):
+		// Nobody looks at this answer, and the link must still work when somebody does.
+		w.WriteHeader(http.StatusNoContent)
+	default:
+		answer, _, refused := p.stack.redeem(query.Get("type"), query.Get("token_hash"))
+		if refused != nil {
+			p.renderReset(w, http.StatusForbidden, resetView{State: "invalid"})
+			return
+		}
+		p.renderReset(w, http.StatusOK, resetView{State: "form", Email: answer.User.Email, AccessToken: answer.AccessToken})
+	}
+}
+
+// resetSubmit does as PUT /auth/v1/user would, in process.
+func (p *pages) resetSubmit(w http.ResponseWriter, r *http.Request) {
+	r.Body = http.MaxBytesReader(w, r.Body, 16<<10)
+	if err := r.ParseForm(); err != nil {
+		http.Error(w, "This form cannot be read.", http.StatusBadRequest)
+		return
+	}
+	token, password := r.PostForm.Get("access_token"), r.PostForm.Get("password")
+	user, refused := p.stack.setPassword(token, nil)
+	if refused == nil {
+		if _, refused = p.stack.setPassword(token, &password); refused != nil && refused.status != http.StatusForbidden {
+			p.renderReset(w, http.StatusUnprocessableEntity, resetView{State: "form", Email: user.Email, AccessToken: token, Error: refused.message})
+			return
+		}
+	}
+	if refused != nil {
+		p.renderReset(w, http.StatusForbidden, resetView{State: "invalid"})
+		return
+	}
+	http.Redirect(w, r, "/dev/reset-password?done", http.StatusSeeOther) // so that a reload posts nothing twice
+}
