@@ -58,7 +58,7 @@ func (s *Stack) authorized(w http.ResponseWriter, r *http.Request) bool {
 		w.Header().Set("Www-Authenticate", `Basic realm="MG API"`)
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		w.WriteHeader(http.StatusUnauthorized)
-		io.WriteString(w, "Forbidden")
+		_, _ = io.WriteString(w, "Forbidden")
 		return false
 	}
 	if domain := r.PathValue("domain"); domain != s.cfg.MailgunDomain {
@@ -222,7 +222,7 @@ func parseForm(contentType string, body []byte) (map[string][]string, error) {
 	reader := multipart.NewReader(bytes.NewReader(body), params["boundary"])
 	for n := 0; ; n++ {
 		part, err := reader.NextPart()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return fields, nil
 		}
 		if err != nil {

@@ -279,7 +279,7 @@ func (p *pages) inboxJSON(w http.ResponseWriter, _ *http.Request) {
 	encoder := json.NewEncoder(w)
 	encoder.SetIndent("", "  ")
 	encoder.SetEscapeHTML(false) // read by people, and nosniff is set
-	encoder.Encode(struct {
+	_ = encoder.Encode(struct {
 		Mails  []Mail `json:"mails"`
 		Decoys []Mail `json:"decoys"`
 	}{p.stack.Mails(), p.stack.Decoys()})
@@ -299,7 +299,7 @@ func (p *pages) events(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("X-Accel-Buffering", "no") // nginx would hold the events back
 	stream := http.NewResponseController(w)
 	send := func(format string, args ...any) bool {
-		stream.SetWriteDeadline(time.Now().Add(streamWriteTimeout)) // not every ResponseWriter can; then the server's own holds
+		_ = stream.SetWriteDeadline(time.Now().Add(streamWriteTimeout)) // not every ResponseWriter can; then the server's own holds
 		_, err := fmt.Fprintf(w, format, args...)
 		return err == nil && stream.Flush() == nil
 	}
@@ -362,10 +362,10 @@ func (p *pages) mailHTML(w http.ResponseWriter, r *http.Request) {
 	const base = `<base target="_blank">`
 	if at := headTag.FindStringIndex(m.HTML); at != nil {
 		// Not before it: a doctype that is not first puts the browser into quirks mode.
-		fmt.Fprint(w, m.HTML[:at[1]], base, m.HTML[at[1]:])
+		_, _ = fmt.Fprint(w, m.HTML[:at[1]], base, m.HTML[at[1]:])
 		return
 	}
-	fmt.Fprint(w, m.HTML, base) // the first base with a target counts wherever it stands
+	_, _ = fmt.Fprint(w, m.HTML, base) // the first base with a target counts wherever it stands
 }
 
 // resetView is what the reset-password template shows. State is "form", "fragment" (the
