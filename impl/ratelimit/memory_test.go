@@ -1,0 +1,166 @@
+package ratelimit
+
+import (
+	"encoding/base64"
+	"encoding/binary"
+	"runtime"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// bound is the memory that one window may take, as the comment at ownKeys
+// derives it.
+const (
+	bytesPerKey = 250
+	bound       = 2 * (ownKeys + sharedKeys) * bytesPerKey
+)
+
+// flood takes n times for distinct keys, which look like hashes: 22 letters
+// with all of the entropy that is needed.
+func flood(m *memoryWindow, from, n int) (allowed int) {
+	for i := from; i < from+n; i++ {
+		var raw [16]byte
+		binary.LittleEndian.PutUint64(raw[:], uint64(i)*0x9E3779B97F4A7C15)
+		if !m.take(base64.RawURLEncoding.EncodeToString(raw[:])).refused {
+			allowed++
+		}
+	}
+	return allowed
+}
+
+func heap() int {
+	runtime.GC()
+	runtime.GC()
+	var stats runtime.MemStats
+	runtime.ReadMemStats(&stats)
+	return int(stats.HeapAlloc)
+}
+
+// TestMemoryBound sends more and more clients through one window of an hour, and
+// then through the next. It grows as stated while there are own counters, a
+// little while the shared ones fill, and then no more: a million clients, or a
+// hundred million, take what 200,000 do.
+func TestMemoryBound(t *testing.T) {
+	m := newMemoryWindow(Window{5, time.Hour})
+	before := heap()
+
+	const step = ownKeys / 4
+	for i := range 4 {
+		flood(m, i*step, step)
+		used := heap() - before
+		if used > (i+1)*step*bytesPerKey {
+			t.Errorf("%d clients take %d bytes each, want at most %d", (i+1)*step, used/((i+1)*step), bytesPerKey)
+		}
+		t.Logf("%d clients: %d bytes each", (i+1)*step, used/((i+1)*step))
+	}
+	flood(m, ownKeys, 100_000)
+	full := heap() - before
+	if full > bound/2 {
+		t.Errorf("one generation takes %d bytes, want at most %d", full, bound/2)
+	}
+	flood(m, ownKeys+100_000, 100_000)
+	if more := heap() - before - full; more > 100_000 { // a byte each
+		t.Errorf("100,000 clients beyond the bound take %d bytes", more)
+	}
+	m.born = m.born.Add(-time.Hour)
+	flood(m, 300_000, 200_000)
+	both := heap() - before
+	if both > bound {
+		t.Errorf("both generations take %d bytes, want at most %d", both, bound)
+	}
+	t.Logf("one generation: %d bytes, both: %d", full, both)
+
+	m.born = m.born.Add(-2 * time.Hour)
+	flood(m, 0, 1)
+	if left := heap() - before; left > 1<<20 {
+		t.Errorf("%d bytes are left when all windows are over", left)
+	}
+	runtime.KeepAlive(m)
+}
+
+// Beyond its own counters a window shares counters: it never fails open.
+func TestMemoryFull(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const limit = 5
+		m := newMemoryWindow(Window{limit, time.Minute})
+		if got := flood(m, 0, ownKeys); got != ownKeys {
+			t.Fatalf("%d let through, want %d", got, ownKeys)
+		}
+		if got, most := flood(m, ownKeys, 20*sharedKeys), limit*sharedKeys; got > most || got < most*9/10 {
+			t.Errorf("%d newcomers let through, want all of the shared counters used, and no more: %d", got, most)
+		}
+		if got := m.peek("AAnewcomer").remaining; got != 0 {
+			t.Errorf("a newcomer has %d left", got)
+		}
+		// Those who came before have what is theirs.
+		if got := flood(m, 0, 100); got != 100 {
+			t.Errorf("%d let through, want 100", got)
+		}
+		time.Sleep(time.Minute)
+		if got := flood(m, ownKeys, 100); got != 100 {
+			t.Errorf("%d let through after the flood, want 100", got)
+		}
+	})
+}
+
+// A shared counter is given back too.
+func TestMemoryFullGiveBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := memoryLimiter(t, "1-M")
+		l.memory[0].keys = ownKeys
+		d := wantTakes(t, l, "a", 2, 1)
+		if d.RetryAfter != 60 {
+			t.Errorf("retry after %d, want 60", d.RetryAfter)
+		}
+		time.Sleep(time.Minute)
+		l.memory[0].keys = ownKeys
+		d = wantTakes(t, l, "a", 1, 1)
+		d.GiveBack(t.Context())
+		wantTakes(t, l, "a", 2, 1)
+	})
+}
+
+// A window goes on across the turn of the generations.
+func TestMemoryGenerations(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := memoryLimiter(t, "2-M")
+		wantTakes(t, l, "first", 1, 1)
+		time.Sleep(59 * time.Second)
+		wantTakes(t, l, "a", 1, 1)
+		time.Sleep(2 * time.Second)
+		wantTakes(t, l, "a", 2, 1) // 61 s: one left
+		time.Sleep(57 * time.Second)
+		wantTakes(t, l, "a", 1, 0) // 118 s
+		time.Sleep(time.Second)
+		wantTakes(t, l, "a", 3, 2) // 119 s: the next window
+		time.Sleep(2 * time.Second)
+		wantTakes(t, l, "a", 1, 0)
+		time.Sleep(24 * time.Hour)
+		wantTakes(t, l, "a", 3, 2)
+	})
+}
+
+// Letting a full generation go is a matter of two pointers. The limit is a
+// fifty times what was measured with the race detector.
+func TestMemoryTurnDoesNotStall(t *testing.T) {
+	if testing.Short() {
+		t.Skip("measures time")
+	}
+	fastest := time.Hour
+	for range 3 { // the fastest, because others use this machine too
+		m := newMemoryWindow(Window{5, time.Hour})
+		flood(m, 0, ownKeys)
+		m.born = m.born.Add(-time.Hour)
+		began := time.Now()
+		m.take("AAnewcomer")
+		fastest = min(fastest, time.Since(began))
+		if m.keys != 1 {
+			t.Fatal("no turn")
+		}
+	}
+	t.Log(fastest)
+	if fastest > time.Millisecond {
+		t.Errorf("a request waited %v", fastest)
+	}
+}

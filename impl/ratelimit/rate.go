@@ -1,0 +1,135 @@
+package ratelimit
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/ulule/limiter/v3"
+)
+
+// A Window lets Limit requests through in each Period, which is a second, a
+// minute, an hour or a day.
+type Window struct {
+	Limit  int64
+	Period time.Duration
+}
+
+// Rate is a limit made of several windows, shortest first and each period at
+// most once. A request must fit into all of them.
+type Rate []Window
+
+// units are ulule/limiter's letters for periods, and the names under which
+// the windows appear in the RateLimit fields.
+var units = []struct {
+	letter, name string
+	period       time.Duration
+}{
+	{"S", "second", time.Second},
+	{"M", "minute", time.Minute},
+	{"H", "hour", time.Hour},
+	{"D", "day", 24 * time.Hour},
+}
+
+// maxLimit is far above any use, and far below where a counter overflows. The
+// RateLimit fields carry at most 15 digits (RFC 8941, section 3.3.1).
+const maxLimit = 1_000_000_000
+
+// ParseRate reads limits as ulule/limiter writes them, several of them
+// separated by commas: "5-M,30-H" is five a minute and thirty an hour. It
+// reports every fault, not just the first.
+func ParseRate(s string) (Rate, error) {
+	var rate Rate
+	var faults []error
+	for part := range strings.SplitSeq(s, ",") {
+		window, err := parseWindow(strings.TrimSpace(part))
+		if err == nil && slices.ContainsFunc(rate, func(w Window) bool { return w.Period == window.Period }) {
+			err = fmt.Errorf("%q: there is a limit for each %s already", strings.TrimSpace(part), window.unit())
+		}
+		if err != nil {
+			faults = append(faults, err)
+			continue
+		}
+		rate = append(rate, window)
+	}
+	if len(faults) > 0 {
+		return nil, errors.Join(faults...)
+	}
+	slices.SortFunc(rate, func(a, b Window) int { return int(a.Period - b.Period) })
+	return rate, nil
+}
+
+func parseWindow(s string) (Window, error) {
+	count, letter, found := strings.Cut(s, "-")
+	if !found {
+		return Window{}, fmt.Errorf("%q: want a number, a dash and S, M, H or D, such as 5-M for five a minute", s)
+	}
+	var faults []string
+	limit, err := strconv.ParseInt(count, 10, 64)
+	if err != nil || limit < 1 || limit > maxLimit {
+		faults = append(faults, fmt.Sprintf("the number must be a whole one from 1 to %d", maxLimit))
+	}
+	var period time.Duration
+	for _, unit := range units {
+		if strings.EqualFold(letter, unit.letter) {
+			period = unit.period
+		}
+	}
+	if period == 0 {
+		faults = append(faults, "the unit must be S, M, H or D (second, minute, hour, day)")
+	}
+	if len(faults) > 0 {
+		return Window{}, fmt.Errorf("%q: %s", s, strings.Join(faults, "; "))
+	}
+	return Window{Limit: limit, Period: period}, nil
+}
+
+// String writes the rate as ParseRate reads it, shortest window first.
+func (r Rate) String() string {
+	parts := make([]string, len(r))
+	for i, w := range r {
+		parts[i] = strconv.FormatInt(w.Limit, 10) + "-" + w.letter()
+	}
+	return strings.Join(parts, ",")
+}
+
+// MarshalText and UnmarshalText let settings and logs carry a rate as text.
+func (r Rate) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
+
+func (r *Rate) UnmarshalText(text []byte) error {
+	rate, err := ParseRate(string(text))
+	if err == nil {
+		*r = rate
+	}
+	return err
+}
+
+func (w Window) letter() string {
+	for _, unit := range units {
+		if unit.period == w.Period {
+			return unit.letter
+		}
+	}
+	return w.Period.String()
+}
+
+func (w Window) unit() string {
+	for _, unit := range units {
+		if unit.period == w.Period {
+			return unit.name
+		}
+	}
+	return w.Period.String()
+}
+
+// open is how long a window that starts now stays open: a millisecond, the
+// resolution of Redis, less than its period. Memory and Redis both count the
+// very last instant as still inside, while "wait 60 seconds" has to mean that
+// after 60 seconds the window is over.
+func (w Window) open() time.Duration { return w.Period - time.Millisecond }
+
+// ulule is the window as ulule/limiter's stores want it.
+func (w Window) ulule() limiter.Rate { return limiter.Rate{Limit: w.Limit, Period: w.open()} }

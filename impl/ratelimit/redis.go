@@ -1,0 +1,360 @@
+package ratelimit
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/logging"
+	"github.com/redis/go-redis/v9/maintnotifications"
+	"github.com/ulule/limiter/v3"
+	limiterredis "github.com/ulule/limiter/v3/drivers/store/redis"
+)
+
+const (
+	// patience is how long one take may wait for Redis, or all of a request's
+	// takes together, see [WithBudget]. The promise is 250 ms; the rest is for a
+	// busy machine to notice.
+	patience = 220 * time.Millisecond
+
+	// probeParts is how many times as fast Redis must answer to be taken back. A
+	// request asks it up to four times for a rate of two windows (each is taken
+	// or looked at, and perhaps undone), so a Redis that only just answers would
+	// be lost again at once.
+	probeParts = 4
+
+	probeInterval = time.Second
+
+	// dialPatience is for new connections, which are made in the background: a
+	// request does not wait for one longer than its own patience.
+	dialPatience = time.Second
+
+	// tooLate is how long before its end a window is left alone: the key might
+	// go before an undo arrives, which would then open a new window with one
+	// request too many. The undo travels for up to patience, and what the take
+	// learned of the end is late by up to a second (see sharedCounters.count)
+	// and its own travel.
+	tooLate = time.Second + 2*patience
+
+	// connections is how many one instance opens at most: one for each sender,
+	// and as many for what is not sent through them, which is loading ulule's
+	// scripts and mending a key.
+	connections = 2 * senders
+)
+
+// Names for where a Store counts, see [Store.InUse].
+const (
+	Memory = "memory"
+	Redis  = "redis"
+)
+
+// Options say where to count.
+type Options struct {
+	// RedisURL is redis://[[user]:password@]host[:port][/database], or rediss://
+	// for TLS. Empty means memory only.
+	RedisURL string
+
+	// Prefix begins each key in Redis, for a Redis that others use as well.
+	// Instances that share limits share it. Default "resetd".
+	Prefix string
+
+	// HashKey is the secret under which identities are hashed, at least 16
+	// bytes and the same for all instances that share limits. It may be left
+	// out without Redis: then it is random.
+	HashKey []byte
+
+	// Logger hears about each change between Redis and memory, once.
+	Logger *slog.Logger
+
+	// OnChange, if set, is called after each such change with what is in use
+	// from now on, for a metric.
+	OnChange func(inUse string)
+}
+
+// Store is where limiters count. While Redis is configured but does not work,
+// and so possibly from the start, they count in memory with the same rates,
+// each instance for itself; about once a second it is tried, by nobody's
+// request, whether Redis works again.
+//
+// The counts of one side are not carried over to the other: at each change a
+// client may get its limit once more, per instance. Redis must not evict keys
+// (maxmemory-policy noeviction): a key that is evicted is a limit forgotten.
+type Store struct {
+	options  Options
+	hashKey  []byte
+	patience time.Duration // only tests of exactness have more of it
+
+	shared atomic.Pointer[shared] // nil while Redis is away
+
+	// Only with Redis:
+	client   *redis.Client
+	pipeline *pipeline
+	stop     context.CancelFunc
+	running  sync.WaitGroup
+}
+
+// shared is Redis from when it came until it is lost. That each time has its
+// own makes sure that a request which began before Redis was lost does not
+// lose it again after it came back.
+type shared struct{ store limiter.Store }
+
+// Open makes a store. It asks Redis for a moment, so that a Redis that works
+// is in use from the first request on, and one that does not delays the start
+// by a second or two at most. An error is a mistake in the options; it does not
+// repeat the URL, which may hold a password.
+func Open(options Options) (*Store, error) { return openPatiently(options, patience) }
+
+func openPatiently(options Options, patience time.Duration) (*Store, error) {
+	if options.Prefix == "" {
+		options.Prefix = "resetd"
+	}
+	if options.Logger == nil {
+		options.Logger = slog.New(slog.DiscardHandler)
+	}
+	s := &Store{options: options, hashKey: options.HashKey, patience: patience}
+	if options.RedisURL == "" {
+		if len(s.hashKey) == 0 {
+			s.hashKey = []byte(rand.Text())
+		}
+		return s, nil
+	}
+	if len(s.hashKey) < 16 {
+		return nil, errors.New("limits in Redis need a secret of at least 16 bytes to hash their keys with")
+	}
+	client, err := newClient(options.RedisURL, patience)
+	if err != nil {
+		return nil, err
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	s.client, s.stop = client, stop
+	s.pipeline = newPipeline(ctx, client, patience, &s.running)
+	if err := s.probe(ctx); err != nil {
+		s.changed(slog.LevelWarn, "Redis does not work: limits are counted in memory, by each instance for itself", Memory, err)
+	}
+	s.running.Go(func() { s.probeForEver(ctx) })
+	return s, nil
+}
+
+// Limiter returns the limiter of that name, which must be one of a kind: its
+// counts in memory are its own, and those in Redis are found by the name.
+func (s *Store) Limiter(name string, rate Rate) *Limiter {
+	return &Limiter{store: s, name: name, rate: rate, memory: newMemoryCounters(rate)}
+}
+
+// InUse says where requests are counted now: [Memory] or [Redis].
+func (s *Store) InUse() string {
+	if s.shared.Load() != nil {
+		return Redis
+	}
+	return Memory
+}
+
+// Close ends the connections to Redis. Limiters go on in memory.
+func (s *Store) Close() error {
+	s.shared.Store(nil)
+	if s.client == nil {
+		return nil
+	}
+	s.stop()
+	s.running.Wait()
+	s.shared.Store(nil) // again: a probe may just have succeeded
+	return s.client.Close()
+}
+
+// lost is what a request calls that Redis failed. Only the first one of many
+// at the same time finds anything to do.
+func (s *Store) lost(shared *shared, err error) {
+	if s.shared.CompareAndSwap(shared, nil) {
+		s.changed(slog.LevelWarn, "Redis is lost: limits are counted in memory, by each instance for itself", Memory, err)
+	}
+}
+
+func (s *Store) probeForEver(ctx context.Context) {
+	tick := time.NewTicker(probeInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			if s.shared.Load() == nil {
+				_ = s.probe(ctx) // that it is away has been logged
+			}
+		}
+	}
+}
+
+// probe takes Redis into use if it works. It does all that a request does: a
+// Redis that is read-only, or full, answers a PING.
+func (s *Store) probe(ctx context.Context) error {
+	// Loads ulule's scripts, and makes a connection that is ready for what is
+	// timed below. It knows no context; the client's own timeouts bound it.
+	store, err := limiterredis.NewStoreWithOptions(ululeClient{s.client, s.pipeline}, limiter.StoreOptions{Prefix: s.options.Prefix})
+	if err != nil {
+		return err
+	}
+	limited, cancel := context.WithTimeout(ctx, s.patience/probeParts)
+	defer cancel()
+	if _, err := store.Get(limited, "probe", limiter.Rate{Limit: 1, Period: probeInterval}); err != nil {
+		return err
+	}
+	s.shared.Store(&shared{store})
+	s.changed(slog.LevelInfo, "Redis works: limits are shared through it", Redis, nil)
+	return nil
+}
+
+func (s *Store) changed(level slog.Level, message, inUse string, err error) {
+	attrs := []slog.Attr{slog.String("limits_in", inUse)}
+	if err != nil {
+		attrs = append(attrs, slog.String("reason", reason(err)))
+	}
+	s.options.Logger.LogAttrs(context.Background(), level, message, attrs...)
+	if s.options.OnChange != nil {
+		s.options.OnChange(inUse)
+	}
+}
+
+// reason is what of an error may be logged. Of what Redis says that is the
+// code it begins with (READONLY, NOAUTH, OOM), since the rest may quote a key.
+func reason(err error) string {
+	var said redis.Error
+	if errors.As(err, &said) {
+		code, _, _ := strings.Cut(said.Error(), " ")
+		return code
+	}
+	var timed interface{ Timeout() bool }
+	if errors.As(err, &timed) && timed.Timeout() {
+		return "no answer in time"
+	}
+	for inner := err; inner != nil; inner = errors.Unwrap(inner) {
+		err = inner
+	}
+	return err.Error() // "connection refused", "EOF"
+}
+
+// newClient makes a client that gives up early and never tries twice: the
+// defaults of go-redis wait and retry for seconds, and ignore a context's
+// deadline.
+func newClient(url string, patience time.Duration) (*redis.Client, error) {
+	options, err := redis.ParseURL(url)
+	if err != nil || !strings.HasPrefix(url, "redis://") && !strings.HasPrefix(url, "rediss://") {
+		// What ParseURL says quotes parts of the URL, and where a password has a
+		// slash or an @ in it, parts of that.
+		return nil, errors.New("the URL of Redis must be redis://:password@host:port/database, " +
+			"or rediss:// for TLS, with special characters in the password written as %XX")
+	}
+	options.ContextTimeoutEnabled = true
+	options.MaxRetries = -1
+	options.DialTimeout = dialPatience
+	options.DialerRetries = 1
+	options.ReadTimeout = patience
+	options.WriteTimeout = patience
+	options.PoolTimeout = patience
+	options.PoolSize = connections
+	options.PipelinePoolSize = -1
+	// Messages here are some hundred bytes; the default is 32 KiB twice.
+	options.ReadBufferSize = 4 << 10
+	options.WriteBufferSize = 4 << 10
+	// Neither is of any use here, and each costs a new connection a round trip.
+	options.DisableIdentity = true
+	options.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
+	// go-redis writes to stderr, in a format of its own, each time it cannot
+	// connect. It has one logger for the whole process, so all clients fall
+	// silent; this one is the only one in the program.
+	logging.Disable()
+	return redis.NewClient(options), nil
+}
+
+// budget is how long Redis has been waited for.
+type budget struct{ spent atomic.Int64 }
+
+type budgetKey struct{}
+
+// WithBudget makes all that is taken and given back with this context wait for
+// Redis no longer than 250 ms together. Without it that is the bound of each.
+func WithBudget(ctx context.Context) context.Context {
+	return context.WithValue(ctx, budgetKey{}, &budget{})
+}
+
+// withPatience returns a context that ends when patience does, and not with the
+// client's request. The function is to be called when Redis has answered.
+func (s *Store) withPatience(ctx context.Context) (context.Context, func()) {
+	b, ok := ctx.Value(budgetKey{}).(*budget)
+	if !ok {
+		b = &budget{}
+	}
+	began := time.Now()
+	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.patience-time.Duration(b.spent.Load()))
+	return limited, func() {
+		cancel()
+		b.spent.Add(int64(time.Since(began)))
+	}
+}
+
+// ululeClient is the client as ulule's store uses it.
+type ululeClient struct {
+	*redis.Client
+	pipeline *pipeline
+}
+
+// EvalSha is what ulule counts with. A key that has lost its expiry (PERSIST, a
+// restored dump, ...) would limit for ever, and ulule would not notice: its
+// script answers {count, -1} then. So the key gets one again here, a whole
+// window at most. The alternative, the number of the window in each key, would
+// make windows depend on the clocks of the instances.
+func (c ululeClient) EvalSha(ctx context.Context, sha string, keys []string, args ...any) *redis.Cmd {
+	cmd := c.pipeline.evalSha(ctx, sha, keys, args)
+	const counting = 2 // arguments: by how much, and milliseconds; looking has none
+	if answer, err := cmd.Slice(); err == nil && len(answer) == 2 && answer[1] == int64(-1) && len(args) == counting {
+		if err := c.Do(ctx, "PEXPIRE", keys[0], args[1]).Err(); err != nil {
+			cmd.SetErr(err)
+		}
+	}
+	return cmd
+}
+
+func (s *shared) counters(l *Limiter) sharedCounters { return sharedCounters{s, l.name, l.rate} }
+
+// sharedCounters count one limiter's windows in Redis.
+type sharedCounters struct {
+	shared *shared
+	name   string
+	rate   Rate
+}
+
+func (c sharedCounters) take(ctx context.Context, window int, key string) (count, error) {
+	return c.count(window)(c.shared.store.Get(ctx, c.key(window, key), c.rate[window].ulule()))
+}
+
+func (c sharedCounters) peek(ctx context.Context, window int, key string) (count, error) {
+	return c.count(window)(c.shared.store.Peek(ctx, c.key(window, key), c.rate[window].ulule()))
+}
+
+func (c sharedCounters) undo(ctx context.Context, window int, key string, ends time.Time) (bool, error) {
+	if time.Until(ends) < tooLate {
+		return false, nil
+	}
+	_, err := c.shared.store.Increment(ctx, c.key(window, key), -1, c.rate[window].ulule())
+	return err == nil, err
+}
+
+// key says which limiter and which window: "ip:M:…". The limit is not in it,
+// so that a new limit takes what has been counted under the old one.
+func (c sharedCounters) key(window int, key string) string {
+	return fmt.Sprintf("%s:%s:%s", c.name, c.rate[window].letter(), key)
+}
+
+// count reads ulule's answer. Its Reset is cut to a whole second, so that the
+// window is over for certain only a second later.
+func (c sharedCounters) count(window int) func(limiter.Context, error) (count, error) {
+	return func(state limiter.Context, err error) (count, error) {
+		return count{refused: state.Reached, remaining: state.Remaining, ends: time.Unix(state.Reset+1, 0)}, err
+	}
+}

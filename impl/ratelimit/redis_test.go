@@ -1,0 +1,610 @@
+package ratelimit
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// promise is what a request may wait for Redis. See patience.
+const promise = 250 * time.Millisecond
+
+// logBuffer collects log records from several goroutines.
+type logBuffer struct {
+	mu sync.Mutex
+	bytes.Buffer
+}
+
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.Buffer.Write(p)
+}
+
+// messages are the records' messages and reasons, in order.
+func (b *logBuffer) messages(tb testing.TB) (messages []string) {
+	tb.Helper()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for line := range bytes.Lines(b.Bytes()) {
+		var record struct{ Msg, Reason string }
+		if err := json.Unmarshal(line, &record); err != nil {
+			tb.Fatal(err)
+		}
+		messages = append(messages, strings.TrimSpace(record.Msg+" "+record.Reason))
+	}
+	return messages
+}
+
+func TestRedisLimits(t *testing.T) {
+	server := startRedis(t)
+	one := open(t, Options{RedisURL: server.url()}).Limiter("ip", mustRate(t, "5-M,7-H"))
+	two := open(t, Options{RedisURL: server.url()}).Limiter("ip", mustRate(t, "5-M,7-H"))
+	other := two.store.Limiter("recipient", mustRate(t, "1-M"))
+	wantInUse(t, one.store, Redis)
+
+	wantTakes(t, one, "192.0.2.1", 3, 3)
+	d := wantTakes(t, two, "192.0.2.1", 100, 2)
+	if d.RetryAfter < 50 || d.RetryAfter > 60 {
+		t.Errorf("retry after %d", d.RetryAfter)
+	}
+	if got := d.Windows[1].Remaining; got != 2 {
+		t.Errorf("%d left in the hour, want 2", got)
+	}
+	wantTakes(t, other, "192.0.2.1", 2, 1) // a limit of its own
+
+	// Refused requests cost nothing, so one given back is there again.
+	given := wantTakes(t, two, "b", 1, 1)
+	wantTakes(t, two, "b", 10, 4)
+	given.GiveBack(t.Context())
+	given.GiveBack(t.Context())
+	wantTakes(t, one, "b", 10, 1)
+
+	wantInUse(t, one.store, Redis)
+	wantInUse(t, two.store, Redis)
+	keys := server.keys()
+	if len(keys) != 5 {
+		t.Errorf("%d keys, want 5: %q", len(keys), keys)
+	}
+	for _, key := range keys {
+		if !regexp.MustCompile(`^resetd:(ip:[MH]|recipient:M):[A-Za-z0-9_-]{22}$`).MatchString(key) {
+			t.Errorf("key %q", key)
+		}
+		if ttl := server.do("PTTL", key).(int64); ttl <= 0 || ttl > 3_600_000 {
+			t.Errorf("%q lives for %d ms", key, ttl)
+		}
+	}
+}
+
+// The wait is true with Redis, too.
+func TestRedisRetryAfter(t *testing.T) {
+	server := startRedis(t)
+	l := open(t, Options{RedisURL: server.url()}).Limiter("ip", mustRate(t, "5-M"))
+	if d := wantTakes(t, l, "a", 6, 5); d.RetryAfter < 50 || d.RetryAfter > 60 {
+		t.Errorf("retry after %d", d.RetryAfter)
+	}
+	server.do("PEXPIRE", server.keys()[0], 1500) // as if most of the minute had gone by
+	d := wantTakes(t, l, "a", 1, 0)
+	if d.RetryAfter > 3 {
+		t.Errorf("retry after %d, want 2 or 3: 1.5, rounded up, and up to one more", d.RetryAfter)
+	}
+	time.Sleep(time.Duration(d.RetryAfter) * time.Second)
+	wantTakes(t, l, "a", 6, 5)
+	wantInUse(t, l.store, Redis)
+}
+
+// However the end of the window falls into the second, the wait is enough.
+func TestRedisWaitIsEnough(t *testing.T) {
+	server := startRedis(t)
+	l := open(t, Options{RedisURL: server.url()}).Limiter("ip", mustRate(t, "1-M"))
+	wantTakes(t, l, "a", 2, 1)
+	key := server.keys()[0]
+	for i := range 10 {
+		server.do("PEXPIRE", key, 30_000+i*100)
+		d := wantTakes(t, l, "a", 1, 0)
+		if left := server.do("PTTL", key).(int64); int64(d.RetryAfter)*1000 < left {
+			t.Errorf("retry after %d s, but the window is open for another %d ms", d.RetryAfter, left)
+		}
+	}
+}
+
+// What is given back when the window may be over is not given to the next one.
+func TestRedisGiveBackTooLate(t *testing.T) {
+	server := startRedis(t)
+	l := open(t, Options{RedisURL: server.url()}).Limiter("ip", mustRate(t, "1-M"))
+	counters := l.store.shared.Load().counters(l)
+	for left, want := range map[time.Duration]bool{
+		-time.Second:     false,
+		0:                false,
+		tooLate:          false,
+		30 * time.Second: true,
+	} {
+		undone, err := counters.undo(t.Context(), 0, "a", time.Now().Add(left))
+		if err != nil || undone != want {
+			t.Errorf("%v before the end: given back: %v, %v, want %v", left, undone, err, want)
+		}
+	}
+}
+
+// A request that asks several limiters waits no longer than one that asks one.
+func TestRedisBudget(t *testing.T) {
+	server := startRedis(t)
+	slow := &delay{to: "127.0.0.1:" + server.port}
+	store := open(t, Options{RedisURL: "redis://" + slow.listen(t)})
+	limiters := []*Limiter{
+		store.Limiter("ip", mustRate(t, "1-M")), store.Limiter("recipient", mustRate(t, "1-M")),
+		store.Limiter("decoy", mustRate(t, "1-M")),
+	}
+	wantInUse(t, store, Redis)
+	slow.by.Store(int64(110 * time.Millisecond))
+	ctx := WithBudget(t.Context())
+	began := time.Now()
+	for _, l := range limiters {
+		if !l.Take(ctx, "a").Allowed {
+			t.Error("refused")
+		}
+	}
+	if took := time.Since(began); took > promise {
+		t.Errorf("waited for %v", took)
+	}
+	wantInUse(t, store, Memory)
+}
+
+// TestRedisExact has three processes make 3,000 requests for 100 clients, each
+// 1,000 of them at the same time. Each client is let through as often as its
+// limit says. The processes have more patience with Redis than usual, because
+// three of them under the race detector on a busy machine need it.
+func TestRedisExact(t *testing.T) {
+	const processes, clients = 3, 100
+	server := startRedis(t)
+	var total atomic.Int64
+	var wait sync.WaitGroup
+	perClient := make([]atomic.Int64, clients)
+	for range processes {
+		cmd := exec.Command(os.Args[0], "-test.run=^TestRedisExactProcess$", "-test.count=1")
+		cmd.Env = append(os.Environ(), "RATELIMIT_TEST_REDIS="+server.url())
+		cmd.Stderr = os.Stderr
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		wait.Go(func() {
+			for lines := bufio.NewScanner(out); lines.Scan(); {
+				if client, err := strconv.Atoi(strings.TrimPrefix(lines.Text(), "allowed ")); err == nil {
+					perClient[client].Add(1)
+					total.Add(1)
+				}
+			}
+			if err := cmd.Wait(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wait.Wait()
+	if got := total.Load(); got != 5*clients {
+		t.Errorf("%d let through, want %d", got, 5*clients)
+	}
+	for i := range perClient {
+		if got := perClient[i].Load(); got != 5 {
+			t.Errorf("client %d was let through %d times, want 5", i, got)
+		}
+	}
+}
+
+// TestRedisExactProcess is one of the processes of the test above.
+func TestRedisExactProcess(t *testing.T) {
+	url := os.Getenv("RATELIMIT_TEST_REDIS")
+	if url == "" {
+		t.Skip("only as a process of TestRedisExact")
+	}
+	store, err := openPatiently(Options{RedisURL: url, HashKey: testKey}, 30*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	l := store.Limiter("ip", mustRate(t, "5-M,30-H"))
+	const requests, clients = 1000, 100
+	allowed := make(chan int, requests)
+	var wait sync.WaitGroup
+	for i := range requests {
+		wait.Go(func() {
+			if l.Take(context.Background(), fmt.Sprint("client ", i%clients)).Allowed {
+				allowed <- i % clients
+			}
+		})
+	}
+	wait.Wait()
+	close(allowed)
+	wantInUse(t, store, Redis)
+	for client := range allowed {
+		fmt.Printf("allowed %d\n", client)
+	}
+}
+
+// TestRedisFaults breaks a Redis in every way, with requests all the time: no
+// request waits longer than promised, none does while Redis is away, limits go
+// on, and afterwards Redis is used again.
+func TestRedisFaults(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		args  []string
+		begin func(*redisServer)
+		end   func(*redisServer)
+		// reason is what the log says, or empty if Redis is not lost.
+		reason string
+	}{
+		{
+			name:   "stopped process (SIGSTOP, SIGCONT)",
+			begin:  func(s *redisServer) { s.signal(syscall.SIGSTOP) },
+			end:    func(s *redisServer) { s.signal(syscall.SIGCONT) },
+			reason: "no answer in time",
+		},
+		{
+			name:   "killed and started again",
+			begin:  (*redisServer).kill,
+			end:    (*redisServer).start,
+			reason: "EOF|reset|refused|closed|broken pipe",
+		},
+		{
+			name:   "read-only (became a replica)",
+			begin:  func(s *redisServer) { s.do("REPLICAOF", "127.0.0.1", "1") },
+			end:    func(s *redisServer) { s.do("REPLICAOF", "NO", "ONE") },
+			reason: "^READONLY$",
+		},
+		{
+			name:   "full (maxmemory, noeviction)",
+			begin:  func(s *redisServer) { s.do("CONFIG", "SET", "maxmemory", "1") },
+			end:    func(s *redisServer) { s.do("CONFIG", "SET", "maxmemory", "0") },
+			reason: "^OOM$",
+		},
+		{
+			name: "wants a password that it did not",
+			begin: func(s *redisServer) {
+				s.do("CONFIG", "SET", "requirepass", "secret")
+				s.doAs("secret", "CLIENT", "KILL", "TYPE", "normal")
+			},
+			end:    func(s *redisServer) { s.doAs("secret", "CONFIG", "SET", "requirepass", "") },
+			reason: "NOAUTH|EOF|reset|closed|broken pipe",
+		},
+		{
+			name:   "busy (a script for two seconds)",
+			begin:  func(s *redisServer) { go s.do("DEBUG", "SLEEP", "2") },
+			args:   []string{"--enable-debug-command", "yes"},
+			end:    func(s *redisServer) {},
+			reason: "no answer in time",
+		},
+		{
+			name:  "flushed, scripts too",
+			begin: func(s *redisServer) { s.do("FLUSHALL"); s.do("SCRIPT", "FLUSH") },
+			end:   func(s *redisServer) {},
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			server := startRedis(t, tt.args...)
+			log := &logBuffer{}
+			var changes atomic.Int64
+			store := open(t, Options{
+				RedisURL: server.url(),
+				Logger:   slog.New(slog.NewJSONHandler(log, nil)),
+				OnChange: func(string) { changes.Add(1) },
+			})
+			l := store.Limiter("ip", mustRate(t, "5-M,30-H"))
+			wantInUse(t, store, Redis)
+			wantTakes(t, l, "steady", 10, 5)
+
+			load := startLoad(l)
+			tt.begin(server)
+			if tt.reason != "" {
+				lost := waitInUse(t, store, Memory)
+				time.Sleep(promise) // those under way
+				load.phase()        // only those that begin from here on
+				wantTakes(t, l, "away", 10, 5)
+				wantTakes(t, l, "steady", 10, 5) // from the beginning, but not open
+				time.Sleep(1500 * time.Millisecond)
+				away := load.phase()
+				if away.worst > promise/2 {
+					t.Errorf("while Redis was away a request waited for %v", away.worst)
+				}
+				tt.end(server)
+				back := waitInUse(t, store, Redis)
+				all := load.stop()
+				worst := max(load.before.worst, all.worst)
+				t.Logf("TABLE | %s | lost after %v | worst wait %v, while away %v | back after %v | %s |",
+					tt.name, lost.Round(time.Millisecond), worst.Round(time.Millisecond), away.worst.Round(100*time.Microsecond),
+					back.Round(time.Millisecond), log.messages(t)[1])
+				if worst > promise {
+					t.Errorf("a request waited for %v", worst)
+				}
+				// It takes up to two beats: go-redis itself waits for a second after a
+				// series of failed dials. The rest is for a busy machine.
+				if back > 10*probeInterval {
+					t.Errorf("back only after %v", back)
+				}
+			} else {
+				time.Sleep(promise)
+				all := load.stop()
+				t.Logf("TABLE | %s | not lost | worst wait %v | | at once | |", tt.name, all.worst.Round(time.Millisecond))
+				if all.worst > promise {
+					t.Errorf("a request waited for %v", all.worst)
+				}
+			}
+			wantTakes(t, l, "after", 10, 5)
+			wantInUse(t, store, Redis)
+
+			messages := log.messages(t)
+			want := []string{"^Redis works", "^Redis is lost", "^Redis works"}
+			if tt.reason == "" {
+				want = want[:1]
+			}
+			if len(messages) != len(want) || int(changes.Load()) != len(want) {
+				t.Fatalf("%d changes, logged %q, want %d", changes.Load(), messages, len(want))
+			}
+			for i := range want {
+				if !regexp.MustCompile(want[i]).MatchString(messages[i]) {
+					t.Errorf("logged %q, want %q", messages[i], want[i])
+				}
+			}
+			if tt.reason != "" {
+				_, reason, _ := strings.Cut(messages[1], "for itself ")
+				if !regexp.MustCompile(tt.reason).MatchString(reason) {
+					t.Errorf("the reason is %q, want %q", reason, tt.reason)
+				}
+			}
+		})
+	}
+}
+
+// load asks for new clients all the time, from several goroutines.
+type load struct {
+	mu      sync.Mutex
+	began   time.Time // of the phase
+	current phase
+	before  phase // the first one, once there is a second
+	stopped chan struct{}
+	running sync.WaitGroup
+}
+
+type phase struct{ worst time.Duration }
+
+func startLoad(l *Limiter) *load {
+	load := &load{stopped: make(chan struct{})}
+	for g := range 8 {
+		load.running.Go(func() {
+			for i := 0; ; i++ {
+				select {
+				case <-load.stopped:
+					return
+				case <-time.After(2 * time.Millisecond):
+				}
+				began := time.Now()
+				l.Take(context.Background(), fmt.Sprint("load ", g, i))
+				load.record(began)
+			}
+		})
+	}
+	return load
+}
+
+func (l *load) record(began time.Time) {
+	took := time.Since(began)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if began.After(l.began) {
+		l.current.worst = max(l.current.worst, took)
+	}
+}
+
+// phase ends one and begins another.
+func (l *load) phase() phase {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	ended := l.current
+	if l.began.IsZero() {
+		l.before = ended
+	}
+	l.current, l.began = phase{}, time.Now()
+	return ended
+}
+
+func (l *load) stop() phase {
+	close(l.stopped)
+	l.running.Wait()
+	return l.phase()
+}
+
+// A Redis that answers, but takes its time, is lost, and not taken back: else
+// each second many requests would wait for it.
+func TestRedisSlow(t *testing.T) {
+	server := startRedis(t)
+	slow := &delay{to: "127.0.0.1:" + server.port}
+	store := open(t, Options{RedisURL: "redis://" + slow.listen(t)})
+	l := store.Limiter("ip", mustRate(t, "5-M,30-H"))
+	wantInUse(t, store, Redis)
+	slow.by.Store(int64(150 * time.Millisecond)) // twice is too much
+
+	load := startLoad(l)
+	began := time.Now()
+	waitInUse(t, store, Memory)
+	time.Sleep(promise)
+	load.phase()
+	wantTakes(t, l, "a", 10, 5)
+	time.Sleep(3 * time.Second)
+	wantInUse(t, store, Memory)
+	away := load.stop()
+	t.Logf("TABLE | slow (150 ms an answer) | worst wait %v, while away %v |", load.before.worst, away.worst)
+	if load.before.worst > promise {
+		t.Errorf("a request waited for %v", load.before.worst)
+	}
+	if away.worst > promise/2 {
+		t.Errorf("while Redis was away a request waited for %v", away.worst)
+	}
+
+	slow.by.Store(0)
+	t.Logf("back after %v (%v)", waitInUse(t, store, Redis), time.Since(began))
+	wantTakes(t, l, "b", 10, 5)
+	wantInUse(t, store, Redis)
+}
+
+// Absent at the start, which is not delayed for long, and then there.
+func TestRedisAbsent(t *testing.T) {
+	server := newRedis(t)
+	log := &logBuffer{}
+	began := time.Now()
+	store := open(t, Options{RedisURL: "redis://:hunter2@127.0.0.1:" + server.port, Logger: slog.New(slog.NewJSONHandler(log, nil))})
+	if took := time.Since(began); took > 3*time.Second {
+		t.Errorf("opened after %v", took)
+	}
+	wantInUse(t, store, Memory)
+	l := store.Limiter("ip", mustRate(t, "5-M,30-H"))
+	wantTakes(t, l, "a", 10, 5)
+
+	server.args = []string{"--requirepass", "hunter2"}
+	server.start()
+	back := waitInUse(t, store, Redis)
+	t.Logf("TABLE | absent at the start | back after %v |", back)
+	if back > 3*probeInterval {
+		t.Errorf("in use only after %v", back)
+	}
+	wantTakes(t, l, "a", 10, 5)
+	wantInUse(t, store, Redis)
+	if got := log.messages(t); len(got) != 2 || !strings.HasPrefix(got[0], "Redis does not work") || !strings.HasPrefix(got[1], "Redis works") {
+		t.Errorf("logged %q", got)
+	}
+	if strings.Contains(log.String(), "hunter2") {
+		t.Errorf("the password is in the log:\n%s", log)
+	}
+}
+
+// A key without an expiry limits for one more window, not for ever.
+func TestRedisKeyWithoutExpiry(t *testing.T) {
+	server := startRedis(t)
+	l := open(t, Options{RedisURL: server.url()}).Limiter("ip", mustRate(t, "2-M"))
+	wantTakes(t, l, "a", 3, 2)
+	key := server.keys()[0]
+	if server.do("PERSIST", key).(int64) != 1 {
+		t.Fatal("the key had no expiry")
+	}
+	if d := wantTakes(t, l, "a", 1, 0); d.RetryAfter != 60 {
+		t.Errorf("retry after %d, want 60", d.RetryAfter)
+	}
+	if ttl := server.do("PTTL", key).(int64); ttl <= 0 || ttl > 60_000 {
+		t.Errorf("the key lives for %d ms, want at most a minute", ttl)
+	}
+	wantInUse(t, l.store, Redis)
+}
+
+// A password, a database and TLS.
+func TestRedisURL(t *testing.T) {
+	cert, key := certificate(t)
+	tlsPort := freePort(t)
+	server := startRedis(t, "--requirepass", "p@ss/word", "--tls-port", tlsPort,
+		"--tls-cert-file", cert, "--tls-key-file", key, "--tls-ca-cert-file", cert, "--tls-auth-clients", "no")
+	for url, want := range map[string]string{
+		"redis://:p%40ss%2Fword@127.0.0.1:" + server.port + "/3":                   Redis,
+		"redis://default:p%40ss%2Fword@127.0.0.1:" + server.port:                   Redis,
+		"redis://:wrong@127.0.0.1:" + server.port:                                  Memory,
+		"redis://127.0.0.1:" + server.port:                                         Memory,
+		"redis://:p%40ss%2Fword@127.0.0.1:" + server.port + "/99":                  Memory, // there are 16
+		"rediss://:p%40ss%2Fword@127.0.0.1:" + tlsPort + "/3":                      Memory, // not a certificate to trust
+		"rediss://:p%40ss%2Fword@127.0.0.1:" + tlsPort + "/3?skip_verify=true":     Redis,
+		"redis://:p%40ss%2Fword@127.0.0.1:" + tlsPort:                              Memory,
+		"redis://:p%40ss%2Fword@127.0.0.1:" + server.port + "/3?read_timeout=1h":   Redis,
+		"rediss://:p%40ss%2Fword@127.0.0.1:" + server.port + "/3?skip_verify=true": Memory,
+	} {
+		log := &logBuffer{}
+		store := open(t, Options{RedisURL: url, Prefix: "test", Logger: slog.New(slog.NewJSONHandler(log, nil))})
+		if got := store.InUse(); got != want {
+			t.Errorf("%s: in %s, want %s: %s", url, got, want, log)
+		}
+		if strings.Contains(log.String(), "p@ss") || strings.Contains(log.String(), "p%40") || strings.Contains(log.String(), "wrong") {
+			t.Errorf("%s: the password is in the log: %s", url, log)
+		}
+		if want == Redis {
+			wantTakes(t, store.Limiter("ip", mustRate(t, "1-M")), url, 2, 1)
+			wantInUse(t, store, Redis)
+		}
+	}
+	if got := server.doAs("p@ss/word", "INFO", "keyspace").(string); !strings.Contains(got, "db3:") || !strings.Contains(got, "db0:") {
+		t.Errorf("databases in use: %s", got)
+	}
+}
+
+func TestOpenFaults(t *testing.T) {
+	for _, url := range []string{
+		"localhost:6379", "http://:hunter2@localhost", "redis://:hunter2/x@localhost:1", "redis://u:1/hunter2@localhost", "redis://localhost/hunter2",
+		"hunter2", "redis://localhost?hunter2=1", "unix:///tmp/hunter2", "redis://%zz:hunter2@localhost",
+	} {
+		_, err := Open(Options{RedisURL: url, HashKey: testKey})
+		if err == nil {
+			t.Errorf("%s: no error", url)
+		} else if strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%s: the error repeats the password: %v", url, err)
+		}
+	}
+	for _, key := range []string{"", "too short"} {
+		if _, err := Open(Options{RedisURL: "redis://localhost", HashKey: []byte(key)}); err == nil {
+			t.Errorf("secret %q: no error", key)
+		}
+	}
+}
+
+// A burst of as many requests as the server takes at once does not make a
+// healthy Redis look lost. A machine that is busy otherwise may, so one success
+// in five is enough; one command at a time would hardly ever do.
+func TestRedisBurst(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector makes this ten times slower than it is")
+	}
+	server := startRedis(t)
+	for try := range 5 {
+		l := open(t, Options{RedisURL: server.url(), Prefix: fmt.Sprint("try", try)}).Limiter("ip", mustRate(t, "5-M,30-H"))
+		var allowed atomic.Int64
+		var wait sync.WaitGroup
+		for i := range 4096 {
+			wait.Go(func() {
+				if l.Take(context.Background(), fmt.Sprint(i%100)).Allowed {
+					allowed.Add(1)
+				}
+			})
+		}
+		wait.Wait()
+		if l.store.InUse() != Redis {
+			continue
+		}
+		if got := allowed.Load(); got != 500 {
+			t.Errorf("%d let through, want 500", got)
+		}
+		return
+	}
+	t.Error("Redis was lost five times")
+}
+
+// Whoever has given up is counted in memory, and not in Redis as well.
+func TestPipelineLeavesOutWhoGaveUp(t *testing.T) {
+	store := open(t, Options{RedisURL: startRedis(t).url()})
+	gone, leave := context.WithCancel(t.Context())
+	leave()
+	stays := &call{ctx: t.Context(), sha: "none", done: make(chan struct{})}
+	left := &call{ctx: gone, sha: "none", done: make(chan struct{})}
+	store.pipeline.exec(t.Context(), []*call{left, stays})
+	<-stays.done
+	if stays.cmd == nil || left.cmd != nil {
+		t.Errorf("sent: %v, and of the one that gave up: %v", stays.cmd, left.cmd)
+	}
+}
