@@ -1,0 +1,264 @@
+package impl
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"github.com/resetd/resetd/gen"
+)
+
+// job is one request on its way.
+type job struct {
+	*Service
+	// ctx outlives the client: a link once made has destroyed the one before, so it is sent
+	// even if nobody waits for the answer any more.
+	ctx      context.Context
+	client   context.Context // ends when the client goes away
+	deadline time.Time       // of all work for this request
+
+	email      string // as asked for; mail goes to the stored address instead (H2)
+	account    string // the key that the address is counted by
+	language   string
+	redirectTo string
+	mayDecoy   bool
+	giveBack   func(context.Context) // of the recipient limit
+	delivery   <-chan struct{}       // closed when the deferred delivery has ended; nil without one
+}
+
+func (s *Service) newJob(ctx context.Context, request gen.SendPasswordResetRequestObject) *job {
+	j := &job{
+		Service:  s,
+		ctx:      context.WithoutCancel(ctx),
+		client:   ctx,
+		deadline: time.Now().Add(4 * s.CallTimeout),
+		email:    request.Body.Email,
+		account:  accountKey(request.Body.Email),
+	}
+	if request.Params.AcceptLanguage != nil {
+		j.language = *request.Params.AcceptLanguage
+	}
+	if s.Origins != nil {
+		var callback string
+		if request.Body.CallbackOrigin != nil {
+			callback = *request.Body.CallbackOrigin
+		}
+		origin, allowed := s.Origins.Resolve(callback)
+		if !allowed {
+			j.saw(CallbackReplaced, nil)
+		}
+		j.redirectTo = origin + s.ResetPath
+	}
+	return j
+}
+
+func (j *job) takeRecipient() (allowed bool) {
+	allowed, j.giveBack = j.Recipients.Take(j.ctx, j.account)
+	return allowed
+}
+
+// takeDecoy takes one from the budget of decoys for every request, whether or not it will
+// need it: were it for strangers only, what is left of the budget would tell who is one.
+func (j *job) takeDecoy() {
+	if j.Decoys == nil {
+		return
+	}
+	if j.mayDecoy, _ = j.Decoys.Take(j.ctx, ""); !j.mayDecoy {
+		j.saw(DecoysUsedUp, nil)
+	}
+}
+
+// failed ends the job with a fault that every address meets. Its place in the recipient limit
+// is given back, so that a retry after the fault is not silently swallowed; that tells
+// nothing, because the fault does not.
+func (j *job) failed(err error) error {
+	if j.giveBack != nil {
+		j.giveBack(j.ctx)
+	}
+	j.saw(Failed, err)
+	return err
+}
+
+// findLink asks for the account's link; nil without an account. If that fails for this
+// address alone, finish is the lookup to go on with.
+func (j *job) findLink() (link *Link, finish question[*Link], err error) {
+	ask := func(ctx context.Context) (*Link, error) { return j.Links.MakeLink(ctx, j.email, j.redirectTo) }
+	control := func(ctx context.Context) (*Link, error) { return j.Links.MakeLink(ctx, nobody(), j.redirectTo) }
+	return settle(j.ctx, j.lookupPatience(), ask, control)
+}
+
+// sendLink sends the mail, now or, if that fails for this recipient alone, later.
+func (j *job) sendLink(link *Link) error {
+	send, err := j.mail(link)
+	if err != nil {
+		return err
+	}
+	if j.Decoys == nil { // MAIL_DECOY=off: no control question, so a failure has to be shown
+		_, err = retry(j.ctx, 2, send)
+	} else {
+		control := func(context.Context) (struct{}, error) { return struct{}{}, nil }
+		if j.mayDecoy {
+			if control, err = j.decoy(); err != nil {
+				return err
+			}
+		}
+		var finish question[struct{}]
+		_, finish, err = settle(j.ctx, j.mailPatience(), send, control)
+		if err != nil && !isShown(err) {
+			j.later(func(ctx context.Context) error {
+				_, err := retry(ctx, maxTries, finish)
+				return err
+			})
+			return nil
+		}
+	}
+	if err == nil {
+		j.saw(Sent, nil)
+	}
+	return err
+}
+
+// sendDecoy does for an address without an account what sendLink does for one with it.
+func (j *job) sendDecoy() error {
+	if !j.mayDecoy {
+		return nil
+	}
+	decoy, err := j.decoy()
+	if err != nil {
+		return err
+	}
+	if _, _, err = settle(j.ctx, j.mailPatience(), decoy, decoy); isShown(err) {
+		return err
+	}
+	return nil
+}
+
+// mail writes the mail with the link and returns how to send it.
+func (j *job) mail(link *Link) (question[struct{}], error) {
+	if link.RedirectTo != j.redirectTo {
+		j.saw(RedirectReplaced, nil)
+	}
+	mail, err := j.Writer.Write(j.language, j.linkURL(link, j.redirectTo))
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context) (struct{}, error) { return struct{}{}, j.Mailer.Send(ctx, link.Email, mail) }, nil
+}
+
+// decoy writes a mail with a made-up link and returns how to send it to nobody.
+func (j *job) decoy() (question[struct{}], error) {
+	mail, err := j.Writer.Write(j.language, j.decoyURL(j.redirectTo))
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context) (struct{}, error) { return struct{}{}, j.Mailer.SendDecoy(ctx, mail) }, nil
+}
+
+// deliverLater goes on with a lookup that failed for this address alone, and sends what it
+// brings.
+func (j *job) deliverLater(lookup question[*Link]) {
+	j.later(func(ctx context.Context) error {
+		link, err := retry(ctx, maxTries, lookup)
+		if err != nil {
+			return err
+		}
+		if link == nil {
+			return errNoAccount
+		}
+		send, err := j.mail(link)
+		if err != nil {
+			return err
+		}
+		_, err = retry(ctx, maxTries, send)
+		return err
+	})
+}
+
+// errNoAccount is how a delivery ends that has nobody to deliver to.
+var errNoAccount = errors.New("no account")
+
+// later runs a delivery beside the answer, which no longer depends on it.
+func (j *job) later(deliver func(ctx context.Context) error) {
+	done := make(chan struct{})
+	j.delivery = done
+	started := j.deferred.start(func() {
+		defer close(done)
+		ctx, cancel := context.WithDeadline(j.ctx, j.deadline)
+		defer cancel()
+		reply := <-start(ctx, func(ctx context.Context) (struct{}, error) { return struct{}{}, deliver(ctx) })
+		switch {
+		case reply.err == nil:
+			j.saw(Sent, nil)
+		case errors.Is(reply.err, errNoAccount):
+			j.saw(NoAccount, nil)
+		default:
+			j.saw(Undelivered, reply.err)
+		}
+	})
+	if !started {
+		close(done)
+		j.saw(Undelivered, errors.New("too many deliveries under way"))
+	}
+}
+
+// awaitDelivery waits for the deferred delivery for as long as the answer has to wait anyway,
+// so that a 200 nearly always means an accepted message (H8) and never takes longer for it.
+func (j *job) awaitDelivery() {
+	if j.delivery == nil {
+		return
+	}
+	var answer <-chan time.Time
+	if j.Quantum > 0 {
+		timer := time.NewTimer(j.Decide(j.ctx))
+		defer timer.Stop()
+		answer = timer.C
+	}
+	select {
+	case <-j.delivery:
+	case <-answer:
+	case <-j.client.Done():
+	}
+}
+
+// lookupPatience leaves time, within the first beat, for the control question and a decoy
+// (8 ms and 200 ms as measured): an account whose lookup alone hangs is then answered on the
+// same beat as a stranger.
+func (j *job) lookupPatience() time.Duration {
+	if j.Quantum == 0 {
+		return j.CallTimeout
+	}
+	return min(j.Quantum*2/5, j.CallTimeout)
+}
+
+// mailPatience is longer: Mailgun's slow answers are common, and every control question of
+// the mail is a decoy that Mailgun bills.
+func (j *job) mailPatience() time.Duration {
+	if j.Quantum == 0 {
+		return j.CallTimeout
+	}
+	return min(j.Quantum, j.CallTimeout)
+}
+
+// maxTries of a deferred call: with every third call failing at random, one delivery in
+// 3^8 = 6,561 would still be lost.
+const maxTries = 8
+
+// retry asks until it is answered, with growing pauses. A call that has timed out may have
+// been carried out all the same (Mailgun knows no idempotency key), so it is repeated once.
+func retry[T any](ctx context.Context, tries uint, ask question[T]) (T, error) {
+	pauses := backoff.NewExponentialBackOff()
+	pauses.InitialInterval = 20 * time.Millisecond
+	pauses.MaxInterval = time.Second
+	timedOut := false
+	return backoff.Retry(ctx, func() (T, error) {
+		value, err := ask(ctx)
+		if errors.Is(err, context.DeadlineExceeded) {
+			if timedOut {
+				return value, backoff.Permanent(err)
+			}
+			timedOut = true
+		}
+		return value, err
+	}, backoff.WithBackOff(pauses), backoff.WithMaxTries(tries), backoff.WithMaxElapsedTime(0))
+}
