@@ -1,0 +1,181 @@
+// Package supabase asks Supabase Auth's admin API for recovery links.
+//
+// It owns the one call generate_link: the headers that each kind of key wants, what counts as
+// a clear verdict, and the bounds of the call. It must never let an address, a token, a key or
+// a body of the upstream into an error.
+package supabase
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/mail"
+	"net/url"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/resetd/resetd/impl"
+)
+
+// maxAnswer bounds what is read of an answer. Real ones have 1 to 2 KiB, more with large user
+// metadata.
+const maxAnswer = 1 << 20
+
+// Client makes recovery links. Its methods may be called concurrently.
+type Client struct {
+	http     *http.Client
+	endpoint string
+	header   http.Header
+}
+
+// New makes a client for the Supabase Auth at authURL (https://PROJECT.supabase.co/auth/v1).
+// Each call takes timeout at most, from connecting to the last byte of the answer.
+//
+// The key goes where its kind belongs (https://supabase.com/docs/guides/api/api-keys): a
+// secret key (sb_secret_…) is no JWT and goes in apikey alone, the gateway puts the right
+// token in; a service_role JWT goes in apikey for the gateway and as Bearer for Auth itself.
+func New(authURL, key string, timeout time.Duration) *Client {
+	header := http.Header{"Content-Type": {"application/json"}, "Apikey": {key}}
+	if !strings.HasPrefix(key, "sb_secret_") {
+		header.Set("Authorization", "Bearer "+key)
+	}
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.MaxIdleConnsPerHost = 64 // the default of 2 would reconnect for most parallel calls
+	transport.MaxResponseHeaderBytes = 64 << 10
+	return &Client{
+		http: &http.Client{
+			Transport: transport,
+			Timeout:   timeout,
+			// A redirect would carry the key elsewhere.
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+		endpoint: strings.TrimRight(authURL, "/") + "/admin/generate_link",
+		header:   header,
+	}
+}
+
+type generateLinkRequest struct {
+	Type       string `json:"type"`
+	Email      string `json:"email"`
+	RedirectTo string `json:"redirect_to"`
+}
+
+type generateLinkAnswer struct {
+	Email            string `json:"email"`
+	HashedToken      string `json:"hashed_token"`
+	ActionLink       string `json:"action_link"`
+	RedirectTo       string `json:"redirect_to"`
+	VerificationType string `json:"verification_type"`
+}
+
+// MakeLink makes a recovery link for the account of an address, and makes every earlier one
+// invalid. It returns nil without an account. Its errors are impl.ErrAuthNotConfigured where
+// the key is refused, and impl.ErrAuthUnavailable for all that is no clear verdict.
+func (c *Client) MakeLink(ctx context.Context, email, redirectTo string) (*impl.Link, error) {
+	body, err := json.Marshal(generateLinkRequest{Type: "recovery", Email: email, RedirectTo: redirectTo})
+	if err != nil {
+		return nil, fmt.Errorf("%w: encoding the request", impl.ErrAuthUnavailable)
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, c.endpoint, bytes.NewReader(body))
+	if err != nil {
+		return nil, fmt.Errorf("%w: making the request", impl.ErrAuthUnavailable)
+	}
+	request.Header = c.header.Clone()
+	response, err := c.http.Do(request)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", impl.ErrAuthUnavailable, withoutURL(err))
+	}
+	defer response.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("%w: reading the answer: %w", impl.ErrAuthUnavailable, withoutURL(err))
+	case len(answer) > maxAnswer:
+		return nil, fmt.Errorf("%w: an answer of more than %d bytes", impl.ErrAuthUnavailable, maxAnswer)
+	case response.StatusCode == http.StatusOK:
+		return readLink(answer)
+	}
+	return nil, readRefusal(response.StatusCode, answer)
+}
+
+// readLink reads a 200, which counts only with a usable link.
+func readLink(body []byte) (*impl.Link, error) {
+	var answer generateLinkAnswer
+	if err := json.Unmarshal(body, &answer); err != nil {
+		return nil, fmt.Errorf("%w: status 200 with no JSON of the expected form", impl.ErrAuthUnavailable)
+	}
+	switch {
+	case answer.VerificationType != "recovery":
+		return nil, fmt.Errorf("%w: status 200 without a recovery link", impl.ErrAuthUnavailable)
+	case !usableToken.MatchString(answer.HashedToken):
+		return nil, fmt.Errorf("%w: status 200 without a usable hashed_token", impl.ErrAuthUnavailable)
+	case !usableLink(answer.ActionLink):
+		return nil, fmt.Errorf("%w: status 200 without a usable action_link", impl.ErrAuthUnavailable)
+	case !oneAddress(answer.Email):
+		return nil, fmt.Errorf("%w: status 200 without a usable stored address", impl.ErrAuthUnavailable)
+	}
+	return &impl.Link{
+		Email:      answer.Email,
+		TokenHash:  answer.HashedToken,
+		ActionLink: answer.ActionLink,
+		RedirectTo: answer.RedirectTo,
+	}, nil
+}
+
+// usableToken is wider than the recorded 56 hexadecimal digits, so that another hash or a
+// prefix is no fault, and narrow enough that a token cannot be anything but one.
+var usableToken = regexp.MustCompile(`^[A-Za-z0-9_-]{16,256}$`)
+
+func usableLink(link string) bool {
+	u, err := url.Parse(link)
+	return err == nil && (u.Scheme == "https" || u.Scheme == "http") && u.Host != "" && u.User == nil && len(link) <= 8<<10
+}
+
+// oneAddress says whether a stored address is exactly one, with nothing around it: it becomes
+// a recipient, and a list or a display name would mail somebody else (H2).
+func oneAddress(email string) bool {
+	parsed, err := mail.ParseAddress(email)
+	return err == nil && parsed.Name == "" && parsed.Address == email && len(email) <= 320 && !strings.ContainsAny(email, " ,;<>\"\r\n\t\x00")
+}
+
+// plainCode is what an error_code of Supabase Auth looks like; anything else is not repeated.
+var plainCode = regexp.MustCompile(`^[a-z_]{1,64}$`)
+
+// readRefusal tells the clear verdicts, which are no error, from everything else. Supabase
+// Auth's own errors carry an error_code; what has none comes from a gateway or a proxy, and
+// a bare 404 from there says nothing about an account.
+func readRefusal(status int, body []byte) error {
+	var answer struct {
+		ErrorCode string `json:"error_code"`
+	}
+	if json.Unmarshal(body, &answer) != nil || !plainCode.MatchString(answer.ErrorCode) {
+		answer.ErrorCode = "no error_code"
+	}
+	switch {
+	case status == http.StatusNotFound && answer.ErrorCode == "user_not_found",
+		// An address that Supabase Auth cannot store has no account either.
+		status == http.StatusBadRequest && answer.ErrorCode == "validation_failed":
+		return nil
+	case status == http.StatusUnauthorized, status == http.StatusForbidden:
+		return fmt.Errorf("%w: the key was refused: status %d, %s", impl.ErrAuthNotConfigured, status, answer.ErrorCode)
+	}
+	return fmt.Errorf("%w: status %d, %s", impl.ErrAuthUnavailable, status, answer.ErrorCode)
+}
+
+// withoutURL drops what net/http puts around an error: the address called. It keeps the cause,
+// so that a deadline is still known for one.
+func withoutURL(err error) error {
+	var wrapped *url.Error
+	if errors.As(err, &wrapped) {
+		if wrapped.Timeout() {
+			return fmt.Errorf("no answer in time: %w", context.DeadlineExceeded)
+		}
+		return wrapped.Err
+	}
+	return err
+}
