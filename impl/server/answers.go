@@ -1,0 +1,128 @@
+package server
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strconv"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/resetd/resetd/gen"
+	"github.com/resetd/resetd/impl"
+)
+
+// answer is an error as its reader sees it; the log keeps the cause.
+type answer struct {
+	status     int
+	code       string
+	message    string
+	issues     []gen.Issue
+	retryAfter int  // seconds; 0: none
+	inBody     bool // retryAfter is said in the body too
+}
+
+func (a *answer) Error() string { return a.code }
+
+var (
+	errNotFound             = &answer{status: http.StatusNotFound, code: "not_found", message: "There is nothing here."}
+	errMethodNotAllowed     = &answer{status: http.StatusMethodNotAllowed, code: "method_not_allowed", message: "This method is not allowed here."}
+	errPayloadTooLarge      = &answer{status: http.StatusRequestEntityTooLarge, code: "payload_too_large", message: "The request body is too large."}
+	errUnsupportedMediaType = &answer{status: http.StatusUnsupportedMediaType, code: "unsupported_media_type", message: "Send the request body as application/json."}
+	errInternal             = &answer{status: http.StatusInternalServerError, code: "internal_error", message: "Something went wrong on our side. Try again later."}
+	errOverloaded           = &answer{status: http.StatusServiceUnavailable, code: "overloaded", message: "The server is busy. Try again in a few seconds.", retryAfter: 5}
+)
+
+// faults is the one table from the operation's errors to answers.
+var faults = []struct {
+	err    error
+	answer *answer
+}{
+	{impl.ErrAuthNotConfigured, &answer{status: http.StatusInternalServerError, code: "auth_not_configured", message: "Password reset is not set up on this server."}},
+	{impl.ErrAuthUnavailable, &answer{status: http.StatusServiceUnavailable, code: "auth_unavailable", message: "Password reset is unavailable right now. Try again in a few seconds.", retryAfter: 5}},
+	{impl.ErrEmailDelivery, &answer{status: http.StatusBadGateway, code: "email_delivery_failed", message: "The email could not be sent. Try again later."}},
+}
+
+func invalidJSON(message string) *answer {
+	return &answer{
+		status: http.StatusBadRequest, code: "invalid_json", message: "The request body is not valid JSON.",
+		issues: []gen.Issue{{Path: "", Message: message}},
+	}
+}
+
+func invalidRequest(issues []gen.Issue) *answer {
+	message := "The request is not valid."
+	for _, issue := range issues {
+		if issue.Path != "" {
+			message = "Check the highlighted fields and try again."
+		}
+	}
+	return &answer{status: http.StatusBadRequest, code: "invalid_request", message: message, issues: issues}
+}
+
+func rateLimited(seconds int) *answer {
+	unit := " seconds."
+	if seconds == 1 {
+		unit = " second."
+	}
+	return &answer{
+		status: http.StatusTooManyRequests, code: "rate_limited",
+		message:    "Too many requests. Try again in " + strconv.Itoa(seconds) + unit,
+		retryAfter: seconds, inBody: true,
+	}
+}
+
+// answerFor finds what the caller may know of an error: without an entry, nothing.
+func answerFor(err error) *answer {
+	var known *answer
+	if errors.As(err, &known) {
+		return known
+	}
+	for _, fault := range faults {
+		if errors.Is(err, fault.err) {
+			return fault.answer
+		}
+	}
+	var routing *echo.HTTPError
+	if errors.As(err, &routing) {
+		switch routing.Code {
+		case http.StatusNotFound:
+			return errNotFound
+		case http.StatusMethodNotAllowed:
+			return errMethodNotAllowed
+		}
+	}
+	return errInternal
+}
+
+// write sends the documented body.
+func (a *answer) write(w http.ResponseWriter) {
+	body := gen.Error{Error: a.message, Code: &a.code}
+	if len(a.issues) > 0 {
+		body.Issues = &a.issues
+		fields := make(map[string]string, len(a.issues))
+		for _, issue := range a.issues {
+			if _, taken := fields[issue.Path]; !taken && issue.Path != "" {
+				fields[issue.Path] = issue.Message
+			}
+		}
+		if len(fields) > 0 {
+			body.FieldErrors = &fields
+		}
+	}
+	if a.retryAfter > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(a.retryAfter))
+		if a.inBody {
+			seconds := float64(a.retryAfter)
+			body.RetryAfter = &seconds
+		}
+	}
+	encoded, err := json.Marshal(body)
+	if err != nil { // strings and numbers: cannot happen
+		encoded = []byte(`{"error":"Something went wrong on our side. Try again later.","code":"internal_error"}`)
+		a = errInternal
+	}
+	w.Header().Set("Content-Type", echo.MIMEApplicationJSON)
+	w.WriteHeader(a.status)
+	w.Write(append(encoded, '\n'))
+}

@@ -1,0 +1,133 @@
+// Package server is the HTTP side: Echo, the routes, the order of judgement, validation
+// against openapi.yaml, the one table from errors to answers, the beat on which answers go
+// out, logs and metrics.
+//
+// It must never decide what happens to a valid request (that is impl), call an upstream, or
+// answer or log anything that depends on whether an account exists.
+package server
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/labstack/echo/v4"
+	"github.com/labstack/echo/v4/middleware"
+
+	"github.com/resetd/resetd/gen"
+	"github.com/resetd/resetd/impl/ratelimit"
+)
+
+// basePath is where the document's relative server puts the operation.
+const (
+	basePath       = "/api"
+	operationPath  = "/auth/send-password-reset"
+	operationRoute = basePath + operationPath
+)
+
+// Config is what a server is made of.
+type Config struct {
+	Operation gen.StrictServerInterface
+	Observer  *Observer
+
+	// Limit counts the requests of each client, valid or not.
+	Limit    *ratelimit.Limiter
+	ClientIP ratelimit.ClientIP
+	// Fingerprint is the keyed hash under which the operator sees a client.
+	Fingerprint func(client string) string
+
+	// Quantum is the beat: answers to valid requests go out at a whole multiple of it after
+	// the request began. 0 turns it off.
+	Quantum time.Duration
+	// MaxInFlight requests of the operation at once; more are answered 503.
+	MaxInFlight int
+	// AllowCallback, where callback origins that are not allowed are to be rejected.
+	AllowCallback func(origin string) bool
+	// AllowBrowser says from which origins browsers may call.
+	AllowBrowser func(origin string) bool
+}
+
+// New assembles the public handler.
+func New(config Config) (http.Handler, error) {
+	document, err := gen.GetSpec() // 0.8 ms and 325 KB: once
+	if err != nil {
+		return nil, fmt.Errorf("reading the embedded openapi.yaml: %w", err)
+	}
+	documentJSON, err := gen.GetSpecJSON()
+	if err != nil {
+		return nil, fmt.Errorf("reading the embedded openapi.yaml: %w", err)
+	}
+	validator, err := newValidator(document, operationPath, http.MethodPost, config.AllowCallback)
+	if err != nil {
+		return nil, err
+	}
+
+	e := echo.New()
+	e.Logger.SetOutput(io.Discard) // the observer speaks
+	e.Use(config.Observer.middleware, cors(config.AllowBrowser))
+	e.Match([]string{http.MethodGet, http.MethodHead}, "/healthz", func(c echo.Context) error {
+		return c.Blob(http.StatusOK, echo.MIMEApplicationJSON, []byte(`{"status":"ok"}`+"\n"))
+	})
+	e.Match([]string{http.MethodGet, http.MethodHead}, basePath+"/openapi.json", func(c echo.Context) error {
+		return c.Blob(http.StatusOK, echo.MIMEApplicationJSON, documentJSON)
+	})
+
+	strict := gen.NewStrictHandler(config.Operation, []gen.StrictMiddlewareFunc{onTheBeat(config.Quantum, config.Observer)})
+	gen.RegisterHandlersWithOptions(e, strict, gen.RegisterHandlersOptions{
+		BaseURL: basePath,
+		// In the order of judgement. The key is the operationId; a wrong one is ignored
+		// without a word, which the tests of each of the three would notice.
+		OperationMiddlewares: map[string][]echo.MiddlewareFunc{
+			"sendPasswordReset": {inFlight(config.MaxInFlight), limitClients(config), validator.middleware},
+		},
+	})
+	return e, nil
+}
+
+// inFlight bounds what waits for upstreams and for the beat, whoever asks.
+func inFlight(limit int) echo.MiddlewareFunc {
+	places := make(chan struct{}, limit)
+	return func(next echo.HandlerFunc) echo.HandlerFunc {
+		return func(c echo.Context) error {
+			select {
+			case places <- struct{}{}:
+				defer func() { <-places }()
+				return next(c)
+			default:
+				return errOverloaded
+			}
+		}
+	}
+}
+
+// limitClients counts every request of a client before anything of it is read.
+func limitClients(config Config) echo.MiddlewareFunc {
+	return func(next echo.HandlerFunc) echo.HandlerFunc {
+		return func(c echo.Context) error {
+			request := c.Request()
+			client, _ := config.ClientIP.Key(request.RemoteAddr, request.Header["X-Forwarded-For"])
+			recordOf(request.Context()).client = config.Fingerprint(client)
+			decision := config.Limit.Take(request.Context(), client)
+			policy, limit := decision.Fields()
+			c.Response().Header()["RateLimit-Policy"] = []string{policy}
+			c.Response().Header()["RateLimit"] = []string{limit}
+			if !decision.Allowed {
+				return rateLimited(decision.RetryAfter)
+			}
+			return next(c)
+		}
+	}
+}
+
+// cors lets browsers on allowed origins read the answers. The operation needs no cookies and
+// no Origin, so there is nothing to protect from other callers here.
+func cors(allow func(origin string) bool) echo.MiddlewareFunc {
+	return middleware.CORSWithConfig(middleware.CORSConfig{
+		AllowOriginFunc: func(origin string) (bool, error) { return allow(origin), nil },
+		AllowMethods:    []string{http.MethodPost},
+		AllowHeaders:    []string{echo.HeaderContentType, echo.HeaderXRequestID},
+		ExposeHeaders:   []string{echo.HeaderRetryAfter, echo.HeaderXRequestID, "RateLimit", "RateLimit-Policy"},
+		MaxAge:          600, // seconds, within what browsers cap it at
+	})
+}

@@ -1,0 +1,229 @@
+package server
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"regexp"
+	"strings"
+
+	"github.com/getkin/kin-openapi/openapi3"
+	"github.com/getkin/kin-openapi/openapi3filter"
+	"github.com/getkin/kin-openapi/routers"
+	"github.com/labstack/echo/v4"
+
+	"github.com/resetd/resetd/gen"
+)
+
+// maxBody is some fifty times the longest sensible request.
+const maxBody = 16 << 10
+
+// validator judges requests of one operation against the document.
+type validator struct {
+	route         *routers.Route
+	options       openapi3filter.Options
+	members       []string
+	allowCallback func(origin string) bool // nil: any will do, the operation replaces it
+}
+
+// newValidator needs no router: Echo has found the operation by then.
+func newValidator(document *openapi3.T, path, method string, allowCallback func(string) bool) (*validator, error) {
+	item := document.Paths.Find(path)
+	if item == nil || item.GetOperation(method) == nil {
+		return nil, fmt.Errorf("openapi.yaml has no %s %s", method, path)
+	}
+	operation := item.GetOperation(method)
+	v := &validator{
+		route: &routers.Route{Spec: document, Path: path, PathItem: item, Method: method, Operation: operation},
+		options: openapi3filter.Options{
+			MultiError:          true, // every fault at once
+			SkipSettingDefaults: true, // there are none
+			// The generated binding takes this value, not a second reading of the bytes (H4).
+			KeepValidatedValue: true,
+			SchemaValidationOptions: []openapi3.SchemaValidationOption{
+				openapi3.WithStringFormatValidator("email", openapi3.NewCallbackValidator(checkMailbox)),
+				openapi3.DisableSchemaErrorDetails(),
+			},
+		},
+		allowCallback: allowCallback,
+	}
+	for name := range operation.RequestBody.Value.Content["application/json"].Schema.Value.Properties {
+		v.members = append(v.members, name)
+	}
+	return v, nil
+}
+
+// middleware passes on only requests that the document allows, with a body that every reader
+// reads alike.
+func (v *validator) middleware(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		request := c.Request()
+		if !isJSON(request.Header) {
+			return errUnsupportedMediaType
+		}
+		body, err := readBody(c.Response(), request)
+		if err != nil {
+			return err
+		}
+		if err := checkJSON(body); err != nil {
+			return invalidJSON(err.Error())
+		}
+		issues := v.misspelt(body)
+		// One spelling from here on: the binding compares media types by case.
+		request.Header["Content-Type"] = []string{echo.MIMEApplicationJSON}
+		plainLanguage(request.Header)
+		request.Body = io.NopCloser(bytes.NewReader(body))
+		request.ContentLength = int64(len(body))
+		err = openapi3filter.ValidateRequest(request.Context(), &openapi3filter.RequestValidationInput{
+			Request: request, Route: v.route, Options: &v.options,
+		})
+		if err != nil {
+			found := readIssues(err)
+			if found == nil {
+				// Something that no table foresaw: said without detail rather than not at all.
+				found = []gen.Issue{{Path: "", Message: messageFor("", "")}}
+			}
+			issues = append(issues, found...)
+		}
+		if issue, ok := v.badCallback(body); ok {
+			issues = append(issues, issue)
+		}
+		if len(issues) > 0 {
+			return invalidRequest(issues)
+		}
+		return next(c)
+	}
+}
+
+// isJSON: one media type, application/json with whatever parameters, and no coding on top.
+func isJSON(header http.Header) bool {
+	if len(header["Content-Type"]) != 1 {
+		return false
+	}
+	if coding := header.Get("Content-Encoding"); coding != "" && !strings.EqualFold(coding, "identity") {
+		return false
+	}
+	mediaType, _, err := mime.ParseMediaType(header.Get("Content-Type"))
+	return (err == nil || errors.Is(err, mime.ErrInvalidMediaParameter)) && mediaType == echo.MIMEApplicationJSON
+}
+
+// readBody reads at most maxBody bytes; of more, what was announced is not read at all.
+func readBody(w http.ResponseWriter, request *http.Request) ([]byte, error) {
+	if request.ContentLength > maxBody {
+		w.Header().Set("Connection", "close") // the rest is not worth reading
+		return nil, errPayloadTooLarge
+	}
+	var buffer bytes.Buffer
+	buffer.Grow(max(int(request.ContentLength), 0) + bytes.MinRead)
+	_, err := buffer.ReadFrom(http.MaxBytesReader(w, request.Body, maxBody))
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLarge):
+		return nil, errPayloadTooLarge
+	case err != nil: // the client went away, or was too slow
+		w.Header().Set("Connection", "close")
+		return nil, invalidJSON("The body did not arrive in full.")
+	}
+	return buffer.Bytes(), nil
+}
+
+// misspelt finds members that differ from the document's only by case. The rule for unknown
+// members, to ignore them, would let one reader see them and another not.
+func (v *validator) misspelt(body []byte) (issues []gen.Issue) {
+	if bytes.IndexByte(body, '{') < 0 {
+		return nil
+	}
+	var members map[string]json.RawMessage
+	if json.Unmarshal(body, &members) != nil {
+		return nil // not an object: the schema says so
+	}
+	for name := range members {
+		for _, member := range v.members {
+			if name != member && strings.EqualFold(name, member) {
+				issues = append(issues, gen.Issue{Path: member, Message: fmt.Sprintf("Spell this member %q, in lower case.", member)})
+			}
+		}
+	}
+	return issues
+}
+
+// badCallback is the policy to reject what the allow-list lacks.
+func (v *validator) badCallback(body []byte) (gen.Issue, bool) {
+	if v.allowCallback == nil {
+		return gen.Issue{}, false
+	}
+	var request struct {
+		CallbackOrigin any `json:"callback_origin"`
+	}
+	if json.Unmarshal(body, &request) != nil {
+		return gen.Issue{}, false
+	}
+	origin, isString := request.CallbackOrigin.(string)
+	return gen.Issue{Path: "callback_origin", Message: "This origin is not allowed."}, isString && !v.allowCallback(origin)
+}
+
+// readIssues turns the validator's nested errors into one issue per fault, in its order.
+func readIssues(err error) []gen.Issue {
+	var several openapi3.MultiError
+	var schema *openapi3.SchemaError
+	var request *openapi3filter.RequestError
+	switch {
+	case as(err, &several):
+		var issues []gen.Issue
+		for _, err := range several {
+			issues = append(issues, readIssues(err)...)
+		}
+		return issues
+	case as(err, &schema):
+		path := strings.Join(schema.JSONPointer(), ".")
+		return []gen.Issue{{Path: path, Message: messageFor(path, schema.SchemaField)}}
+	case as(err, &request) && request.Err != nil:
+		return readIssues(request.Err)
+	}
+	return nil
+}
+
+// as is errors.As for the outermost error alone; errors.As would find only the first of many.
+func as[T error](err error, target *T) bool {
+	typed, ok := err.(T) //nolint:errorlint // see above
+	if ok {
+		*target = typed
+	}
+	return ok
+}
+
+// messages are written for people; a library's own text is never passed on.
+var messages = map[[2]string]string{
+	{"email", "required"}:           "Enter your email address.",
+	{"email", "nullable"}:           "Enter your email address.",
+	{"email", "type"}:               "Enter your email address as text.",
+	{"email", "format"}:             "Enter a valid email address.",
+	{"callback_origin", "type"}:     "Send the origin as text.",
+	{"callback_origin", "nullable"}: "Send the origin as text, or leave it out.",
+	{"", "type"}:                    "Send a JSON object.",
+	{"", "nullable"}:                "Send a JSON object.",
+}
+
+// messageFor a fault of a field by the keyword of the schema that it breaks.
+func messageFor(path, keyword string) string {
+	return cmp.Or(messages[[2]string{path, keyword}], "This value is not valid.")
+}
+
+var languages = regexp.MustCompile(`^[A-Za-z0-9*,;=. \t-]{1,256}$`)
+
+// plainLanguage leaves one Accept-Language of a plain form, or none: a language is never a
+// reason to refuse a request, which the generated binding would do for a header given twice.
+func plainLanguage(header http.Header) {
+	if values := header["Accept-Language"]; len(values) > 0 {
+		if joined := strings.Join(values, ","); languages.MatchString(joined) {
+			header["Accept-Language"] = []string{joined}
+		} else {
+			delete(header, "Accept-Language")
+		}
+	}
+}
