@@ -1,0 +1,86 @@
+package main
+
+import (
+	"bytes"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/resetd/resetd/impl/devstack"
+)
+
+// FuzzRequest sends anything at all through the whole path, from the router to the stand-ins:
+// never a panic, never an answer that openapi.yaml does not document, never a mail to anybody
+// but an account. What Go's own HTTP parser refuses before the handler is not ours to test.
+func FuzzRequest(f *testing.F) {
+	const body = `{"email":"known@example.com","callback_origin":"example"}`
+	for _, seed := range []struct{ method, path, mediaType, language, origin, forwarded, body string }{
+		{"POST", endpoint, "application/json", "de", site, "1.2.3.4", body},
+		{"POST", endpoint, "application/json; charset=utf-8", "", "", "", `{"email":"known@example.com","EMAIL":"evil@x.yz"}`},
+		{"POST", endpoint, "application/json", "*;q=2", "null", "::1, x", `{"email":"a@b.co","a":{"b":[1,{"c":null}]}}`},
+		{"POST", endpoint, "text/plain", "", "", "", body},
+		{"POST", endpoint, "application/json", "", "", "", "{\"email\":\"a\x00@b.co\"}"},
+		{"POST", endpoint, "application/json", "", "", "", `{"email":"\ud800@b.co","callback_origin":"https://app.example.com@evil.example"}`},
+		{"POST", endpoint, "application/json", "", "", "", strings.Repeat("[", 20000)},
+		{"POST", endpoint, "application/json", "", "", "", `{"email":1e999}`},
+		{"GET", "/api/openapi.json", "", "", "", "", ""},
+		{"HEAD", "/healthz", "", "", "", "", ""},
+		{"OPTIONS", endpoint, "", "", preview, "", ""},
+		{"DELETE", "/api/../x", "", "", "", "", ""},
+		{"POST", "/api/auth/%73end-password-reset", "application/json", "", "", "", body},
+	} {
+		f.Add(seed.method, seed.path, seed.mediaType, seed.language, seed.origin, seed.forwarded, []byte(seed.body))
+	}
+	stack := devstack.New(devstack.Config{
+		Accounts: []string{knownEmail}, SiteURL: site,
+		ServiceRoleKey: "key", MailgunKey: "key", MailgunDomain: "mg.example.com",
+	})
+	supabase, mailgun := httptest.NewServer(stack.Supabase()), httptest.NewServer(stack.Mailgun())
+	f.Cleanup(func() { supabase.Close(); mailgun.Close(); stack.Close() })
+	logs := &buffer{}
+	settings, err := readSettings("serve", nil, []string{
+		"SUPABASE_URL=" + supabase.URL, "SUPABASE_SERVICE_ROLE_KEY=key",
+		"MAILGUN_API_BASE=" + mailgun.URL, "MAILGUN_API_KEY=key", "MAILGUN_DOMAIN=mg.example.com",
+		"SITE_URL=" + site, "CALLBACK_ORIGINS=https://*.preview.example.com", "TRUSTED_PROXIES=192.0.2.0/24",
+		"RATE_LIMIT=1000000-S", "RECIPIENT_LIMIT=1000000-S", "MAIL_DECOY_LIMIT=1000000-S", "RESPONSE_QUANTUM=0s", "LOG_LEVEL=warn",
+	}, io.Discard)
+	if err != nil {
+		f.Fatal(err)
+	}
+	app, err := newApp(settings, slog.New(slog.NewJSONHandler(logs, &slog.HandlerOptions{Level: slog.LevelError})))
+	if err != nil {
+		f.Fatal(err)
+	}
+
+	f.Fuzz(func(t *testing.T, method, path, mediaType, language, origin, forwarded string, body []byte) {
+		request, err := http.NewRequest(method, "http://localhost"+path, bytes.NewReader(body))
+		if err != nil || !strings.HasPrefix(path, "/") {
+			t.Skip("no request that a client could send")
+		}
+		request.RemoteAddr = "192.0.2.1:1234"
+		for name, value := range map[string]string{"Content-Type": mediaType, "Accept-Language": language, "Origin": origin, "X-Forwarded-For": forwarded} {
+			if value != "" {
+				request.Header[name] = []string{value}
+			}
+		}
+		recorder := httptest.NewRecorder()
+		app.public.ServeHTTP(recorder, request)
+		response := recorder.Result()
+		checkContract(t, request, response, recorder.Body.Bytes())
+		if response.StatusCode >= 500 {
+			t.Errorf("%d %s", response.StatusCode, recorder.Body)
+		}
+		if text := logs.String(); text != "" {
+			t.Fatalf("logged %s", text)
+		}
+		for _, mail := range stack.Mails() {
+			if len(mail.To) != 1 || mail.To[0] != knownEmail {
+				t.Fatalf("mailed %q", mail.To)
+			}
+		}
+		stack.Reset()
+	})
+}

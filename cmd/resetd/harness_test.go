@@ -1,0 +1,304 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/getkin/kin-openapi/openapi3"
+	"github.com/getkin/kin-openapi/openapi3filter"
+	"github.com/getkin/kin-openapi/routers"
+
+	"github.com/resetd/resetd/impl/devstack"
+)
+
+// The accounts and origins of every test.
+const (
+	knownEmail   = "known@example.com"
+	otherKnown   = "other.known@example.com"
+	unknownEmail = "stranger@example.org"
+	site         = "https://app.example.com"
+	preview      = "https://pr-7.preview.example.com"
+	endpoint     = "/api/auth/send-password-reset"
+)
+
+// fixture is a whole resetd, started as its main does, with stand-ins for its upstreams.
+type fixture struct {
+	t      testing.TB
+	url    string // http://127.0.0.1:PORT
+	admin  string // likewise, of the operator's listener
+	stack  *devstack.Stack
+	logs   *buffer
+	client *http.Client
+	stop   func() error // as by SIGTERM; returns what run returned
+}
+
+// setup is what a test asks for beyond the default.
+type setup struct {
+	env      map[string]string // on top of the defaults below; "" removes one
+	supabase func(http.Handler) http.Handler
+	mailgun  func(http.Handler) http.Handler
+}
+
+// start runs `resetd serve`. Limits are wide and the beat is off unless the test sets them.
+func start(t testing.TB, s setup) *fixture {
+	t.Helper()
+	f := &fixture{t: t, logs: &buffer{}}
+	f.stack = devstack.New(devstack.Config{
+		Accounts: []string{knownEmail, otherKnown, "UPPER@example.com"}, SiteURL: site,
+		RedirectAllowList: []string{"https://*.preview.example.com/**"},
+		ServiceRoleKey:    "test-service-role-key", MailgunKey: "test-mailgun-key", MailgunDomain: "mg.example.com",
+		SupabaseMiddleware: s.supabase, MailgunMiddleware: s.mailgun,
+	})
+	t.Cleanup(f.stack.Close)
+	supabase, mailgun := httptest.NewServer(f.stack.Supabase()), httptest.NewServer(f.stack.Mailgun())
+	// Handlers that hang on purpose must not hold up the end of the test.
+	t.Cleanup(func() {
+		supabase.CloseClientConnections()
+		mailgun.CloseClientConnections()
+		supabase.Close()
+		mailgun.Close()
+	})
+
+	env := map[string]string{
+		"LISTEN_ADDR": "127.0.0.1:0", "ADMIN_ADDR": "127.0.0.1:0", "LOG_LEVEL": "debug",
+		"SUPABASE_URL": supabase.URL, "SUPABASE_SERVICE_ROLE_KEY": "test-service-role-key",
+		"MAILGUN_API_BASE": mailgun.URL, "MAILGUN_API_KEY": "test-mailgun-key", "MAILGUN_DOMAIN": "mg.example.com",
+		"SITE_URL": site, "CALLBACK_ORIGINS": "https://*.preview.example.com",
+		"RATE_LIMIT": "100000-M", "RECIPIENT_LIMIT": "100000-M", "MAIL_DECOY_LIMIT": "100000-H",
+		"RESPONSE_QUANTUM": "0s", "UPSTREAM_TIMEOUT": "2s",
+	}
+	for name, value := range s.env {
+		env[name] = value
+	}
+	var environ []string
+	for name, value := range env {
+		if value != "" || name == "ADMIN_ADDR" {
+			environ = append(environ, name+"="+value)
+		}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- run(ctx, []string{"serve"}, environ, io.Discard, f.logs) }()
+	f.stop = sync.OnceValue(func() error {
+		cancel()
+		select {
+		case err := <-ended:
+			return err
+		case <-time.After(30 * time.Second):
+			t.Error("resetd did not stop within 30 s")
+			return context.DeadlineExceeded
+		}
+	})
+	t.Cleanup(func() { _ = f.stop() })
+
+	f.url = "http://" + f.logs.await(t, `"listening","addr":"([^"]+)"`)
+	if env["ADMIN_ADDR"] != "" && env["ADMIN_ADDR"] != "off" {
+		f.admin = "http://" + f.logs.await(t, `"admin_addr":"([^"]+)"`)
+	}
+	transport := &http.Transport{MaxIdleConnsPerHost: 100}
+	t.Cleanup(transport.CloseIdleConnections)
+	f.client = &http.Client{Transport: contract{t, transport}, Timeout: time.Minute}
+	return f
+}
+
+// answer is what a caller got.
+type answer struct {
+	status int
+	header http.Header
+	raw    string
+	body   struct {
+		Ok          bool              `json:"ok"`
+		Message     string            `json:"message"`
+		Error       string            `json:"error"`
+		Code        string            `json:"code"`
+		FieldErrors map[string]string `json:"fieldErrors"`
+		Issues      []struct{ Path, Message string }
+		RetryAfter  float64 `json:"retryAfter"`
+	}
+}
+
+// ask posts the operation's request for an address.
+func (f *fixture) ask(email string) answer {
+	f.t.Helper()
+	body, _ := json.Marshal(map[string]string{"email": email})
+	return f.post(string(body), nil)
+}
+
+// post posts a body to the operation as JSON; header overrides, and an empty value removes.
+func (f *fixture) post(body string, header map[string]string) answer {
+	f.t.Helper()
+	request, err := http.NewRequest(http.MethodPost, f.url+endpoint, strings.NewReader(body))
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	request.Header.Set("Content-Type", "application/json")
+	for name, value := range header {
+		if value == "" {
+			request.Header.Del(name)
+		} else {
+			request.Header.Set(name, value)
+		}
+	}
+	return f.do(request)
+}
+
+func (f *fixture) do(request *http.Request) answer {
+	f.t.Helper()
+	response, err := f.client.Do(request)
+	if err != nil {
+		f.t.Fatalf("%s %s: %v", request.Method, request.URL.Path, err)
+	}
+	defer response.Body.Close()
+	raw, err := io.ReadAll(response.Body)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	a := answer{status: response.StatusCode, header: response.Header, raw: string(raw)}
+	if len(raw) > 0 {
+		if err := json.Unmarshal(raw, &a.body); err != nil {
+			f.t.Fatalf("answer is no JSON: %v: %q", err, raw)
+		}
+	}
+	return a
+}
+
+// contract checks every answer that passes through it against openapi.yaml: its status must be
+// documented, its headers and body must fit. What lies outside the document (404, 405, the
+// probes) must carry what all answers carry.
+type contract struct {
+	t    testing.TB
+	next http.RoundTripper
+}
+
+func (c contract) RoundTrip(request *http.Request) (*http.Response, error) {
+	response, err := c.next.RoundTrip(request)
+	if err != nil {
+		return nil, err
+	}
+	body, err := io.ReadAll(response.Body)
+	response.Body.Close()
+	response.Body = io.NopCloser(bytes.NewReader(body))
+	if err != nil {
+		return response, nil // cut off: for the test to judge
+	}
+	checkContract(c.t, request, response, body)
+	return response, nil
+}
+
+var document = sync.OnceValue(func() *openapi3.T {
+	loader := openapi3.NewLoader()
+	document, err := loader.LoadFromFile("../../openapi.yaml")
+	if err != nil {
+		panic(err)
+	}
+	if err := document.Validate(context.Background()); err != nil {
+		panic(err)
+	}
+	return document
+})
+
+var requestIDPattern = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
+
+func checkContract(t testing.TB, request *http.Request, response *http.Response, body []byte) {
+	where := request.Method + " " + request.URL.Path + ": " + response.Status
+	for name, want := range map[string]string{"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"} {
+		if got := response.Header.Get(name); got != want {
+			t.Errorf("%s: %s is %q, want %q", where, name, got, want)
+		}
+	}
+	if id := response.Header.Get("X-Request-Id"); !requestIDPattern.MatchString(id) {
+		t.Errorf("%s: X-Request-Id is %q", where, id)
+	}
+	if server, there := response.Header["Server"]; there {
+		t.Errorf("%s: Server is %q", where, server)
+	}
+	if request.Method == http.MethodHead || response.StatusCode == http.StatusNoContent {
+		return
+	}
+	item := document().Paths.Find("/auth/send-password-reset")
+	if request.URL.EscapedPath() == endpoint && request.Method == http.MethodPost {
+		err := openapi3filter.ValidateResponse(context.Background(), &openapi3filter.ResponseValidationInput{
+			RequestValidationInput: &openapi3filter.RequestValidationInput{
+				Request: request,
+				Route:   &routers.Route{Spec: document(), Path: "/auth/send-password-reset", PathItem: item, Method: http.MethodPost, Operation: item.Post},
+			},
+			Status: response.StatusCode, Header: response.Header, Body: io.NopCloser(bytes.NewReader(body)),
+			Options: &openapi3filter.Options{IncludeResponseStatus: true, MultiError: true},
+		})
+		if err != nil {
+			t.Errorf("%s: not as documented: %v\n%s", where, err, body)
+		}
+		if response.StatusCode != http.StatusOK && !bytes.Contains(body, []byte(`"code":"`)) {
+			t.Errorf("%s: an error without a code: %s", where, body)
+		}
+		return
+	}
+	if response.StatusCode >= 400 {
+		var value any
+		if err := json.Unmarshal(body, &value); err != nil {
+			t.Errorf("%s: no JSON: %q", where, body)
+			return
+		}
+		if err := document().Components.Schemas["Error"].Value.VisitJSON(value); err != nil {
+			t.Errorf("%s: not the documented error body: %v\n%s", where, err, body)
+		}
+		if response.StatusCode == http.StatusMethodNotAllowed && response.Header.Get("Allow") == "" {
+			t.Errorf("%s: no Allow", where)
+		}
+	}
+}
+
+// buffer is a log that can be read while it is written.
+type buffer struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
+}
+
+// await waits for a record and returns the first group of the pattern.
+func (b *buffer) await(t testing.TB, pattern string) string {
+	t.Helper()
+	re := regexp.MustCompile(pattern)
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(2 * time.Millisecond) {
+		if found := re.FindStringSubmatch(b.String()); found != nil {
+			return found[len(found)-1]
+		}
+	}
+	t.Fatalf("the log never had %s:\n%s", pattern, b)
+	return ""
+}
+
+// records are the log's records with that message.
+func (b *buffer) records(t testing.TB, message string) (records []map[string]any) {
+	t.Helper()
+	for line := range strings.Lines(b.String()) {
+		var record map[string]any
+		if err := json.Unmarshal([]byte(line), &record); err != nil {
+			t.Fatalf("a log line that is no JSON: %q", line)
+		}
+		if record["msg"] == message {
+			records = append(records, record)
+		}
+	}
+	return records
+}

@@ -1,0 +1,92 @@
+/*
+Resetd sends the password-reset mail of a Supabase Auth project through Mailgun, and answers
+its callers without a word about who has an account.
+
+	resetd serve     answer POST /api/auth/send-password-reset
+	resetd dev       the same server against stand-ins for Supabase and Mailgun, with an inbox
+	resetd version   print the version
+
+Everything is set by environment variables, files (X_FILE) or flags; `resetd serve --help`
+lists them. What is wrong stops the start, all of it named at once. What is missing of
+Supabase, Mailgun and SITE_URL does not: the server starts, says so, is not ready, and answers
+500 or 502 until it is restarted with it.
+
+serve listens on LISTEN_ADDR: the operation, /healthz and /api/openapi.json. ADMIN_ADDR has
+/livez, /readyz and /metrics, and belongs on no public network. The first SIGTERM or interrupt
+lets what is in flight finish, for at most SHUTDOWN_TIMEOUT; a second one ends it.
+
+The exit status is 0 after a clean stop, 1 if the server failed, and 2 if it was started in a
+wrong way.
+*/
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+// version is set by the linker: -ldflags "-X main.version=1.2.3".
+var version = "0.1.0"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
+	os.Exit(exitStatus(run(ctx, os.Args[1:], os.Environ(), os.Stdout, os.Stderr), os.Stderr))
+}
+
+// errUsage ends a start that was asked for in a wrong way, and explained already.
+var errUsage = errors.New("usage")
+
+const usage = `Usage: resetd <command> [flags]
+
+  serve     answer POST /api/auth/send-password-reset
+  dev       the same server against stand-ins, with an inbox to look at
+  version   print the version
+
+resetd serve --help lists the settings.
+`
+
+// run is the program without what only a process has. It returns when ctx ends and what was in
+// flight has finished.
+func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) error {
+	if len(args) == 0 {
+		fmt.Fprint(stderr, usage)
+		return errUsage
+	}
+	switch command, args := args[0], args[1:]; command {
+	case "serve":
+		return serve(ctx, args, environ, stderr)
+	case "dev":
+		return dev(ctx, args, environ, stdout, stderr)
+	case "version", "--version":
+		fmt.Fprintln(stdout, "resetd", version)
+		return nil
+	case "help", "--help", "-h":
+		fmt.Fprint(stdout, usage)
+		return nil
+	default:
+		fmt.Fprintf(stderr, "resetd: there is no command %q\n\n%s", command, usage)
+		return errUsage
+	}
+}
+
+func exitStatus(err error, stderr io.Writer) int {
+	var wrong mistakes
+	switch {
+	case err == nil, errors.Is(err, flag.ErrHelp):
+		return 0
+	case errors.Is(err, errUsage):
+		return 2
+	}
+	fmt.Fprintln(stderr, "resetd:", err)
+	if errors.As(err, &wrong) {
+		return 2
+	}
+	return 1
+}

@@ -1,0 +1,173 @@
+package main
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/resetd/resetd/impl/devstack"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"resetd": main})
+}
+
+// TestScripts runs the binary itself, as an operator does: testdata/script.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script",
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("ADMIN_ADDR", "off")
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"standins":   standIns,
+			"freeport":   freePort,
+			"await":      await,
+			"http":       httpRequest,
+			"http-later": httpLater,
+			"http-now":   httpNow,
+			"follow":     follow,
+			"mails":      mails,
+		},
+	})
+}
+
+// standIns starts stand-ins for Supabase Auth and Mailgun; SUPABASE and MAILGUN become their
+// addresses.
+func standIns(ts *testscript.TestScript, _ bool, _ []string) {
+	stack := devstack.New(devstack.Config{
+		Accounts: []string{knownEmail}, SiteURL: site,
+		ServiceRoleKey: "test-service-role-key", MailgunKey: "test-mailgun-key", MailgunDomain: "mg.example.com",
+		// Slow enough that a request is under way when the script stops the server.
+		MailgunMiddleware: func(next http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				time.Sleep(300 * time.Millisecond)
+				next.ServeHTTP(w, r)
+			})
+		},
+	})
+	supabase, mailgun := httptest.NewServer(stack.Supabase()), httptest.NewServer(stack.Mailgun())
+	ts.Defer(func() { supabase.Close(); mailgun.Close(); stack.Close() })
+	ts.Setenv("SUPABASE", supabase.URL)
+	ts.Setenv("MAILGUN", mailgun.URL)
+	stacks[ts.Getenv("WORK")] = stack
+}
+
+// stacks has the stand-ins of each script by its folder; scripts do not run in parallel.
+var stacks = map[string]*devstack.Stack{}
+
+// freePort puts a port that nobody uses into each variable named.
+func freePort(ts *testscript.TestScript, _ bool, names []string) {
+	for _, name := range names {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		ts.Check(err)
+		_, port, _ := net.SplitHostPort(listener.Addr().String())
+		ts.Check(listener.Close())
+		ts.Setenv(name, port)
+	}
+}
+
+// await waits until a GET of the URL is answered 200.
+func await(ts *testscript.TestScript, _ bool, args []string) {
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		response, err := http.Get(args[0])
+		if err == nil {
+			response.Body.Close()
+			if response.StatusCode == http.StatusOK {
+				return
+			}
+		}
+	}
+	ts.Fatalf("%s was not answered 200 within 20 s", args[0])
+}
+
+// httpRequest sends METHOD URL [BODY] and writes status, headers and body to standard output.
+func httpRequest(ts *testscript.TestScript, _ bool, args []string) {
+	text, err := send(args)
+	ts.Check(err)
+	_, _ = ts.Stdout().Write([]byte(text))
+}
+
+func send(args []string) (string, error) {
+	body := ""
+	if len(args) > 2 {
+		body = args[2]
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, args[0], args[1], strings.NewReader(body))
+	if err != nil {
+		return "", err
+	}
+	request.Header.Set("Content-Type", "application/json")
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return "", err
+	}
+	defer response.Body.Close()
+	raw, err := io.ReadAll(response.Body)
+	var out strings.Builder
+	out.WriteString(response.Status + "\n")
+	_ = response.Header.Write(&out) // a strings.Builder takes everything
+	return out.String() + "\n" + string(raw), err
+}
+
+// later is the request that http-later has sent; scripts do not run in parallel.
+var later chan func() (string, error)
+
+// httpLater sends a request and goes on once it has reached the stand-in for Supabase, and so
+// is in flight; http-now has its answer.
+func httpLater(ts *testscript.TestScript, _ bool, args []string) {
+	later = make(chan func() (string, error), 1)
+	go func() {
+		text, err := send(args)
+		later <- func() (string, error) { return text, err }
+	}()
+	stack := stacks[ts.Getenv("WORK")]
+	for deadline := time.Now().Add(20 * time.Second); len(stack.Calls()) == 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			ts.Fatalf("the request was not in flight within 20 s")
+		}
+	}
+}
+
+func httpNow(ts *testscript.TestScript, _ bool, _ []string) {
+	text, err := (<-later)()
+	ts.Check(err)
+	_, _ = ts.Stdout().Write([]byte(text))
+}
+
+// follow opens the link of the newest mail of an inbox.
+func follow(ts *testscript.TestScript, _ bool, args []string) {
+	inbox, err := send([]string{http.MethodGet, args[0]})
+	ts.Check(err)
+	link := regexp.MustCompile(`http://[^\\"\s]*token_hash=[0-9a-f]{56}(&|\\u0026)type=recovery`).FindString(inbox)
+	text, err := send([]string{http.MethodGet, strings.ReplaceAll(link, `\u0026`, "&")})
+	ts.Check(err)
+	_, _ = ts.Stdout().Write([]byte(text))
+}
+
+// mails COUNT PATTERN: so many mails were delivered, and each text matches.
+func mails(ts *testscript.TestScript, _ bool, args []string) {
+	var texts []string
+	for _, mail := range stacks[ts.Getenv("WORK")].Mails() {
+		texts = append(texts, mail.Text)
+	}
+	if want := args[0]; want != string(rune('0'+len(texts))) {
+		ts.Fatalf("%d mails were delivered, want %s", len(texts), want)
+	}
+	for _, text := range texts {
+		if !regexp.MustCompile(args[1]).MatchString(text) {
+			ts.Fatalf("no %s in:\n%s", args[1], text)
+		}
+	}
+}

@@ -1,0 +1,455 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/mail"
+	"net/netip"
+	"net/url"
+	"os"
+	"reflect"
+	"sort"
+	"strings"
+	"time"
+
+	"github.com/caarlos0/env/v11"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/resetd/resetd/impl"
+	"github.com/resetd/resetd/impl/origin"
+	"github.com/resetd/resetd/impl/ratelimit"
+)
+
+// settings are all that an operator can set. Each is an environment variable, a flag of the
+// same name (SITE_URL is --site-url), and a file: X_FILE names one whose content is the value.
+// The help tag is what `resetd serve --help` prints.
+type settings struct {
+	ListenAddr string `env:"LISTEN_ADDR" envDefault:":8080" help:"address of the public listener; PORT alone is honoured too"`
+	AdminAddr  string `env:"ADMIN_ADDR" envDefault:"127.0.0.1:9090" help:"address of /metrics, /livez and /readyz; empty or off: none"`
+
+	SupabaseURL     string `env:"SUPABASE_URL" help:"the project, https://PROJECT.supabase.co"`
+	SupabaseAuthURL string `env:"SUPABASE_AUTH_URL" help:"Supabase Auth, where it is not at SUPABASE_URL/auth/v1"`
+	SupabaseKey     Secret `env:"SUPABASE_SERVICE_ROLE_KEY" help:"service_role key, or a secret key (sb_secret_…)"`
+	SupabaseSecret  Secret `env:"SUPABASE_SECRET_KEY" help:"another name for SUPABASE_SERVICE_ROLE_KEY"`
+
+	MailgunKey    Secret `env:"MAILGUN_API_KEY" help:"sending key of the domain, or an account's API key"`
+	MailgunDomain string `env:"MAILGUN_DOMAIN" help:"sending domain"`
+	MailgunBase   string `env:"MAILGUN_API_BASE" envDefault:"https://api.mailgun.net" help:"in the EU: https://api.eu.mailgun.net"`
+	MailFrom      string `env:"MAIL_FROM" help:"sender, an RFC 5322 mailbox (default no-reply@MAILGUN_DOMAIN)"`
+	MailReplyTo   string `env:"MAIL_REPLY_TO" help:"where replies go, an RFC 5322 mailbox"`
+
+	SiteURL              string         `env:"SITE_URL" help:"the app's origin, where links lead by default"`
+	CallbackOrigins      []string       `env:"CALLBACK_ORIGINS" help:"further origins that links may lead to, comma separated: exact, or with one leading wildcard label (https://*.preview.example.com)"`
+	CallbackOriginPolicy callbackPolicy `env:"CALLBACK_ORIGIN_POLICY" envDefault:"fallback" help:"an origin that is not allowed: fallback (SITE_URL instead) or reject (400)"`
+	ResetPath            string         `env:"RESET_PATH" envDefault:"/reset-password" help:"path of the app's page, appended to the origin"`
+	LinkMode             linkMode       `env:"LINK_MODE" envDefault:"token_hash" help:"token_hash (verified by the app) or action_link (Supabase's own one-time link)"`
+	LinkExpiresIn        time.Duration  `env:"LINK_EXPIRES_IN" envDefault:"1h" help:"told in the mail; must match the project's OTP expiry"`
+
+	RateLimit      ratelimit.Rate `env:"RATE_LIMIT" envDefault:"5-M,30-H" help:"requests per client IP: COUNT-PERIOD, periods S, M, H, D; all must allow"`
+	RecipientLimit ratelimit.Rate `env:"RECIPIENT_LIMIT" envDefault:"1-M,5-H" help:"mails per address, beyond which nothing is sent and nothing said"`
+	RedisURL       Secret         `env:"REDIS_URL" help:"shared limits for several instances; without it they live in memory"`
+	TrustedProxies string         `env:"TRUSTED_PROXIES" help:"CIDRs whose X-Forwarded-For is believed, comma separated"`
+	CORSOrigins    []string       `env:"CORS_ORIGINS" help:"origins from which browsers may call (default SITE_URL and CALLBACK_ORIGINS)"`
+
+	ResponseQuantum time.Duration  `env:"RESPONSE_QUANTUM" envDefault:"500ms" help:"valid requests are answered at a multiple of it; 0s: at once, which shows by time who has an account"`
+	MailDecoy       mailDecoy      `env:"MAIL_DECOY" envDefault:"testmode" help:"a test-mode message where there is no account: testmode, or off, which shows who has an account while mail fails"`
+	MailDecoyLimit  ratelimit.Rate `env:"MAIL_DECOY_LIMIT" envDefault:"600-H" help:"valid requests that may cost a decoy (Mailgun bills them); set it above your busiest hour"`
+
+	UpstreamTimeout time.Duration `env:"UPSTREAM_TIMEOUT" envDefault:"5s" help:"longest call of an upstream; a request takes at most four, and one quantum"`
+	MaxInFlight     int           `env:"MAX_IN_FLIGHT" envDefault:"4096" help:"requests at once, beyond which they are answered 503"`
+	ShutdownTimeout time.Duration `env:"SHUTDOWN_TIMEOUT" envDefault:"20s" help:"longest wait for what is in flight on SIGTERM"`
+
+	BrandName    string `env:"BRAND_NAME" help:"name in the mail (default: the host of SITE_URL)"`
+	BrandLogoURL string `env:"BRAND_LOGO_URL" help:"picture in the mail, https"`
+	SupportEmail string `env:"SUPPORT_EMAIL" help:"address in the mail for questions"`
+	TemplatesDir string `env:"TEMPLATES_DIR" help:"folder of templates that replace the built-in ones"`
+
+	LogLevel  slog.Level `env:"LOG_LEVEL" envDefault:"info" help:"debug, info, warn or error"`
+	LogFormat logFormat  `env:"LOG_FORMAT" help:"json or text (default json, text on a terminal)"`
+
+	// What follows from the above.
+	origins *origin.List // nil without SITE_URL
+	browser *origin.List // nil without any origin
+	proxies []netip.Prefix
+	from    mail.Address
+	authURL string
+}
+
+// The choices. Each refuses what it does not know.
+type (
+	callbackPolicy string
+	linkMode       string
+	mailDecoy      string
+	logFormat      string
+)
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (p *callbackPolicy) UnmarshalText(text []byte) error {
+	return choose(p, text, "fallback", "reject")
+}
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (m *linkMode) UnmarshalText(text []byte) error {
+	return choose(m, text, linkMode(impl.TokenHash), linkMode(impl.ActionLink))
+}
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (d *mailDecoy) UnmarshalText(text []byte) error { return choose(d, text, "testmode", "off") }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (f *logFormat) UnmarshalText(text []byte) error { return choose(f, text, "json", "text") }
+
+func choose[T ~string](target *T, text []byte, choices ...T) error {
+	names := make([]string, len(choices))
+	for i, choice := range choices {
+		if string(text) == string(choice) {
+			*target = choice
+			return nil
+		}
+		names[i] = string(choice)
+	}
+	return fmt.Errorf("must be one of %s", strings.Join(names, ", "))
+}
+
+// mistakes are all that is wrong with the settings, each naming its own.
+type mistakes []string
+
+func (m mistakes) Error() string {
+	return "these settings are wrong:\n  " + strings.Join(m, "\n  ")
+}
+
+// add names a setting once: what follows from a first mistake is no news.
+func (m *mistakes) add(setting, format string, args ...any) {
+	for _, named := range *m {
+		if strings.HasPrefix(named, setting+": ") {
+			return
+		}
+	}
+	*m = append(*m, setting+": "+fmt.Sprintf(format, args...))
+}
+
+// readSettings takes flags over environment over files, and checks everything before it says
+// what is wrong. Flags are another way to set the variables, so there is one set of rules.
+func readSettings(command string, args []string, environ []string, output io.Writer) (*settings, error) {
+	variables := make(map[string]string, len(environ))
+	for _, entry := range environ {
+		name, value, _ := strings.Cut(entry, "=")
+		variables[name] = value
+	}
+	fields := reflect.VisibleFields(reflect.TypeFor[settings]())
+
+	flags := flag.NewFlagSet("resetd "+command, flag.ContinueOnError)
+	flags.SetOutput(output)
+	flags.Usage = func() { printUsage(output, command, fields) }
+	for _, field := range fields {
+		name := field.Tag.Get("env")
+		if name == "" {
+			continue
+		}
+		flags.Func(flagName(name), "", func(value string) error {
+			variables[name] = value
+			delete(variables, name+"_FILE")
+			return nil
+		})
+	}
+	if err := flags.Parse(args); err != nil {
+		return nil, err
+	}
+	var wrong mistakes
+	if flags.NArg() > 0 {
+		wrong.add("arguments", "%q is not expected", flags.Arg(0))
+	}
+	readFiles(fields, variables, &wrong)
+	if value, set := variables["ADMIN_ADDR"]; set && value == "" {
+		variables["ADMIN_ADDR"] = "off" // the library would take the default
+	}
+	if port := variables["PORT"]; port != "" && variables["LISTEN_ADDR"] == "" {
+		variables["LISTEN_ADDR"] = ":" + port
+	}
+	refuseUnsupported(variables, &wrong)
+
+	var s settings
+	if err := env.ParseWithOptions(&s, env.Options{Environment: variables}); err != nil {
+		wrong = append(wrong, explain(err)...)
+	}
+	s.check(&wrong)
+	if len(wrong) > 0 {
+		sort.Strings(wrong)
+		return nil, wrong
+	}
+	return &s, nil
+}
+
+func flagName(variable string) string {
+	return strings.ReplaceAll(strings.ToLower(variable), "_", "-")
+}
+
+// maxSettingFile is more than any setting needs; a wrong path may lead to anything.
+const maxSettingFile = 64 << 10
+
+// readFiles reads X_FILE for X. Editors and secret stores end files with a newline, which is
+// not part of the value.
+func readFiles(fields []reflect.StructField, variables map[string]string, wrong *mistakes) {
+	for _, field := range fields {
+		name := field.Tag.Get("env")
+		path := variables[name+"_FILE"]
+		if name == "" || path == "" {
+			continue
+		}
+		if variables[name] != "" {
+			wrong.add(name, "is set, and %s_FILE too: set one of them", name)
+			continue
+		}
+		file, err := os.Open(path)
+		if err != nil {
+			wrong.add(name+"_FILE", "%v", err)
+			continue
+		}
+		content, err := io.ReadAll(io.LimitReader(file, maxSettingFile+1))
+		file.Close()
+		switch {
+		case err != nil:
+			wrong.add(name+"_FILE", "%v", err)
+		case len(content) > maxSettingFile:
+			wrong.add(name+"_FILE", "%s is larger than 64 KiB", path)
+		default:
+			variables[name] = strings.TrimRight(string(content), "\r\n")
+		}
+	}
+}
+
+// refuseUnsupported: a setting that does nothing yet is refused, not ignored.
+func refuseUnsupported(variables map[string]string, wrong *mistakes) {
+	for _, name := range []string{"OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_TRACES_EXPORTER"} {
+		if value := variables[name]; value != "" && value != "none" {
+			wrong.add(name, "tracing is not available in this version")
+		}
+	}
+	if variables["MAILGUN_WEBHOOK_SIGNING_KEY"] != "" || variables["MAILGUN_WEBHOOK_SIGNING_KEY_FILE"] != "" {
+		wrong.add("MAILGUN_WEBHOOK_SIGNING_KEY", "webhooks are not available in this version")
+	}
+}
+
+// explain names the variable where the library names the field of the struct. It never repeats
+// a value, which may be a secret.
+func explain(err error) (wrong mistakes) {
+	var all env.AggregateError
+	if !errors.As(err, &all) {
+		return mistakes{err.Error()}
+	}
+	for _, one := range all.Errors {
+		var parse env.ParseError
+		if !errors.As(one, &parse) {
+			wrong = append(wrong, one.Error())
+			continue
+		}
+		field, _ := reflect.TypeFor[settings]().FieldByName(parse.Name)
+		reason := parse.Err.Error()
+		switch field.Type {
+		case reflect.TypeFor[time.Duration]():
+			reason = "must be a duration, like 500ms or 1h"
+		case reflect.TypeFor[int]():
+			reason = "must be a whole number"
+		case reflect.TypeFor[slog.Level]():
+			reason = "must be one of debug, info, warn, error"
+		}
+		wrong.add(field.Tag.Get("env"), "%s", reason)
+	}
+	return wrong
+}
+
+// check judges each setting and how they fit together. What is missing is no mistake.
+func (s *settings) check(wrong *mistakes) {
+	s.checkAddresses(wrong)
+	s.checkSupabase(wrong)
+	s.checkMail(wrong)
+	s.checkLinks(wrong)
+
+	within := func(name string, value, low, high time.Duration) {
+		if value < low || value > high {
+			wrong.add(name, "must be from %v to %v", low, high)
+		}
+	}
+	within("LINK_EXPIRES_IN", s.LinkExpiresIn, time.Minute, 30*24*time.Hour)
+	within("UPSTREAM_TIMEOUT", s.UpstreamTimeout, 100*time.Millisecond, time.Minute)
+	within("RESPONSE_QUANTUM", s.ResponseQuantum, 0, 10*time.Second)
+	within("SHUTDOWN_TIMEOUT", s.ShutdownTimeout, 0, 10*time.Minute)
+	if s.MaxInFlight < 1 || s.MaxInFlight > 1_000_000 {
+		wrong.add("MAX_IN_FLIGHT", "must be from 1 to 1000000")
+	}
+	proxies, err := ratelimit.ParseTrustedProxies(s.TrustedProxies)
+	if err != nil {
+		wrong.add("TRUSTED_PROXIES", "%v", err)
+	}
+	s.proxies = proxies
+	if s.RedisURL != "" {
+		if _, err := redis.ParseURL(s.RedisURL.Reveal()); err != nil { // its text repeats the URL
+			wrong.add("REDIS_URL", "must be redis://[[user]:password@]host[:port][/database], or rediss:// for TLS")
+		}
+	}
+}
+
+func (s *settings) checkAddresses(wrong *mistakes) {
+	if s.AdminAddr == "off" {
+		s.AdminAddr = ""
+	}
+	for name, address := range map[string]string{"LISTEN_ADDR": s.ListenAddr, "ADMIN_ADDR": s.AdminAddr} {
+		if address == "" {
+			continue
+		}
+		if _, _, err := net.SplitHostPort(address); err != nil {
+			wrong.add(name, "must be HOST:PORT or :PORT")
+		} else if _, err := net.ResolveTCPAddr("tcp", address); err != nil {
+			wrong.add(name, "must be HOST:PORT or :PORT, with a port from 0 to 65535")
+		}
+	}
+}
+
+func (s *settings) checkSupabase(wrong *mistakes) {
+	if s.SupabaseKey != "" && s.SupabaseSecret != "" && s.SupabaseKey != s.SupabaseSecret {
+		wrong.add("SUPABASE_SECRET_KEY", "differs from SUPABASE_SERVICE_ROLE_KEY: set one of them")
+	}
+	if s.SupabaseKey == "" {
+		s.SupabaseKey = s.SupabaseSecret
+	}
+	checkHeaderValue("SUPABASE_SERVICE_ROLE_KEY", s.SupabaseKey, wrong)
+	if strings.HasPrefix(s.SupabaseKey.Reveal(), "sb_publishable_") {
+		wrong.add("SUPABASE_SERVICE_ROLE_KEY", "is a publishable key; the admin API needs the service_role key or a secret key")
+	}
+	checkBaseURL("SUPABASE_URL", s.SupabaseURL, wrong)
+	checkBaseURL("SUPABASE_AUTH_URL", s.SupabaseAuthURL, wrong)
+	switch {
+	case s.SupabaseAuthURL != "":
+		s.authURL = strings.TrimRight(s.SupabaseAuthURL, "/")
+	case s.SupabaseURL != "":
+		s.authURL = strings.TrimRight(s.SupabaseURL, "/") + "/auth/v1"
+	}
+}
+
+func (s *settings) checkMail(wrong *mistakes) {
+	checkHeaderValue("MAILGUN_API_KEY", s.MailgunKey, wrong)
+	checkBaseURL("MAILGUN_API_BASE", s.MailgunBase, wrong)
+	if s.MailgunDomain != "" && (strings.ContainsAny(s.MailgunDomain, ":&'@(),!?#;%+=<>/\\ \t\r\n") || !strings.Contains(s.MailgunDomain, ".")) {
+		wrong.add("MAILGUN_DOMAIN", "must be a domain name, like mg.example.com")
+	} else if s.MailFrom == "" && s.MailgunDomain != "" {
+		s.MailFrom = "no-reply@" + s.MailgunDomain
+	}
+	if from, ok := checkMailbox("MAIL_FROM", s.MailFrom, wrong); ok {
+		s.from = from
+	}
+	checkMailbox("MAIL_REPLY_TO", s.MailReplyTo, wrong)
+	if support, ok := checkMailbox("SUPPORT_EMAIL", s.SupportEmail, wrong); ok {
+		s.SupportEmail = support.Address
+	}
+	if s.BrandLogoURL != "" {
+		if u, err := url.Parse(s.BrandLogoURL); err != nil || u.Scheme != "https" || u.Host == "" {
+			wrong.add("BRAND_LOGO_URL", "must be an https address")
+		}
+	}
+}
+
+func (s *settings) checkLinks(wrong *mistakes) {
+	if !strings.HasPrefix(s.ResetPath, "/") || strings.HasPrefix(s.ResetPath, "//") ||
+		strings.ContainsFunc(s.ResetPath, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune(`?#\"<>`, r) }) {
+		wrong.add("RESET_PATH", "must be a path like /reset-password, without query or fragment")
+	}
+	site, err := origin.NewList(s.SiteURL, nil)
+	if err != nil {
+		wrong.add("SITE_URL", "%s", oneLine(err))
+	}
+	if _, err := origin.NewList("", s.CallbackOrigins); err != nil {
+		wrong.add("CALLBACK_ORIGINS", "%s", oneLine(err))
+	}
+	if s.SiteURL == "" && len(s.CallbackOrigins) > 0 {
+		wrong.add("CALLBACK_ORIGINS", "needs SITE_URL, where links lead by default")
+	}
+	if list, err := origin.NewList(s.SiteURL, s.CallbackOrigins); err == nil && s.SiteURL != "" {
+		s.origins, s.browser = &list, &list
+	}
+	if s.BrandName == "" {
+		s.BrandName = cmp.Or(hostname(site.Site()), "resetd") // without SITE_URL no mail is written
+	}
+	if len(s.CORSOrigins) > 0 {
+		list, err := origin.NewList("", s.CORSOrigins)
+		if err != nil {
+			wrong.add("CORS_ORIGINS", "%s", oneLine(err))
+		} else {
+			s.browser = &list
+		}
+	}
+}
+
+func hostname(origin string) string {
+	u, err := url.Parse(origin)
+	if err != nil {
+		return ""
+	}
+	return u.Hostname()
+}
+
+func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
+
+// checkHeaderValue: a key with a stray newline would fail only with the first request.
+func checkHeaderValue(name string, value Secret, wrong *mistakes) {
+	if strings.ContainsFunc(value.Reveal(), func(r rune) bool { return r <= ' ' || r > '~' }) {
+		wrong.add(name, "must have no spaces, line breaks or characters beyond ASCII")
+	}
+}
+
+func checkBaseURL(name, value string, wrong *mistakes) {
+	if value == "" {
+		return
+	}
+	u, err := url.Parse(value)
+	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		wrong.add(name, "must be an address like https://host, without user, query or fragment")
+	}
+}
+
+func checkMailbox(name, value string, wrong *mistakes) (mail.Address, bool) {
+	if value == "" {
+		return mail.Address{}, false
+	}
+	address, err := mail.ParseAddress(value)
+	if err != nil || strings.ContainsAny(value, "\r\n") {
+		wrong.add(name, "must be one mailbox, like no-reply@example.com or Example <no-reply@example.com>")
+		return mail.Address{}, false
+	}
+	return *address, true
+}
+
+// missing names what the server cannot do its work without.
+func (s *settings) missing() (names []string) {
+	for _, need := range []struct{ name, value string }{
+		{"SUPABASE_URL", s.authURL},
+		{"SUPABASE_SERVICE_ROLE_KEY", s.SupabaseKey.Reveal()},
+		{"MAILGUN_API_KEY", s.MailgunKey.Reveal()},
+		{"MAILGUN_DOMAIN", s.MailgunDomain},
+		{"SITE_URL", s.SiteURL},
+	} {
+		if need.value == "" {
+			names = append(names, need.name)
+		}
+	}
+	return names
+}
+
+func printUsage(w io.Writer, command string, fields []reflect.StructField) {
+	fmt.Fprintf(w, "Usage: resetd %s [flags]\n\nEvery setting is an environment variable, X_FILE names a file with its value,\nand each has a flag, which wins: SITE_URL is --site-url.\n\n", command)
+	for _, field := range fields {
+		name := field.Tag.Get("env")
+		if name == "" {
+			continue
+		}
+		fmt.Fprintf(w, "  %s", name)
+		if value := field.Tag.Get("envDefault"); value != "" {
+			fmt.Fprintf(w, " (%s)", value)
+		}
+		fmt.Fprintf(w, "\n      %s\n", field.Tag.Get("help"))
+	}
+}

@@ -1,0 +1,275 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+)
+
+// TestAddresses: email addresses are judged as RFC 5321 mailboxes. The tables are sent to the
+// real endpoint, because what counts is that no layer is looser or stricter than the rule.
+func TestAddresses(t *testing.T) {
+	f := start(t, setup{})
+	label63, local64 := strings.Repeat("a", 63), strings.Repeat("l", 64)
+	longest := local64 + "@" + label63 + "." + label63 + "." + strings.Repeat("b", 61)
+	for _, good := range []string{
+		"hello@example.com", "o'brien@example.co.uk", "te~st@example.com", "UPPER@EXAMPLE.COM",
+		"customer/department=shipping@example.com", "!#$%&'*+-/=?^_`{|}~@example.com",
+		"first.last@example.com", "a@b.co", "user+tag@example.com", "1@2.3", "x@localhost",
+		"x@xn--bcher-kva.example", "x@a-b.example", local64 + "@example.com", "x@" + label63 + ".com", longest,
+	} {
+		if got := f.ask(good); got.status != http.StatusOK {
+			t.Errorf("%q: %d %s", good, got.status, got.raw)
+		}
+	}
+	for _, bad := range []string{
+		"", "plain", "@", "a@", "@b.co", "a@@b.co", "a@b@c.co", "a b@c.co", " a@b.co", "a@b.co ", "a@ b.co",
+		"\"quoted\"@example.com", "\"a b\"@example.com", "a@[127.0.0.1]", "a@[IPv6:::1]",
+		".a@b.co", "a.@b.co", "a..b@c.co", "a@.b.co", "a@b.co.", "a@b..co", "a@-b.co", "a@b-.co", "a@b_c.co",
+		"a@b.co,c@d.co", "a@b.co;c@d.co", "a@b.co, c@d.co", "Foo <a@b.co>", "<a@b.co>", "a@b.co (comment)", "a(c)@b.co",
+		"a@b.co\r\nBcc: evil@x.yz", "a@b.co\nX: y", "a\x00@b.co", "a@b.co\x00", "a\t@b.co", "a\x7f@b.co", "a@b.co\u2028",
+		"ä@example.com", "a@exämple.com", "a@example。com", "ａ@example.com", "a@b.co\u200b", "\u212a@example.com",
+		"a:b@c.co", "a\\b@c.co", "mailto:a@b.co", "a@b.co:25", "a@b.co/x", "a@b.co?x", "a@b%63.co",
+		local64 + "l@example.com", "x@" + label63 + "a.com", longest + "b",
+	} {
+		got := f.ask(bad)
+		if got.status != http.StatusBadRequest || got.body.Code != "invalid_request" ||
+			got.body.FieldErrors["email"] != "Enter a valid email address." || len(got.body.Issues) != 1 {
+			t.Errorf("%q: %d %s", bad, got.status, got.raw)
+		}
+	}
+	if decoys, mails := f.stack.Decoys(), f.stack.Mails(); len(mails) != 1 { // UPPER@example.com
+		t.Errorf("%d mails and %d decoys", len(mails), len(decoys))
+	}
+}
+
+// TestBodies: what is no valid request gets the documented body, and reaches no upstream.
+func TestBodies(t *testing.T) {
+	f := start(t, setup{})
+	const (
+		email  = `"email":"known@example.com"`
+		object = "Send a JSON object."
+		value  = "Send exactly one JSON value."
+	)
+	type want struct {
+		code   string
+		fields map[string]string
+		issues []string // path: message
+	}
+	invalid := func(message string) want { return want{code: "invalid_json", issues: []string{": " + message}} }
+	field := func(pairs ...string) want {
+		w := want{code: "invalid_request", fields: map[string]string{}}
+		for i := 0; i < len(pairs); i += 2 {
+			w.fields[pairs[i]] = pairs[i+1]
+			w.issues = append(w.issues, pairs[i]+": "+pairs[i+1])
+		}
+		return w
+	}
+	whole := want{code: "invalid_request", issues: []string{": " + object}}
+	for name, test := range map[string]struct {
+		body string
+		want want
+	}{
+		"empty":                 {"", invalid(value)},
+		"white space":           {" \n", invalid(value)},
+		"no JSON":               {"email=known@example.com", invalid(value)},
+		"truncated":             {`{` + email, invalid(value)},
+		"trailing junk":         {`{` + email + `}x`, invalid(value)},
+		"second value":          {`{` + email + `}{` + email + `}`, invalid(value)},
+		"trailing comma":        {`{` + email + `,}`, invalid(value)},
+		"byte order mark":       {"\ufeff{" + email + `}`, invalid(value)},
+		"not UTF-8":             {"{\"email\":\"a\xff@b.co\"}", invalid("Send the body in UTF-8.")},
+		"UTF-16":                {"{\x00\"\x00", invalid(value)},
+		"twice":                 {`{` + email + `,` + email + `}`, invalid("Send no member twice.")},
+		"twice, escaped":        {`{` + email + `,"\u0065mail":"evil@x.yz"}`, invalid("Send no member twice.")},
+		"twice, further in":     {`{` + email + `,"x":[{"a":1,"a":2}]}`, invalid("Send no member twice.")},
+		"too deep":              {`{` + email + `,"x":` + strings.Repeat("[", 40) + strings.Repeat("]", 40) + `}`, invalid("Nest no deeper than 32 levels.")},
+		"absurdly deep":         {strings.Repeat("[", 16000), invalid("Nest no deeper than 32 levels.")},
+		"null":                  {`null`, whole},
+		"array":                 {`[{` + email + `}]`, whole},
+		"string":                {`"known@example.com"`, whole},
+		"number":                {`1e400`, whole},
+		"true":                  {`true`, whole},
+		"nothing in it":         {`{}`, field("email", "Enter your email address.")},
+		"email null":            {`{"email":null}`, field("email", "Enter your email address.")},
+		"email a number":        {`{"email":7}`, field("email", "Enter your email address as text.")},
+		"email an object":       {`{"email":{"a":1}}`, field("email", "Enter your email address as text.")},
+		"callback a number":     {`{` + email + `,"callback_origin":1}`, field("callback_origin", "Send the origin as text.")},
+		"callback null":         {`{` + email + `,"callback_origin":null}`, field("callback_origin", "Send the origin as text, or leave it out.")},
+		"both at once":          {`{"email":"x","callback_origin":[]}`, field("callback_origin", "Send the origin as text.", "email", "Enter a valid email address.")},
+		"missing and wrong":     {`{"callback_origin":false}`, field("callback_origin", "Send the origin as text.", "email", "Enter your email address.")},
+		"other case only":       {`{"EMAIL":"known@example.com"}`, want{"invalid_request", map[string]string{"email": `Spell this member "email", in lower case.`}, []string{`email: Spell this member "email", in lower case.`, "email: Enter your email address."}}},
+		"other case too":        {`{` + email + `,"EMAIL":"evil@x.yz"}`, field("email", `Spell this member "email", in lower case.`)},
+		"other case, by a sign": {`{` + email + `,"callbac\u212a_origin":"https://evil.example"}`, field("callback_origin", `Spell this member "callback_origin", in lower case.`)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := f.post(test.body, nil)
+			var issues []string
+			for _, issue := range got.body.Issues {
+				issues = append(issues, issue.Path+": "+issue.Message)
+			}
+			if got.status != http.StatusBadRequest || got.body.Code != test.want.code ||
+				fmt.Sprint(issues) != fmt.Sprint(test.want.issues) || fmt.Sprint(got.body.FieldErrors) != fmt.Sprint(test.want.fields) {
+				t.Errorf("%d %s\nwant %+v", got.status, got.raw, test.want)
+			}
+		})
+	}
+	if calls := f.stack.Calls(); len(calls) != 0 {
+		t.Errorf("upstreams were called %d times", len(calls))
+	}
+}
+
+// TestBodiesThatPass: unknown members are ignored, and escapes mean what they say.
+func TestBodiesThatPass(t *testing.T) {
+	for _, body := range []string{
+		`{"email":"known@example.com","captcha":{"token":[1,2,{"a":null}]}}`,
+		`{"email":"known\u0040example.com"}`,
+		" \r\n\t{ \"email\" : \"known@example.com\" } \n",
+		`{"email":"known@example.com","callback_origin":""}`,
+		`{"email":"known@example.com","a":{"a":1},"b":{"a":1}}`,
+		`{"email":"known@example.com","callback_origin":"` + strings.Repeat("x", 15000) + `"}`,
+	} {
+		f := start(t, setup{})
+		if got := f.post(body, nil); got.status != http.StatusOK {
+			t.Errorf("%.80s: %d %s", body, got.status, got.raw)
+		}
+		if mails := f.stack.Mails(); len(mails) != 1 || mails[0].To[0] != knownEmail {
+			t.Errorf("%.80s: mails %v", body, mails)
+		}
+	}
+}
+
+// TestMediaTypes: application/json, with any parameters, and nothing else.
+func TestMediaTypes(t *testing.T) {
+	f := start(t, setup{})
+	body := `{"email":"known@example.com"}`
+	for mediaType, want := range map[string]int{
+		"application/json": 200, "application/json; charset=utf-8": 200, "Application/JSON": 200,
+		"application/json;charset=UTF-8": 200, " application/json ": 200, "application/json; charset=iso-8859-1": 200,
+		"": 415, "text/plain": 415, "application/x-www-form-urlencoded": 415, "multipart/form-data; boundary=x": 415,
+		"application/jsonp": 415, "application/json-patch+json": 415, "application/problem+json": 415,
+		"application/json, text/plain": 415, "json": 415, "*/*": 415,
+	} {
+		if got := f.post(body, map[string]string{"Content-Type": mediaType}); got.status != want {
+			t.Errorf("%q: %d %s, want %d", mediaType, got.status, got.raw, want)
+		} else if want == 415 && got.body.Code != "unsupported_media_type" {
+			t.Errorf("%q: code %q", mediaType, got.body.Code)
+		}
+	}
+	if got := f.post(body, map[string]string{"Content-Encoding": "gzip"}); got.status != 415 {
+		t.Errorf("Content-Encoding gzip: %d", got.status)
+	}
+	request, _ := http.NewRequest(http.MethodPost, f.url+endpoint, strings.NewReader(body))
+	request.Header["Content-Type"] = []string{"application/json", "text/plain"}
+	if got := f.do(request); got.status != 415 {
+		t.Errorf("two media types: %d", got.status)
+	}
+}
+
+// TestSizes: 16 KiB pass, one byte more does not, announced or not.
+func TestSizes(t *testing.T) {
+	f := start(t, setup{})
+	fill := func(size int) string {
+		const frame = `{"email":"known@example.com","fill":""}`
+		return strings.Replace(frame, `""`, `"`+strings.Repeat("x", size-len(frame))+`"`, 1)
+	}
+	for size, want := range map[int]int{16 << 10: 200, 16<<10 + 1: 413, 1 << 20: 413} {
+		if got := f.post(fill(size), nil); got.status != want {
+			t.Errorf("%d bytes: %d %.200s, want %d", size, got.status, got.raw, want)
+		} else if want == 413 && got.body.Code != "payload_too_large" {
+			t.Errorf("%d bytes: code %q", size, got.body.Code)
+		}
+		// Of unknown length: sent in chunks.
+		request, _ := http.NewRequest(http.MethodPost, f.url+endpoint, struct{ *strings.Reader }{strings.NewReader(fill(size))})
+		request.ContentLength = -1
+		request.Header.Set("Content-Type", "application/json")
+		if got := f.do(request); got.status != want {
+			t.Errorf("%d bytes in chunks: %d %.200s, want %d", size, got.status, got.raw, want)
+		}
+	}
+}
+
+// TestRoutes: 404 and 405 carry the error body, and their answers what every answer carries.
+func TestRoutes(t *testing.T) {
+	f := start(t, setup{})
+	for _, test := range []struct {
+		method, path string
+		status       int
+		code         string
+	}{
+		{"GET", endpoint, 405, "method_not_allowed"},
+		{"HEAD", endpoint, 405, ""},
+		{"PUT", endpoint, 405, "method_not_allowed"},
+		{"DELETE", endpoint, 405, "method_not_allowed"},
+		{"PROPFIND", endpoint, 405, "method_not_allowed"},
+		{"OPTIONS", endpoint, 204, ""},
+		{"POST", "/", 404, "not_found"},
+		{"GET", "/", 404, "not_found"},
+		{"POST", endpoint + "/", 404, "not_found"},
+		{"POST", strings.ToUpper(endpoint), 404, "not_found"},
+		{"POST", "/api//auth/send-password-reset", 404, "not_found"},
+		{"POST", "/auth/send-password-reset", 404, "not_found"},
+		{"POST", "/healthz", 405, "method_not_allowed"},
+		{"GET", "/dev/inbox", 404, "not_found"},
+		{"GET", "/metrics", 404, "not_found"},
+		{"GET", "/readyz", 404, "not_found"},
+		{"GET", "/debug/pprof/", 404, "not_found"},
+		{"POST", "/auth/v1/admin/generate_link", 404, "not_found"},
+		{"POST", "/v3/mg.example.com/messages", 404, "not_found"},
+		{"GET", "/healthz", 200, ""},
+		{"HEAD", "/healthz", 200, ""},
+		{"GET", "/api/openapi.json", 200, ""},
+	} {
+		request, _ := http.NewRequest(test.method, f.url+test.path, nil)
+		if got := f.do(request); got.status != test.status || got.body.Code != test.code {
+			t.Errorf("%s %s: %d %.200s, want %d %s", test.method, test.path, got.status, got.raw, test.status, test.code)
+		}
+	}
+}
+
+// TestServedDocument: /api/openapi.json is openapi.yaml.
+func TestServedDocument(t *testing.T) {
+	f := start(t, setup{})
+	request, _ := http.NewRequest(http.MethodGet, f.url+"/api/openapi.json", nil)
+	got := f.do(request)
+	want, err := document().MarshalJSON()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var served, written any
+	if json.Unmarshal([]byte(got.raw), &served) != nil || json.Unmarshal(want, &written) != nil {
+		t.Fatal("no JSON")
+	}
+	a, _ := json.Marshal(served)
+	b, _ := json.Marshal(written)
+	if string(a) != string(b) {
+		t.Error("the served document differs from openapi.yaml")
+	}
+}
+
+// TestLanguages: whatever Accept-Language says, it is no reason to refuse a request.
+func TestLanguages(t *testing.T) {
+	for values, subject := range map[string]string{
+		"":                         "Reset your",
+		"de-CH, de;q=0.9, en;q=.5": "zurücksetzen",
+		"xx":                       "Reset your",
+		"%zz%":                     "Reset your",
+		"{},\"de\"":                "Reset your",
+		strings.Repeat("de,", 900): "Reset your",
+	} {
+		f := start(t, setup{})
+		header := map[string]string{"Accept-Language": values}
+		got := f.post(`{"email":"known@example.com"}`, header)
+		if mails := f.stack.Mails(); got.status != 200 || len(mails) != 1 || !strings.Contains(mails[0].Subject, subject) {
+			t.Errorf("%.40q: %d %s, mails %v", values, got.status, got.raw, mails)
+		}
+	}
+	f := start(t, setup{})
+	request, _ := http.NewRequest(http.MethodPost, f.url+endpoint, strings.NewReader(`{"email":"known@example.com"}`))
+	request.Header = http.Header{"Content-Type": {"application/json"}, "Accept-Language": {"de", "fr"}}
+	if got := f.do(request); got.status != 200 || len(f.stack.Mails()) != 1 {
+		t.Errorf("two headers: %d %s", got.status, got.raw)
+	}
+}

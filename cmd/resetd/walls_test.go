@@ -1,0 +1,91 @@
+package main
+
+import (
+	"os/exec"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/resetd/resetd"
+
+// rooms says which packages of this module each may import, and why no others.
+var rooms = map[string]struct {
+	may []string
+	why string
+}{
+	"gen":            {nil, "generated code depends on nothing written by hand"},
+	"gen/client":     {nil, "a client depends on nothing of the server"},
+	"impl":           {[]string{"gen"}, "the operation knows its interfaces, and not who implements them"},
+	"impl/supabase":  {[]string{"impl"}, "adapters do not know each other"},
+	"impl/mailgun":   {[]string{"impl"}, "adapters do not know each other"},
+	"impl/message":   {[]string{"impl"}, "a mail is written without knowing who sends it"},
+	"impl/origin":    {nil, "the rule of where links may lead stands alone"},
+	"impl/ratelimit": {[]string{"impl"}, "limits do not know what they are for"},
+	"impl/server":    {[]string{"gen", "impl", "impl/ratelimit"}, "HTTP does not know the upstreams"},
+	"impl/devstack":  {nil, "stand-ins share no code with what they are to test"},
+	"cmd/resetd":     {[]string{"gen", "gen/client", "impl", "impl/supabase", "impl/mailgun", "impl/message", "impl/origin", "impl/ratelimit", "impl/server", "impl/devstack"}, "wires all of them"},
+	"test/bench":     {nil, "measures from outside"},
+	"test/timing":    {nil, "measures from outside"},
+}
+
+// forbidden are packages from outside that belong to some rooms only.
+var forbidden = []struct {
+	prefix string
+	rooms  []string
+	why    string
+}{
+	{"github.com/labstack/echo/", []string{"gen", "impl/server"}, "Echo has a next version; it is kept in one place"},
+	{"github.com/getkin/kin-openapi/", []string{"gen", "impl/server"}, "validation is the server's"},
+	{"github.com/mailgun/", []string{"impl/mailgun"}, "one room talks to Mailgun"},
+	{"github.com/ulule/", []string{"impl/ratelimit"}, "one room counts"},
+	{"github.com/prometheus/", []string{"impl/server", "cmd/resetd"}, "the operation knows no metrics"},
+	{"github.com/caarlos0/env/", []string{"cmd/resetd"}, "only the settings read the environment"},
+	{"net/http", []string{"gen", "gen/client", "impl/server", "impl/supabase", "impl/mailgun", "impl/devstack", "cmd/resetd", "test/bench", "test/timing"}, "the operation knows no HTTP"},
+}
+
+// TestWalls: no room imports what it must not.
+func TestWalls(t *testing.T) {
+	out, err := exec.Command("go", "list", "-f", `{{.ImportPath}} {{join .Imports " "}}`, module+"/...").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := 0
+	for line := range strings.Lines(string(out)) {
+		fields := strings.Fields(line)
+		room := strings.TrimPrefix(fields[0], module+"/")
+		rule, known := rooms[room]
+		if !known {
+			t.Errorf("%s is a room without a rule: say here what it may import", room)
+			continue
+		}
+		seen++
+		for _, imported := range fields[1:] {
+			if inner, own := strings.CutPrefix(imported, module+"/"); own && !slices.Contains(rule.may, inner) {
+				t.Errorf("%s imports %s: %s", room, inner, rule.why)
+			}
+			for _, f := range forbidden {
+				if (imported == path.Clean(f.prefix) || strings.HasPrefix(imported, f.prefix) && strings.HasSuffix(f.prefix, "/")) && !slices.Contains(f.rooms, room) {
+					t.Errorf("%s imports %s: %s", room, imported, f.why)
+				}
+			}
+		}
+	}
+	if seen < 11 {
+		t.Errorf("only %d rooms were looked at", seen)
+	}
+}
+
+// TestEnvironment: only main hands the environment on, and nothing else asks the process for it.
+func TestEnvironment(t *testing.T) {
+	out, err := exec.Command("grep", "-rnE", `os\.(Getenv|LookupEnv|Environ|ExpandEnv)\(`, "--include=*.go", "--exclude=*_test.go", "../../impl", "../../gen", ".").CombinedOutput()
+	if err != nil && len(out) > 0 {
+		t.Fatal(err, string(out))
+	}
+	for line := range strings.Lines(string(out)) {
+		if !strings.HasPrefix(line, "./main.go:") {
+			t.Errorf("the environment is read outside of main: %s", line)
+		}
+	}
+}
