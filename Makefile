@@ -1,0 +1,48 @@
+# The two that matter: make run, make test. Each does its own set-up; Go and make are enough.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help run test check build generate lint unit fuzz bench timing redis clean
+
+help: ## list what there is
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+run: ## resetd dev: the server against stand-ins, with an inbox
+	go run ./cmd/resetd dev
+
+test: check lint redis unit fuzz ## everything: formatting, vet, generated code, linters, all tests with the race detector, a short fuzz
+
+check: ## formatting, vet, tidy modules, generated code that is not stale
+	@bad=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$bad" || { echo "not formatted: $$bad"; exit 1; }
+	go vet ./...
+	go mod verify
+	go mod tidy -diff
+	./test/generated.sh
+
+lint: ## golangci-lint, of the version in tools/go.mod
+	go tool -modfile=tools/go.mod golangci-lint run ./...
+
+redis: ## redis-server for the tests: found, or installed on Debian
+	@./test/redis.sh
+
+unit: ## all tests, with the race detector
+	go test -race -timeout 20m ./...
+
+# Each target runs for FUZZTIME beyond its corpus; longer by hand: make fuzz FUZZTIME=10m
+FUZZTIME ?= 5s
+fuzz: ## every fuzz target, for FUZZTIME each
+	@./test/fuzz.sh $(FUZZTIME)
+
+build: ## bin/resetd
+	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o bin/resetd ./cmd/resetd
+
+generate: ## gen/ from openapi.yaml
+	go generate ./...
+
+bench: build ## processor time, requests per second and memory, beside a floor server
+	go run ./test/bench -resetd bin/resetd
+
+timing: build ## can an account be told by the time of an answer? (some minutes)
+	go run ./test/timing -resetd bin/resetd
+
+clean: ## what was built
+	rm -rf bin
