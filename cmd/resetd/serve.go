@@ -78,6 +78,7 @@ func newApp(s *settings, logger *slog.Logger) (*app, error) {
 		RedisURL: s.RedisURL.Reveal(),
 		HashKey:  keyFrom(s.SupabaseKey, "keys of the limits"),
 		Logger:   logger,
+		OnChange: observer.LimitsIn,
 	})
 	if err != nil {
 		return nil, mistakes{"REDIS_URL: " + err.Error()}

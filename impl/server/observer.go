@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/resetd/resetd/impl"
+	"github.com/resetd/resetd/impl/ratelimit"
 )
 
 // Observer is what the operator sees: one log record a request, and counters. It is given
@@ -28,6 +29,7 @@ type Observer struct {
 	duration *prometheus.HistogramVec
 	outcomes *prometheus.CounterVec
 	notices  *prometheus.CounterVec
+	limitsIn *prometheus.GaugeVec
 }
 
 var _ impl.Watcher = (*Observer)(nil)
@@ -54,7 +56,12 @@ func NewObserver(logger *slog.Logger, registry prometheus.Registerer) *Observer 
 			Help: "What was noticed on the way: callback_replaced, redirect_replaced, decoys_used_up.",
 		}, []string{"notice"}),
 	}
-	registry.MustRegister(o.requests, o.duration, o.outcomes, o.notices)
+	o.limitsIn = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "resetd_limits_in",
+		Help: "1 for where the limits are counted now, memory or redis, and 0 for the other.",
+	}, []string{"store"})
+	registry.MustRegister(o.requests, o.duration, o.outcomes, o.notices, o.limitsIn)
+	o.LimitsIn(ratelimit.Memory)
 	// Known from the start, so that an alert on a rate sees the first one.
 	for _, kind := range []impl.EventKind{impl.Sent, impl.NoAccount, impl.Suppressed, impl.Undelivered, impl.Failed} {
 		o.outcomes.WithLabelValues(string(kind))
@@ -63,6 +70,14 @@ func NewObserver(logger *slog.Logger, registry prometheus.Registerer) *Observer 
 		o.notices.WithLabelValues(string(kind))
 	}
 	return o
+}
+
+// LimitsIn is told where limits are counted from now on.
+func (o *Observer) LimitsIn(store string) {
+	for _, name := range []string{ratelimit.Memory, ratelimit.Redis} {
+		o.limitsIn.WithLabelValues(name).Set(0)
+	}
+	o.limitsIn.WithLabelValues(store).Set(1)
 }
 
 // record gathers what decided one answer.

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -103,10 +104,18 @@ func inFlight(limit int) echo.MiddlewareFunc {
 
 // limitClients counts every request of a client before anything of it is read.
 func limitClients(config Config) echo.MiddlewareFunc {
+	var warned sync.Once
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {
+			// Whatever is counted for this request, it waits for Redis only so long in all.
+			c.SetRequest(c.Request().WithContext(ratelimit.WithBudget(c.Request().Context())))
 			request := c.Request()
-			client, _ := config.ClientIP.Key(request.RemoteAddr, request.Header["X-Forwarded-For"])
+			client, headerMissing := config.ClientIP.Key(request.RemoteAddr, request.Header["X-Forwarded-For"])
+			if headerMissing {
+				warned.Do(func() {
+					config.Observer.logger.Warn("a trusted proxy sends no X-Forwarded-For: all its clients count as one")
+				})
+			}
 			recordOf(request.Context()).client = config.Fingerprint(client)
 			decision := config.Limit.Take(request.Context(), client)
 			policy, limit := decision.Fields()
