@@ -1,0 +1,174 @@
+package supabase
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/resetd/resetd/impl"
+)
+
+const redirectTo = "https://app.example.com/reset-password"
+
+// TestRecordedVerdicts: testdata has answers recorded from a running Supabase Auth.
+func TestRecordedVerdicts(t *testing.T) {
+	const (
+		link      = "link"
+		noAccount = "no account"
+	)
+	want := map[string]any{
+		"200-known": link, "200-redirect-not-allowed": link,
+		"404-unknown": noAccount, "404-read-only-unknown": noAccount, "404-database-write-unknown": noAccount,
+		"400-bad-email": noAccount, "400-long-email": noAccount,
+		"400-malformed-json": impl.ErrAuthUnavailable,
+		"401-no-key":         impl.ErrAuthNotConfigured, "403-bad-jwt": impl.ErrAuthNotConfigured, "403-not-admin": impl.ErrAuthNotConfigured,
+		"500-database-lookup": impl.ErrAuthUnavailable, "500-database-write-known": impl.ErrAuthUnavailable, "500-read-only-known": impl.ErrAuthUnavailable,
+	}
+	files, err := filepath.Glob("testdata/*.http")
+	if err != nil || len(files) != len(want) {
+		t.Fatalf("%d recorded answers, want %d (%v)", len(files), len(want), err)
+	}
+	for _, file := range files {
+		name := strings.TrimSuffix(filepath.Base(file), ".http")
+		recorded, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := ask(t, replay(t, recorded))
+		switch want := want[name].(type) {
+		case error:
+			if !errors.Is(err, want) || got != nil {
+				t.Errorf("%s: %v, %v, want %v", name, got, err, want)
+			}
+		case string:
+			if err != nil || (got != nil) != (want == link) {
+				t.Errorf("%s: %v, %v, want %s", name, got, err, want)
+			}
+			if got == nil {
+				continue
+			}
+			if got.Email != "known1@example.com" || len(got.TokenHash) != 56 || !strings.Contains(got.ActionLink, got.TokenHash) {
+				t.Errorf("%s: %+v", name, got)
+			}
+			if replaced := got.RedirectTo != redirectTo; replaced != (name == "200-redirect-not-allowed") {
+				t.Errorf("%s: redirect_to is %s", name, got.RedirectTo)
+			}
+		default:
+			t.Errorf("%s: a recorded answer without a verdict", name)
+		}
+	}
+}
+
+// TestFaults: what is no clear verdict is unavailable, within the deadline and the bounds, and
+// its error repeats nothing of the answer.
+func TestFaults(t *testing.T) {
+	const secret = "never-repeat-this"
+	for name, handler := range map[string]http.HandlerFunc{
+		"bare 404": func(w http.ResponseWriter, _ *http.Request) { http.Error(w, secret, http.StatusNotFound) },
+		"404 of a gateway": func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(404)
+			io.WriteString(w, `{"message":"`+secret+`"}`)
+		},
+		"404, another code": func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(404)
+			io.WriteString(w, `{"error_code":"`+secret+`"}`)
+		},
+		"400, another code": func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(400)
+			io.WriteString(w, `{"error_code":"bad_json"}`)
+		},
+		"redirect": func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "http://127.0.0.1:1/"+secret, http.StatusFound)
+		},
+		"garbage":      func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "<html>"+secret) },
+		"empty object": func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "{}") },
+		"empty":        func(http.ResponseWriter, *http.Request) {},
+		"truncated": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", "1000")
+			io.WriteString(w, `{"email":"`+secret)
+		},
+		"endless": func(w http.ResponseWriter, _ *http.Request) {
+			for chunk := bytes.Repeat([]byte(" "), 64<<10); ; {
+				if _, err := w.Write(chunk); err != nil {
+					return
+				}
+			}
+		},
+		"hang": func(_ http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body); <-r.Context().Done() },
+		"slow drip": func(w http.ResponseWriter, r *http.Request) {
+			for r.Context().Err() == nil {
+				if _, err := io.WriteString(w, " "); err != nil {
+					return
+				}
+				http.NewResponseController(w).Flush()
+				time.Sleep(5 * time.Millisecond)
+			}
+		},
+		"reset": func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			began := time.Now()
+			link, err := ask(t, handler)
+			if !errors.Is(err, impl.ErrAuthUnavailable) || link != nil {
+				t.Errorf("%v, %v", link, err)
+			}
+			if took := time.Since(began); took > 10*timeout {
+				t.Errorf("took %v, with a timeout of %v", took, timeout)
+			}
+			if text := err.Error(); strings.Contains(text, secret) || strings.Contains(text, "someone@example.com") || strings.Contains(text, "127.0.0.1") || strings.Contains(text, "the-key") {
+				t.Errorf("the error tells too much: %v", err)
+			}
+			if timedOut := errors.Is(err, context.DeadlineExceeded); timedOut != (name == "hang" || name == "slow drip") {
+				t.Errorf("as a deadline: %v: %v", timedOut, err)
+			}
+		})
+	}
+}
+
+const timeout = 300 * time.Millisecond
+
+// ask sends one call to the handler, and checks what every call carries.
+func ask(t *testing.T, handler http.HandlerFunc) (*impl.Link, error) {
+	t.Helper()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		var sent map[string]string
+		if err := json.Unmarshal(body, &sent); err != nil || len(sent) != 3 || sent["type"] != "recovery" || sent["email"] != "someone@example.com" || sent["redirect_to"] != redirectTo {
+			t.Errorf("sent %s", body)
+		}
+		if r.Method != http.MethodPost || r.URL.Path != "/auth/v1/admin/generate_link" || r.Header.Get("Content-Type") != "application/json" {
+			t.Errorf("%s %s, %s", r.Method, r.URL, r.Header.Get("Content-Type"))
+		}
+		handler(w, r)
+	}))
+	t.Cleanup(func() { server.CloseClientConnections(); server.Close() })
+	return New(server.URL+"/auth/v1/", "the-key", timeout).MakeLink(context.Background(), "someone@example.com", redirectTo)
+}
+
+// replay answers as recorded.
+func replay(t *testing.T, recorded []byte) http.HandlerFunc {
+	t.Helper()
+	response, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(recorded)), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := io.ReadAll(response.Body)
+	response.Body.Close()
+	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) { // the recordings end where the body does
+		t.Fatal(err)
+	}
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(response.StatusCode)
+		w.Write(body)
+	}
+}
