@@ -100,23 +100,32 @@ Everybody else:       gets the same answer, and no mail
 	return err
 }
 
+// devDefaults are the settings that dev has unless the caller sets them.
+func devDefaults() map[string]string {
+	return map[string]string{
+		"LISTEN_ADDR": "localhost:8080", "ADMIN_ADDR": "off", "LOG_FORMAT": "text",
+		"RESET_PATH": "/dev/reset-password", "BRAND_NAME": "Example",
+		// Somebody who tries things out is not to be stopped by them.
+		"RATE_LIMIT": "60-M", "RECIPIENT_LIMIT": "30-M",
+	}
+}
+
 // devEnviron is the environment of dev: its own defaults, what the caller has set, and then
 // what has to be so. The upstreams of the caller's environment are left out.
 func devEnviron(environ []string, forced map[string]string) []string {
-	result := []string{
-		"LISTEN_ADDR=localhost:8080", "ADMIN_ADDR=off", "LOG_FORMAT=text",
-		"RESET_PATH=/dev/reset-password", "BRAND_NAME=Example",
-		// Somebody who tries things out is not to be stopped by them.
-		"RATE_LIMIT=60-M", "RECIPIENT_LIMIT=30-M",
-	}
+	defaults := devDefaults()
+	var result []string
 	for _, entry := range environ {
 		name, _, _ := strings.Cut(entry, "=")
+		delete(defaults, strings.TrimSuffix(name, "_FILE"))
 		if !strings.HasPrefix(name, "SUPABASE_") && !strings.HasPrefix(name, "MAILGUN_") && !strings.HasPrefix(name, "SITE_URL") {
 			result = append(result, entry)
 		}
 	}
-	for name, value := range forced {
-		result = append(result, name+"="+value)
+	for _, values := range []map[string]string{defaults, forced} {
+		for name, value := range values {
+			result = append(result, name+"="+value)
+		}
 	}
 	return result
 }
