@@ -135,6 +135,7 @@ func New(config Config) *Service {
 // get a decoy sent instead, so that every request makes the same calls.
 func (s *Service) SendPasswordReset(ctx context.Context, request gen.SendPasswordResetRequestObject) (gen.SendPasswordResetResponseObject, error) {
 	job := s.newJob(ctx, request)
+	defer job.decide(false) // should it panic
 	if err := s.configured(); err != nil {
 		return nil, job.failed(err)
 	}
@@ -153,14 +154,16 @@ func (s *Service) SendPasswordReset(ctx context.Context, request gen.SendPasswor
 		job.deliverLater(finishLookup)
 		err = job.sendDecoy()
 	case link == nil:
-		job.saw(NoAccount, nil)
-		err = job.sendDecoy()
+		if err = job.sendDecoy(); err == nil {
+			job.saw(NoAccount, nil)
+		}
 	default:
 		err = job.sendLink(link)
 	}
 	if err != nil {
 		return nil, job.failed(err)
 	}
+	job.decide(false)
 	job.awaitDelivery()
 	return acknowledged, nil
 }

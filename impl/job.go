@@ -25,6 +25,10 @@ type job struct {
 	mayDecoy   bool
 	giveBack   func(context.Context) // of the recipient limit
 	delivery   <-chan struct{}       // closed when the deferred delivery has ended; nil without one
+	cancel     context.CancelFunc    // of the deferred delivery; nil without one
+	decided    chan struct{}         // closed once it is known whether the caller is told of a fault
+	told       bool                  // of one; not before decided
+	crowded    bool                  // there was no place for the deferred delivery
 }
 
 func (s *Service) newJob(ctx context.Context, request gen.SendPasswordResetRequestObject) *job {
@@ -35,6 +39,7 @@ func (s *Service) newJob(ctx context.Context, request gen.SendPasswordResetReque
 		deadline: time.Now().Add(4 * s.CallTimeout),
 		email:    request.Body.Email,
 		account:  accountKey(request.Body.Email),
+		decided:  make(chan struct{}),
 	}
 	if request.Params.AcceptLanguage != nil {
 		j.language = *request.Params.AcceptLanguage
@@ -77,7 +82,27 @@ func (j *job) failed(err error) error {
 		j.giveBack(j.ctx)
 	}
 	j.saw(Failed, err)
+	j.decide(true)
 	return err
+}
+
+// decide fixes, once, whether the caller is told of a fault. If so, that is the request's one
+// outcome, and a delivery under way is given up: the caller will ask again.
+func (j *job) decide(told bool) {
+	select {
+	case <-j.decided:
+		return
+	default:
+	}
+	j.told = told
+	close(j.decided)
+	switch {
+	case told && j.cancel != nil:
+		j.cancel()
+
+	case j.crowded && !told:
+		j.saw(Undelivered, errors.New("too many deliveries under way"))
+	}
 }
 
 // findLink asks for the account's link; nil without an account. If that fails for this
@@ -91,11 +116,15 @@ func (j *job) findLink() (link *Link, finish question[*Link], err error) {
 // sendLink sends the mail, now or, if that fails for this recipient alone, later.
 func (j *job) sendLink(link *Link) error {
 	send, err := j.mail(link)
-	if err != nil {
-		return err
+	if err != nil { // for this account alone, whose link it is
+		if err := j.sendDecoy(); err != nil {
+			return err
+		}
+		j.saw(Undelivered, err)
+		return nil
 	}
 	if j.Decoys == nil { // MAIL_DECOY=off: no control question, so a failure has to be shown
-		_, err = retry(j.ctx, 2, send)
+		_, err = retry(j.ctx, 2, maxTimeouts, send)
 	} else {
 		control := func(context.Context) (struct{}, error) { return struct{}{}, nil }
 		if j.mayDecoy {
@@ -106,8 +135,12 @@ func (j *job) sendLink(link *Link) error {
 		var finish question[struct{}]
 		_, finish, err = settle(j.ctx, j.mailPatience(), send, control)
 		if err != nil && !isShown(err) {
+			left := maxTimeouts
+			if errors.Is(err, context.DeadlineExceeded) {
+				left--
+			}
 			j.later(func(ctx context.Context) error {
-				_, err := retry(ctx, maxTries, finish)
+				_, err := retry(ctx, maxTries, left, finish)
 				return err
 			})
 			return nil
@@ -159,7 +192,7 @@ func (j *job) decoy() (question[struct{}], error) {
 // brings.
 func (j *job) deliverLater(lookup question[*Link]) {
 	j.later(func(ctx context.Context) error {
-		link, err := retry(ctx, maxTries, lookup)
+		link, err := retry(ctx, maxTries, maxTries, lookup)
 		if err != nil {
 			return err
 		}
@@ -170,7 +203,7 @@ func (j *job) deliverLater(lookup question[*Link]) {
 		if err != nil {
 			return err
 		}
-		_, err = retry(ctx, maxTries, send)
+		_, err = retry(ctx, maxTries, maxTimeouts, send)
 		return err
 	})
 }
@@ -181,13 +214,15 @@ var errNoAccount = errors.New("no account")
 // later runs a delivery beside the answer, which no longer depends on it.
 func (j *job) later(deliver func(ctx context.Context) error) {
 	done := make(chan struct{})
-	j.delivery = done
+	ctx, cancel := context.WithDeadline(j.ctx, j.deadline)
+	j.delivery, j.cancel = done, cancel
 	started := j.deferred.start(func() {
 		defer close(done)
-		ctx, cancel := context.WithDeadline(j.ctx, j.deadline)
 		defer cancel()
 		reply := <-start(ctx, func(ctx context.Context) (struct{}, error) { return struct{}{}, deliver(ctx) })
+		<-j.decided
 		switch {
+		case j.told: // and that is the request's outcome
 		case reply.err == nil:
 			j.saw(Sent, nil)
 		case errors.Is(reply.err, errNoAccount):
@@ -198,7 +233,8 @@ func (j *job) later(deliver func(ctx context.Context) error) {
 	})
 	if !started {
 		close(done)
-		j.saw(Undelivered, errors.New("too many deliveries under way"))
+		cancel()
+		j.crowded = true
 	}
 }
 
@@ -244,20 +280,22 @@ func (j *job) mailPatience() time.Duration {
 // 3^8 = 6,561 would still be lost.
 const maxTries = 8
 
-// retry asks until it is answered, with growing pauses. A call that has timed out may have
-// been carried out all the same (Mailgun knows no idempotency key), so it is repeated once.
-func retry[T any](ctx context.Context, tries uint, ask question[T]) (T, error) {
+// maxTimeouts of sending one mail: Mailgun may have accepted what it did not answer, and knows
+// no idempotency key.
+const maxTimeouts = 2
+
+// retry asks until it is answered, with growing pauses, and no more once timeouts calls have
+// timed out.
+func retry[T any](ctx context.Context, tries uint, timeouts int, ask question[T]) (T, error) {
 	pauses := backoff.NewExponentialBackOff()
 	pauses.InitialInterval = 20 * time.Millisecond
 	pauses.MaxInterval = time.Second
-	timedOut := false
 	return backoff.Retry(ctx, func() (T, error) {
 		value, err := ask(ctx)
 		if errors.Is(err, context.DeadlineExceeded) {
-			if timedOut {
+			if timeouts--; timeouts <= 0 {
 				return value, backoff.Permanent(err)
 			}
-			timedOut = true
 		}
 		return value, err
 	}, backoff.WithBackOff(pauses), backoff.WithMaxTries(tries), backoff.WithMaxElapsedTime(0))

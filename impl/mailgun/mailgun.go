@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
 	"strings"
 	"time"
 
@@ -36,6 +35,7 @@ type Config struct {
 // Client sends mail. Its methods may be called concurrently.
 type Client struct {
 	config  Config
+	http    *http.Client
 	mailgun *mailgun.MailgunImpl
 }
 
@@ -46,13 +46,14 @@ func New(config Config) *Client {
 	transport.MaxResponseHeaderBytes = 64 << 10
 	client := mailgun.NewMailgun(config.Domain, config.Key)
 	client.SetAPIBase(strings.TrimSuffix(strings.TrimRight(config.Base, "/"), "/v3") + "/v3")
-	client.SetClient(&http.Client{
+	bounds := &http.Client{
 		Transport: bounded{transport},
 		Timeout:   config.Timeout,
 		// A redirect would carry the key and the link elsewhere.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	})
-	return &Client{config: config, mailgun: client}
+	}
+	client.SetClient(bounds)
+	return &Client{config: config, http: bounds, mailgun: client}
 }
 
 // Send hands over a message. It returns nil once Mailgun has accepted it; every error is
@@ -94,6 +95,9 @@ func (c *Client) send(ctx context.Context, message *mailgun.Message) error {
 	if err == nil && id != "" {
 		return nil
 	}
+	// The next call, which may be a decoy that decides, must not meet with what is left of this
+	// one: an upstream that refuses a recipient may hang up on its connection after.
+	c.http.CloseIdleConnections()
 	return fmt.Errorf("%w: %w", impl.ErrEmailDelivery, withoutBody(err))
 }
 
@@ -101,28 +105,22 @@ func (c *Client) send(ctx context.Context, message *mailgun.Message) error {
 // carry the answer's body and the address called.
 func withoutBody(err error) error {
 	var status *mailgun.UnexpectedResponseError
-	var wrapped *url.Error
-	var timeout interface{ Timeout() bool }
 	switch {
 	case err == nil:
 		return errors.New("accepted without an id")
 	case errors.As(err, &status):
 		return fmt.Errorf("status %d", status.Actual)
-	case errors.As(err, &timeout) && timeout.Timeout():
-		return fmt.Errorf("no answer in time: %w", context.DeadlineExceeded)
-	case errors.As(err, &wrapped):
-		return wrapped.Err
 	case errors.Is(err, mailgun.ErrInvalidMessage):
 		return mailgun.ErrInvalidMessage
 	}
-	return errors.New("the answer could not be read")
+	return impl.Cause(err)
 }
 
 // bounded cuts answers off, which mailgun-go would read without end.
-type bounded struct{ http.RoundTripper }
+type bounded struct{ *http.Transport }
 
 func (b bounded) RoundTrip(request *http.Request) (*http.Response, error) {
-	response, err := b.RoundTripper.RoundTrip(request)
+	response, err := b.Transport.RoundTrip(request)
 	if err == nil {
 		response.Body = struct {
 			io.Reader

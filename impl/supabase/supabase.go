@@ -9,7 +9,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -77,6 +76,16 @@ type generateLinkAnswer struct {
 // invalid. It returns nil without an account. Its errors are impl.ErrAuthNotConfigured where
 // the key is refused, and impl.ErrAuthUnavailable for all that is no clear verdict.
 func (c *Client) MakeLink(ctx context.Context, email, redirectTo string) (*impl.Link, error) {
+	link, err := c.generateLink(ctx, email, redirectTo)
+	if err != nil {
+		// The next call, which may be the control question, must not meet with what is left of
+		// this one: an upstream that fails for an account may hang up on its connection after.
+		c.http.CloseIdleConnections()
+	}
+	return link, err
+}
+
+func (c *Client) generateLink(ctx context.Context, email, redirectTo string) (*impl.Link, error) {
 	body, err := json.Marshal(generateLinkRequest{Type: "recovery", Email: email, RedirectTo: redirectTo})
 	if err != nil {
 		return nil, fmt.Errorf("%w: encoding the request", impl.ErrAuthUnavailable)
@@ -88,13 +97,13 @@ func (c *Client) MakeLink(ctx context.Context, email, redirectTo string) (*impl.
 	request.Header = c.header.Clone()
 	response, err := c.http.Do(request)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", impl.ErrAuthUnavailable, withoutURL(err))
+		return nil, fmt.Errorf("%w: %w", impl.ErrAuthUnavailable, impl.Cause(err))
 	}
 	defer response.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("%w: reading the answer: %w", impl.ErrAuthUnavailable, withoutURL(err))
+		return nil, fmt.Errorf("%w: reading the answer: %w", impl.ErrAuthUnavailable, impl.Cause(err))
 	case len(answer) > maxAnswer:
 		return nil, fmt.Errorf("%w: an answer of more than %d bytes", impl.ErrAuthUnavailable, maxAnswer)
 	case response.StatusCode == http.StatusOK:
@@ -131,9 +140,12 @@ func readLink(body []byte) (*impl.Link, error) {
 // prefix is no fault, and narrow enough that a token cannot be anything but one.
 var usableToken = regexp.MustCompile(`^[A-Za-z0-9_-]{16,256}$`)
 
+// maxLink is what mail clients and browsers carry for certain; recorded links have some 200.
+const maxLink = 2048
+
 func usableLink(link string) bool {
 	u, err := url.Parse(link)
-	return err == nil && (u.Scheme == "https" || u.Scheme == "http") && u.Host != "" && u.User == nil && len(link) <= 8<<10
+	return err == nil && (u.Scheme == "https" || u.Scheme == "http") && u.Host != "" && u.User == nil && len(link) <= maxLink
 }
 
 // oneAddress says whether a stored address is exactly one, with nothing around it: it becomes
@@ -165,17 +177,4 @@ func readRefusal(status int, body []byte) error {
 		return fmt.Errorf("%w: the key was refused: status %d, %s", impl.ErrAuthNotConfigured, status, answer.ErrorCode)
 	}
 	return fmt.Errorf("%w: status %d, %s", impl.ErrAuthUnavailable, status, answer.ErrorCode)
-}
-
-// withoutURL drops what net/http puts around an error: the address called. It keeps the cause,
-// so that a deadline is still known for one.
-func withoutURL(err error) error {
-	var wrapped *url.Error
-	if errors.As(err, &wrapped) {
-		if wrapped.Timeout() {
-			return fmt.Errorf("no answer in time: %w", context.DeadlineExceeded)
-		}
-		return wrapped.Err
-	}
-	return err
 }

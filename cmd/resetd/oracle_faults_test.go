@@ -1,0 +1,346 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// fault is a way for an upstream to fail. email is that of the call, to either upstream: what
+// an upstream writes may well repeat it, and must get nowhere.
+type fault struct {
+	name    string
+	refuse  bool // connections; serve is nil
+	serve   func(w http.ResponseWriter, r *http.Request, email string)
+	rewrite func(link map[string]any) // of a link that was made all the same
+	unused  bool                      // what is wrong is not used, but for action links
+	slow    bool                      // takes until UPSTREAM_TIMEOUT
+	// shown is the answer's status, and code, where nobody is served.
+	shown string
+}
+
+// gossip is in everything a faulty upstream writes. No log and no answer may repeat it.
+const gossip = "gossip-of-the-upstream"
+
+// statusFault is an error as Supabase Auth writes it, or nearly as Mailgun does.
+func statusFault(status int, shown string) fault {
+	return fault{name: strconv.Itoa(status), shown: shown, serve: func(w http.ResponseWriter, _ *http.Request, email string) {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(status)
+		fmt.Fprintf(w, `{"code":%d,"error_code":"unexpected_failure","msg":"%s %s","message":"%[2]s %[3]s"}`, status, gossip, email)
+	}}
+}
+
+func reset(w http.ResponseWriter, _ *http.Request, _ string) {
+	if conn := hijack(w); conn != nil {
+		conn.(*net.TCPConn).SetLinger(0)
+		conn.Close()
+	}
+}
+
+func hang(_ http.ResponseWriter, r *http.Request, _ string) { <-r.Context().Done() }
+
+// raw writes what is not, or not all of, an HTTP answer, and closes.
+func raw(text string) func(http.ResponseWriter, *http.Request, string) {
+	return func(w http.ResponseWriter, _ *http.Request, email string) {
+		if conn := hijack(w); conn != nil {
+			io.WriteString(conn, strings.NewReplacer("EMAIL", email, "GOSSIP", gossip).Replace(text))
+			conn.Close()
+		}
+	}
+}
+
+func hijack(w http.ResponseWriter) net.Conn {
+	conn, _, err := w.(http.Hijacker).Hijack()
+	if err != nil {
+		return nil
+	}
+	return conn
+}
+
+func answering(status int, body string) func(http.ResponseWriter, *http.Request, string) {
+	return func(w http.ResponseWriter, _ *http.Request, email string) {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(status)
+		io.WriteString(w, strings.NewReplacer("EMAIL", email, "GOSSIP", gossip).Replace(body))
+	}
+}
+
+// commonFaults are those that any upstream may have.
+func commonFaults(shown string) []fault {
+	return []fault{
+		{name: "resets", shown: shown, serve: reset},
+		{name: "hangs", shown: shown, serve: hang, slow: true},
+		statusFault(500, shown),
+		statusFault(503, shown),
+		statusFault(429, shown),
+		{name: "redirects", shown: shown, serve: func(w http.ResponseWriter, r *http.Request, email string) {
+			w.Header().Set("Location", "/trap?"+email)
+			w.WriteHeader(http.StatusFound)
+		}},
+		{name: "redirects and keeps the method", shown: shown, serve: func(w http.ResponseWriter, r *http.Request, email string) {
+			w.Header().Set("Location", "/trap?"+email)
+			w.WriteHeader(http.StatusTemporaryRedirect)
+		}},
+		{name: "garbage", shown: shown, serve: answering(200, "<html>GOSSIP EMAIL")},
+		{name: "an empty object", shown: shown, serve: answering(200, "{}")},
+		{name: "null", shown: shown, serve: answering(200, "null")},
+		{name: "nothing", shown: shown, serve: answering(200, "")},
+		{name: "no content", shown: shown, serve: func(w http.ResponseWriter, _ *http.Request, _ string) { w.WriteHeader(204) }},
+		{name: "truncated", shown: shown, serve: raw("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{\"email\":\"EMAIL\",\"id\":\"GOSSIP")},
+		{name: "endless", shown: shown, serve: func(w http.ResponseWriter, r *http.Request, email string) {
+			io.WriteString(w, `{"id":"`)
+			chunk := strings.Repeat(gossip+email, 1000)
+			for n := 0; r.Context().Err() == nil; n += len(chunk) {
+				if _, err := io.WriteString(w, chunk); err != nil {
+					return
+				}
+				if n > 2<<20 { // whoever still reads has no bound; this is no test of speed
+					time.Sleep(10 * time.Millisecond)
+				}
+			}
+		}},
+		{name: "a slow drip", shown: shown, slow: true, serve: func(w http.ResponseWriter, r *http.Request, _ string) {
+			for tick := time.Tick(20 * time.Millisecond); ; {
+				if _, err := io.WriteString(w, " "); err != nil {
+					return
+				}
+				w.(http.Flusher).Flush()
+				select {
+				case <-tick:
+				case <-r.Context().Done():
+					return
+				}
+			}
+		}},
+		// A connection that is to be kept and is gone when it is next used: what fails for one
+		// address must not fail the control question with it.
+		{name: "an error, and hangs up on the next call", shown: shown, serve: func(w http.ResponseWriter, _ *http.Request, _ string) {
+			if conn := hijack(w); conn != nil {
+				io.WriteString(conn, "HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n")
+				_, _ = conn.Read(make([]byte, 1))
+				conn.Close()
+			}
+		}},
+		{name: "no HTTP", shown: shown, serve: raw("GOSSIP EMAIL\r\n\r\n")},
+		{name: "a bad header", shown: shown, serve: raw("HTTP/1.1 500 Oops\r\nGOSSIP EMAIL\r\n\r\n")},
+		{name: "a bad length", shown: shown, serve: raw("HTTP/1.1 500 Oops\r\nContent-Length: GOSSIP-EMAIL\r\n\r\n")},
+		{name: "a bad location", shown: shown, serve: raw("HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: http://%zz/?GOSSIP=EMAIL\r\n\r\n")},
+	}
+}
+
+const (
+	unavailable   = "503 auth_unavailable"
+	notConfigured = "500 auth_not_configured"
+	undeliverable = "502 email_delivery_failed"
+	acknowledged  = "200 "
+)
+
+func supabaseFaults() []fault {
+	return append(commonFaults(unavailable),
+		statusFault(401, notConfigured), statusFault(403, notConfigured),
+		fault{name: "a bare 404", shown: unavailable, serve: answering(404, `{"message":"GOSSIP EMAIL"}`)},
+		fault{name: "a 404 of an older kind", shown: unavailable, serve: answering(404, `{"code":404,"msg":"User not found GOSSIP"}`)},
+		fault{name: "a bare 400", shown: unavailable, serve: answering(400, `GOSSIP`)},
+		// What is shown is what strangers meet, about whomever was asked.
+		fault{name: "401 for accounts and 500 for others", shown: unavailable, serve: func(w http.ResponseWriter, r *http.Request, email string) {
+			answering(map[bool]int{true: 401, false: 500}[isAccount(email)], "GOSSIP")(w, r, email)
+		}},
+		fault{name: "500 for accounts and 401 for others", shown: notConfigured, serve: func(w http.ResponseWriter, r *http.Request, email string) {
+			answering(map[bool]int{true: 500, false: 401}[isAccount(email)], "GOSSIP")(w, r, email)
+		}},
+		fault{name: "another kind of link", shown: unavailable, serve: answering(200,
+			`{"email":"EMAIL","verification_type":"signup","hashed_token":"0123456789012345678901234567890123456789","action_link":"https://x.example/verify"}`)},
+	)
+}
+
+// accountFaults are such as only an account can have.
+func accountFaults() []fault {
+	set := func(name string, value any) func(map[string]any) {
+		return func(link map[string]any) { link[name] = value }
+	}
+	return []fault{
+		{name: "no stored address", rewrite: set("email", "")},
+		{name: "a stored address with a name", rewrite: set("email", "Known <known@example.com>")},
+		{name: "a stored list of addresses", rewrite: set("email", "known@example.com, mallory@example.net")},
+		{name: "a stored address with a line break", rewrite: set("email", "known@example.com\r\nBcc: mallory@example.net")},
+		{name: "a stored address of another type", rewrite: set("email", 7)},
+		{name: "no token", rewrite: set("hashed_token", "")},
+		{name: "a token that is a link", rewrite: set("hashed_token", "https://evil.example/?0123456789abcdef")},
+		{name: "no action_link", rewrite: set("action_link", nil)},
+		{name: "an action_link of a script", rewrite: set("action_link", "javascript:alert(1)")},
+		{name: "an action_link beyond all measure", unused: true, rewrite: set("action_link", "https://auth.example/"+strings.Repeat("x", 3000))},
+		{name: "an action_link with a space", unused: true, rewrite: set("action_link", "https://auth.example/verify?to=a b")},
+		{name: "an action_link beyond ASCII", unused: true, rewrite: set("action_link", "https://auth.example/verify?to=ä")},
+		{name: "an action_link in capitals", unused: true, rewrite: set("action_link", "HTTPS://auth.example/verify")},
+		{name: "a replaced redirect", rewrite: set("redirect_to", "https://elsewhere.example/")},
+		{name: "a redirect of another type", rewrite: set("redirect_to", []int{1})},
+		{name: "as if there were no account", serve: answering(404, `{"code":404,"error_code":"user_not_found","msg":"GOSSIP EMAIL"}`)},
+		{name: "as if the address were none", serve: answering(400, `{"code":400,"error_code":"validation_failed","msg":"GOSSIP EMAIL"}`)},
+	}
+}
+
+func mailgunFaults() []fault {
+	return append(commonFaults(undeliverable),
+		statusFault(400, undeliverable), statusFault(401, undeliverable), statusFault(402, undeliverable),
+		statusFault(403, undeliverable), statusFault(404, undeliverable),
+		fault{name: "accepted without an id", shown: undeliverable, serve: answering(200, `{"message":"Queued. GOSSIP"}`)},
+	)
+}
+
+var refusesConnections = fault{name: "refuses connections", refuse: true}
+
+func named(faults []fault, names ...string) (some []fault) {
+	for _, name := range names {
+		for _, f := range faults {
+			if f.name == name {
+				some = append(some, f)
+			}
+		}
+	}
+	if len(some) != len(names) {
+		panic("no fault of that name")
+	}
+	return some
+}
+
+// faulty stands before an upstream and fails while it is told to.
+type faulty struct {
+	current atomic.Pointer[fault]
+	hits    func(call upstreamCall) bool // nil: everyone
+}
+
+// upstreamCall is what a stand-in is asked.
+type upstreamCall struct {
+	email string // asked about, or mailed
+	decoy bool
+}
+
+func everyone(upstreamCall) bool        { return true }
+func accountsOnly(c upstreamCall) bool  { return isAccount(c.email) && !c.decoy }
+func strangersOnly(c upstreamCall) bool { return !accountsOnly(c) }
+
+func isAccount(email string) bool {
+	for _, account := range []string{knownEmail, otherKnown, upperKnown} {
+		if strings.EqualFold(email, account) {
+			return true
+		}
+	}
+	return false
+}
+
+const upperKnown = "UPPER@example.com"
+
+func readCall(r *http.Request) (c upstreamCall) {
+	body, _ := io.ReadAll(r.Body)
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	if strings.HasPrefix(r.Header.Get("Content-Type"), "application/json") {
+		var question struct{ Email string }
+		_ = json.Unmarshal(body, &question)
+		return upstreamCall{email: question.Email}
+	}
+	copied := r.Clone(r.Context())
+	copied.Body = io.NopCloser(bytes.NewReader(body))
+	if copied.ParseMultipartForm(1<<20) == nil {
+		c.email, c.decoy = copied.FormValue("to"), copied.FormValue("o:testmode") != ""
+	}
+	return c
+}
+
+func (f *faulty) middleware(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		now := f.current.Load()
+		if now == nil {
+			next.ServeHTTP(w, r)
+			return
+		}
+		switch call := readCall(r); {
+		case f.hits != nil && !f.hits(call):
+			next.ServeHTTP(w, r)
+		case now.rewrite != nil:
+			rewriteAnswer(w, r, next, now.rewrite)
+		default:
+			now.serve(w, r, call.email)
+		}
+	})
+}
+
+func rewriteAnswer(w http.ResponseWriter, r *http.Request, next http.Handler, rewrite func(map[string]any)) {
+	kept := &keeper{header: http.Header{}, status: http.StatusOK}
+	next.ServeHTTP(kept, r)
+	body := kept.body.Bytes()
+	var object map[string]any
+	if kept.status == http.StatusOK && json.Unmarshal(body, &object) == nil {
+		rewrite(object)
+		body, _ = json.Marshal(object)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(kept.status)
+	w.Write(body)
+}
+
+type keeper struct {
+	header http.Header
+	status int
+	body   bytes.Buffer
+}
+
+func (k *keeper) Header() http.Header         { return k.header }
+func (k *keeper) WriteHeader(status int)      { k.status = status }
+func (k *keeper) Write(p []byte) (int, error) { return k.body.Write(p) }
+
+// gate is a listener that can be closed and opened again at the same address. It has a
+// loopback address of its own (127.0.0.0/8), so that nothing else takes its port meanwhile.
+type gate struct {
+	t       testing.TB
+	addr    string
+	handler http.Handler
+	mu      sync.Mutex
+	server  *http.Server
+}
+
+var gates atomic.Int32
+
+func newGate(t testing.TB) *gate {
+	n := gates.Add(1)
+	listener, err := net.Listen("tcp", fmt.Sprintf("127.9.%d.%d:0", n/250, n%250+1))
+	if err != nil {
+		listener, err = net.Listen("tcp", "127.0.0.1:0")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener.Close()
+	g := &gate{t: t, addr: listener.Addr().String()}
+	t.Cleanup(g.shut)
+	return g
+}
+
+func (g *gate) open() {
+	listener, err := net.Listen("tcp", g.addr)
+	if err != nil {
+		g.t.Errorf("opening the gate again: %v", err)
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.server = &http.Server{Handler: g.handler, ReadHeaderTimeout: time.Minute}
+	go func(s *http.Server) { _ = s.Serve(listener) }(g.server)
+}
+
+func (g *gate) shut() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.server != nil {
+		g.server.Close()
+	}
+}

@@ -1,0 +1,498 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net"
+	"net/http"
+	"net/url"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// TestOverload: beyond MAX_IN_FLIGHT everyone is answered 503 alike, and as soon as there is
+// room nobody is.
+func TestOverload(t *testing.T) {
+	t.Parallel()
+	release := make(chan struct{})
+	hold := func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			select {
+			case <-release:
+			case <-r.Context().Done():
+			}
+			next.ServeHTTP(w, r)
+		})
+	}
+	f := start(t, setup{env: with(behindProxy, map[string]string{"MAX_IN_FLIGHT": "2", "UPSTREAM_TIMEOUT": "30s"}), supabase: hold})
+	first := make(chan answer, 2)
+	for i, email := range []string{knownEmail, unknownEmail} {
+		go func() { first <- f.askAs(email, fmt.Sprintf("192.0.2.%d", i)) }()
+	}
+	f.awaitCalls(2)
+	var seen []string
+	for i, email := range []string{knownEmail, unknownEmail, otherKnown, knownEmail} {
+		began := time.Now()
+		a := f.askAs(email, fmt.Sprintf("192.0.2.%d", 10+i))
+		if a.status != http.StatusServiceUnavailable || a.body.Code != "overloaded" || a.header.Get("Retry-After") != "5" || a.body.RetryAfter != 0 {
+			t.Errorf("%d %v %s", a.status, a.header, a.raw)
+		}
+		if took := time.Since(began); took > 5*time.Second {
+			t.Errorf("told only after %v", took)
+		}
+		seen = append(seen, fmt.Sprint(slices.Sorted(maps.Keys(a.header)), a.raw))
+	}
+	if different := slices.Compact(seen); len(different) > 1 {
+		t.Errorf("overload looks different for some:\n%s", strings.Join(different, "\n"))
+	}
+	if a := f.do(newRequest(t, http.MethodGet, f.url+"/healthz")); a.status != http.StatusOK {
+		t.Errorf("/healthz: %d", a.status)
+	}
+	if calls := len(f.stack.Calls()); calls != 2 {
+		t.Errorf("%d calls, want those of the two that are in flight", calls)
+	}
+	close(release)
+	for range 2 {
+		if a := <-first; a.status != http.StatusOK {
+			t.Errorf("one that was in flight: %d %s", a.status, a.raw)
+		}
+	}
+	for range 10 { // no place is lost
+		if a := f.ask(knownEmail); a.status != http.StatusOK {
+			t.Errorf("afterwards: %d %s", a.status, a.raw)
+		}
+	}
+}
+
+// TestOverloadComesAfterTheLimit: the limit is judged first, so that overload too is counted,
+// and says what is left.
+func TestOverloadComesAfterTheLimit(t *testing.T) {
+	t.Parallel()
+	f := startFull(t, with(behindProxy, map[string]string{"RATE_LIMIT": "2-H"}))
+	for left := range 2 {
+		a := f.askAs(knownEmail, "192.0.2.1")
+		if fields := a.readRateFields(t, `"per-hour";q=2;w=3600`); a.body.Code != "overloaded" || fields["hour"].remaining != 1-left {
+			t.Errorf("%d %s, %v", a.status, a.raw, fields)
+		}
+	}
+	f.askAs(knownEmail, "192.0.2.1").checkRefusal(t, 3500, 3600)
+}
+
+// TestStalledBodiesTakeNoPlace: whoever has not yet sent a request takes no place from those
+// who have.
+func TestStalledBodiesTakeNoPlace(t *testing.T) {
+	t.Parallel()
+	f := start(t, setup{env: map[string]string{"MAX_IN_FLIGHT": "2"}})
+	for range 10 {
+		conn := f.dial()
+		fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 40\r\n\r\n{", endpoint)
+	}
+	// The last of them has been read by the time that its limit has counted it.
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+		a := f.ask(knownEmail)
+		if a.status != http.StatusOK {
+			t.Fatalf("ten who have not finished their body: %d %s", a.status, a.raw)
+		}
+		if a.readRateFields(t, `"per-minute";q=100000;w=60`)["minute"].remaining < 100_000-10 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the ten did not arrive")
+		}
+	}
+	time.Sleep(100 * time.Millisecond)
+	for range 10 {
+		if a := f.ask(knownEmail); a.status != http.StatusOK {
+			t.Fatalf("ten who have not finished their body: %d %s", a.status, a.raw)
+		}
+	}
+}
+
+// startFull starts a server that has as many requests in flight as it may: two.
+func startFull(t *testing.T, env map[string]string) *fixture {
+	t.Helper()
+	release := make(chan struct{})
+	f := start(t, setup{
+		env: with(env, map[string]string{"MAX_IN_FLIGHT": "2", "UPSTREAM_TIMEOUT": "30s"}),
+		supabase: func(http.Handler) http.Handler {
+			return http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release })
+		},
+	})
+	t.Cleanup(func() { close(release) })
+	for i := range 2 {
+		go func() {
+			if response, err := f.client.Do(requestAs(t, f.url, knownEmail, fmt.Sprintf("198.51.100.%d", i))); err == nil {
+				response.Body.Close()
+			}
+		}()
+	}
+	f.awaitCalls(2)
+	return f
+}
+
+func (f *fixture) awaitCalls(n int) {
+	f.t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); len(f.stack.Calls()) < n; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			f.t.Fatalf("%d calls of an upstream, want %d", len(f.stack.Calls()), n)
+		}
+	}
+}
+
+// TestPlaceOfOneWhoLeft: a client that goes away while its answer waits for the beat makes room.
+func TestPlaceOfOneWhoLeft(t *testing.T) {
+	t.Parallel()
+	f := start(t, setup{env: map[string]string{"MAX_IN_FLIGHT": "1", "RESPONSE_QUANTUM": "10s"}})
+	began := time.Now()
+	for i := range 3 {
+		for status := http.StatusServiceUnavailable; status == http.StatusServiceUnavailable; {
+			ctx, cancel := context.WithTimeout(t.Context(), 400*time.Millisecond)
+			response, err := f.client.Do(requestAs(t, f.url, knownEmail).WithContext(ctx))
+			status = 0
+			if err == nil {
+				status = response.StatusCode
+				response.Body.Close()
+			}
+			cancel()
+			if took := time.Since(began); took > 8*time.Second {
+				t.Fatalf("client %d found no place for %v", i, took)
+			}
+		}
+	}
+	if mails := len(f.stack.Mails()); mails < 2 {
+		t.Errorf("%d mails, though the requests were made", mails)
+	}
+}
+
+// stalled is how one slow client ended.
+type stalled struct {
+	after  time.Duration
+	answer answer // status 0: none
+	err    error
+}
+
+// TestStalledClients: hundreds of clients that never finish what they began, in every way, do
+// not hurt others, and are cut off.
+func TestStalledClients(t *testing.T) {
+	t.Parallel()
+	const each = 300
+	f := start(t, setup{env: with(behindProxy, map[string]string{"RATE_LIMIT": "1-H"})})
+	f.askAs(unknownEmail, "192.0.2.1") // whoever comes from there is refused from now on
+
+	var clients atomic.Int64
+	head := func(length string) string {
+		return fmt.Sprintf("POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nX-Forwarded-For: 2001:db8:0:%x::1\r\n%s\r\n",
+			endpoint, clients.Add(1), length)
+	}
+	kinds := []struct {
+		name   string
+		number int
+		begin  func() string
+		drip   string // one more every 300 ms
+		status int    // 0: none
+		most   time.Duration
+	}{
+		{"body stops", each, func() string { return head("Content-Length: 40\r\n") + `{"email":` }, "", 400, readTimeout},
+		{"chunks stop", 50, func() string { return head("Transfer-Encoding: chunked\r\n") + "5\r\n{\"ema\r\n" }, "", 400, readTimeout},
+		{"no body at all", 50, func() string { return head("Content-Length: 40\r\n") }, "", 400, readTimeout},
+		{"body drips", 10, func() string { return head("Content-Length: 16000\r\n") }, " ", 400, readTimeout},
+		{"chunks drip", 10, func() string { return head("Transfer-Encoding: chunked\r\n") }, "1\r\n \r\n", 400, readTimeout},
+		{"headers stop", each, func() string { return strings.TrimSuffix(head("X-Slow: 1"), "\r\n") }, "", 0, readHeaderTimeout},
+		{"headers drip", 10, func() string { return strings.TrimSuffix(head("X-Slow: 1"), "\r\n") }, "1", 0, readHeaderTimeout},
+		{"silence", 50, func() string { return "" }, "", 0, readHeaderTimeout},
+		{"refused, body stops", 10, func() string {
+			return "POST " + endpoint + " HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: 192.0.2.1\r\nContent-Length: 40\r\n\r\n"
+		}, "", 429, readTimeout},
+	}
+	began := time.Now()
+	ended := make([]chan stalled, len(kinds))
+	for i, kind := range kinds {
+		ended[i] = make(chan stalled, kind.number)
+		for range kind.number {
+			conn := f.dial()
+			if _, err := io.WriteString(conn, kind.begin()); err != nil {
+				t.Fatal(err)
+			}
+			go func() {
+				began := time.Now()
+				gone := make(chan struct{})
+				if kind.drip != "" {
+					go func() {
+						for {
+							select {
+							case <-gone:
+								return
+							case <-time.After(300 * time.Millisecond):
+								_, _ = io.WriteString(conn, kind.drip)
+							}
+						}
+					}()
+				}
+				s := stalled{}
+				s.answer, s.err = conn.answer()
+				if s.err == nil && !conn.ends(20*time.Second) {
+					s.err = errors.New("answered, and not closed")
+				}
+				close(gone)
+				s.after = time.Since(began)
+				ended[i] <- s
+			}()
+		}
+	}
+	t.Logf("all are there after %v", time.Since(began))
+
+	// Others, meanwhile.
+	var worst time.Duration
+	for range 100 {
+		began := time.Now()
+		a := f.askAs(unknownEmail, fmt.Sprintf("2001:db8:0:%x::1", clients.Add(1)))
+		if a.status != http.StatusOK {
+			t.Errorf("somebody else: %d %s", a.status, a.raw)
+		}
+		worst = max(worst, time.Since(began))
+		time.Sleep(20 * time.Millisecond)
+	}
+	if worst > time.Second {
+		t.Errorf("somebody else waited for %v", worst)
+	}
+
+	const all = 15 * time.Second
+	for i, kind := range kinds {
+		var last time.Duration
+		for range kind.number {
+			s := <-ended[i]
+			last = max(last, s.after)
+			switch {
+			case kind.status == 0:
+				if !errors.Is(s.err, io.EOF) && !errors.Is(s.err, io.ErrUnexpectedEOF) && !isReset(s.err) {
+					t.Errorf("%s: %v, answered %d", kind.name, s.err, s.answer.status)
+				}
+			case s.err != nil:
+				t.Errorf("%s: %v", kind.name, s.err)
+			case s.answer.status != kind.status:
+				t.Errorf("%s: %d %s", kind.name, s.answer.status, s.answer.raw)
+			case kind.status == 400 && (s.answer.body.Code != "invalid_json" || s.answer.header.Get("Connection") != "close"):
+				t.Errorf("%s: %v %s", kind.name, s.answer.header, s.answer.raw)
+			}
+			if t.Failed() {
+				break // a hundred more say the same
+			}
+		}
+		t.Logf("TABLE | %s | %d | %d | the last after %v | others waited %v at most", kind.name, kind.number, kind.status, last.Round(10*time.Millisecond), worst.Round(time.Millisecond))
+		if last > min(all, kind.most+4*time.Second) {
+			t.Errorf("%s: the last was cut off only after %v", kind.name, last)
+		}
+	}
+	if calls := len(f.stack.Calls()); calls > 2+2*101 {
+		t.Errorf("%d calls", calls)
+	}
+}
+
+func isReset(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && !op.Timeout()
+}
+
+// TestTooLarge: what is beyond the bounds gets its answer at once, whatever more is on its way,
+// and is not kept.
+func TestTooLarge(t *testing.T) {
+	t.Parallel()
+	f := start(t, setup{})
+	head := "POST " + endpoint + " HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+	chunk := "1000\r\n" + strings.Repeat(" ", 0x1000) + "\r\n"
+	for _, c := range []struct {
+		name, head, endless string
+		status              int
+		code                string
+	}{
+		{"chunks without end", "Transfer-Encoding: chunked\r\n\r\n", chunk, 413, "payload_too_large"},
+		{"chunks of a byte", "Transfer-Encoding: chunked\r\n\r\n", strings.Repeat("1\r\n \r\n", 1000), 413, "payload_too_large"},
+		{"chunk extensions", "Transfer-Encoding: chunked\r\n\r\n", "1;" + strings.Repeat("x", 2000) + "\r\n \r\n", 400, "invalid_json"},
+		{"one chunk without end", "Transfer-Encoding: chunked\r\n\r\nfffffffffffff\r\n", chunk, 413, "payload_too_large"},
+		{"a terabyte announced", "Content-Length: 1000000000000\r\n\r\n", chunk, 413, "payload_too_large"},
+		{"compressed", "Content-Encoding: gzip\r\nContent-Length: 1000000000000\r\n\r\n", chunk, 415, "unsupported_media_type"},
+	} {
+		conn := f.dial()
+		began := time.Now()
+		sent := make(chan int)
+		go func() {
+			n, err := io.WriteString(conn, head+c.head)
+			for err == nil && n < 1<<30 {
+				var more int
+				more, err = io.WriteString(conn, c.endless)
+				n += more
+			}
+			sent <- n
+		}()
+		a, err := conn.answer()
+		if err != nil || a.status != c.status || a.body.Code != c.code || a.header.Get("Connection") != "close" {
+			t.Errorf("%s: %v, %d %v %s", c.name, err, a.status, a.header, a.raw)
+		}
+		if took := time.Since(began); took > 5*time.Second {
+			t.Errorf("%s: answered after %v", c.name, took)
+		}
+		// What the client could write until it noticed lies in the sockets' buffers.
+		if n := <-sent; n > 64<<20 {
+			t.Errorf("%s: %d bytes were taken", c.name, n)
+		} else {
+			t.Logf("%s: %d KiB were sent until the connection ended, after %v", c.name, n>>10, time.Since(began).Round(time.Millisecond))
+		}
+	}
+
+	// Bodies that fit, made to cost as much as they can.
+	for name, body := range map[string]string{
+		"arrays":         strings.Repeat("[", 16<<10),
+		"objects":        strings.Repeat(`{"":`, 4<<10),
+		"members":        `{` + strings.Repeat(`"a":0,`, 2700) + `"b":0}`,
+		"distinct names": distinctMembers(1500),
+		"numbers":        `{"email":` + strings.Repeat("9", 16000) + `}`,
+		"escapes":        `{"email":"` + strings.Repeat(`\u0000`, 2700) + `"}`,
+		"at signs":       `{"email":"` + strings.Repeat("@", 16000) + `"}`,
+		"labels":         `{"email":"a@` + strings.Repeat("a.", 8000) + `"}`,
+	} {
+		best := time.Hour
+		for range 3 { // the fastest, because others use this machine too
+			began := time.Now()
+			a := f.post(body, nil)
+			best = min(best, time.Since(began))
+			if a.status != http.StatusBadRequest {
+				t.Errorf("%s: %d %.200s", name, a.status, a.raw)
+			}
+			if len(a.raw) > 2000 {
+				t.Errorf("%s: the answer is %d bytes long", name, len(a.raw))
+			}
+		}
+		if best > 250*time.Millisecond {
+			t.Errorf("%s: %v", name, best)
+		}
+	}
+}
+
+func distinctMembers(n int) string {
+	var b strings.Builder
+	b.WriteString("{")
+	for i := range n {
+		fmt.Fprintf(&b, `"m%d":[],`, i)
+	}
+	b.WriteString(`"email":1}`)
+	return b.String()
+}
+
+// TestLargeHeaders: MaxHeaderBytes is 16 KiB, to which net/http adds 4 KiB of its own. It
+// answers in plain text, before there is a request that could be answered as documented.
+func TestLargeHeaders(t *testing.T) {
+	t.Parallel()
+	f := start(t, setup{})
+	for size, want := range map[int]int{12 << 10: 200, 24 << 10: 431, 1 << 20: 431} {
+		conn := f.dial()
+		body := `{"email":"known@example.com"}`
+		go fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nX-Fill: %s\r\nContent-Length: %d\r\n\r\n%s",
+			endpoint, strings.Repeat("x", size), len(body), body)
+		a, err := conn.answer()
+		if err != nil || a.status != want {
+			t.Errorf("%d bytes: %d, %v", size, a.status, err)
+		}
+		if want == 431 && !conn.ends(5*time.Second) {
+			t.Errorf("%d bytes: the connection goes on", size)
+		}
+	}
+	if n := len(f.stack.Mails()); n != 1 {
+		t.Errorf("%d mails", n)
+	}
+}
+
+// TestFlood: beyond the counters that each window may have, more clients take no more memory.
+// A million would take what 100,000 do.
+func TestFlood(t *testing.T) {
+	const (
+		counters = 1<<16 + 1<<12 // as in ratelimit: own and shared ones of a window
+		windows  = 2
+		perEntry = 250 // bytes
+		many     = 12_000
+	)
+	settings, err := readSettings("serve", nil, []string{
+		"ADMIN_ADDR=off", "TRUSTED_PROXIES=127.0.0.0/8", "RATE_LIMIT=5-H,30-D", "SUPABASE_SERVICE_ROLE_KEY=test-service-role-key", "SITE_URL=" + site,
+	}, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	app, err := newApp(settings, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	target := &url.URL{Path: endpoint}
+	statuses := map[int]int{}
+	flood := func(from, to int) {
+		var mu sync.Mutex
+		var workers sync.WaitGroup
+		const parallel = 4
+		for worker := range parallel {
+			workers.Go(func() {
+				seen := map[int]int{}
+				for i := from + worker; i < to; i += parallel {
+					w := statusOnly{header: http.Header{}}
+					app.public.ServeHTTP(&w, &http.Request{
+						Method: http.MethodPost, URL: target, Proto: "HTTP/1.1", RemoteAddr: "127.0.0.1:4711", Body: http.NoBody,
+						Header: http.Header{"X-Forwarded-For": {fmt.Sprintf("2001:db8:%x:%x::1", i>>16, i&0xffff)}},
+					})
+					seen[w.status]++
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				for status, n := range seen {
+					statuses[status] += n
+				}
+			})
+		}
+		workers.Wait()
+	}
+	heap := func() int {
+		runtime.GC()
+		runtime.GC()
+		var stats runtime.MemStats
+		runtime.ReadMemStats(&stats)
+		return int(stats.HeapAlloc)
+	}
+	flood(0, 100) // what is made once
+	before := heap()
+	began := time.Now()
+	flood(100, counters+many) // until the shared counters are all there, nearly
+	full := heap() - before
+	took := time.Since(began)
+	flood(counters+many, counters+2*many)
+	more := heap() - before - full
+	t.Logf("%d clients: %d bytes in %v; %d more: %d bytes; answers %v", counters+many, full, took.Round(time.Millisecond), many, more, statuses)
+	if bound := windows * counters * perEntry; full > bound {
+		t.Errorf("%d clients take %d bytes, want %d at most", counters+many, full, bound)
+	}
+	if full < counters*50 {
+		t.Errorf("%d clients take %d bytes: nothing is counted", counters, full)
+	}
+	if more > many*20 { // a tenth of what they would take with counters of their own
+		t.Errorf("%d clients beyond the bound take %d bytes more", many, more)
+	}
+	if statuses[http.StatusUnsupportedMediaType] < counters || len(statuses) > 2 ||
+		statuses[http.StatusUnsupportedMediaType]+statuses[http.StatusTooManyRequests] != counters+2*many {
+		t.Errorf("answers: %v", statuses)
+	}
+	runtime.KeepAlive(app)
+}
+
+// statusOnly is a response that is not looked at.
+type statusOnly struct {
+	header http.Header
+	status int
+}
+
+func (w *statusOnly) Header() http.Header         { return w.header }
+func (w *statusOnly) WriteHeader(status int)      { w.status = status }
+func (w *statusOnly) Write(p []byte) (int, error) { return len(p), nil }
