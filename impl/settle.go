@@ -23,21 +23,32 @@ type question[T any] func(ctx context.Context) (T, error)
 // nothing to do with the address. Otherwise the error is errAlone, and rest waits for the
 // first answer if that is still to come.
 //
+// Where due is given, a first answer that was an error, and no timeout, is followed by the
+// verdict of the control question within due() or counts as errAlone: else the address that
+// met the error alone would be told by the time that the verdict took.
+//
 // Both questions are asked in the same way for every address, so addresses with and without
 // an account show a failure in exactly the same circumstances (H1).
-func settle[T any](ctx context.Context, patience time.Duration, ask, control question[T]) (value T, rest question[T], err error) {
+func settle[T any](ctx context.Context, patience time.Duration, due func() time.Duration, ask, control question[T]) (value T, rest question[T], err error) {
 	first := start(ctx, ask)
 	impatient := time.NewTimer(patience)
 	defer impatient.Stop()
 
 	var firstErr error
+	var overdue <-chan time.Time // never, unless failed sets it
 	pending := first
+	failed := func(err error) {
+		firstErr, pending = err, nil
+		if due != nil && !errors.Is(err, context.DeadlineExceeded) {
+			overdue = time.After(due())
+		}
+	}
 	select {
 	case reply := <-first:
 		if reply.err == nil {
 			return reply.value, nil, nil
 		}
-		firstErr, pending = reply.err, nil
+		failed(reply.err)
 	case <-impatient.C:
 		firstErr = fmt.Errorf("no answer within %v", patience)
 	}
@@ -49,7 +60,9 @@ func settle[T any](ctx context.Context, patience time.Duration, ask, control que
 			if reply.err == nil {
 				return reply.value, nil, nil
 			}
-			firstErr, pending = reply.err, nil
+			failed(reply.err)
+		case <-overdue:
+			return value, ask, fmt.Errorf("%w, as far as was known in time: %w", errAlone, firstErr)
 		case verdict := <-check:
 			if verdict.err == nil {
 				return value, resume(first, pending != nil, ask), fmt.Errorf("%w: %w", errAlone, firstErr)

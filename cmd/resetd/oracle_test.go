@@ -142,7 +142,7 @@ func TestOracle(t *testing.T) {
 		{"an allowed callback", "", "", preview},
 		{"a callback that is not allowed", "", "", "https://evil.example"},
 		{"a callback that Supabase replaces", "CALLBACK_ORIGINS", "https://*.preview.example.com,https://not-on-supabases-list.example.com", "https://not-on-supabases-list.example.com"},
-		{"a beat", "RESPONSE_QUANTUM", "100ms", ""},
+		{"a beat", "RESPONSE_QUANTUM", "500ms", ""},
 	} {
 		env, body := map[string]string{}, map[string]string{}
 		if setting.variable != "" {

@@ -36,7 +36,9 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
+	"hash"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -48,6 +50,7 @@ type Limiter struct {
 	name   string
 	rate   Rate
 	memory memoryCounters
+	hashes sync.Pool
 }
 
 // Decision is what became of one request.
@@ -198,10 +201,13 @@ func (l *Limiter) giveBack(counters counters, key string, counts []count) func(c
 // secret: 128 bits, so that no two of a billion keys ever meet. The limiter's
 // name is hashed too, so that one limiter's keys tell nothing about another's.
 func (l *Limiter) hash(key string) string {
-	mac := hmac.New(sha256.New, l.store.hashKey)
-	mac.Write([]byte(l.name))
-	mac.Write([]byte{0})
-	mac.Write([]byte(key))
+	mac, ok := l.hashes.Get().(hash.Hash) // making one costs more than hashing
+	if !ok {
+		mac = hmac.New(sha256.New, l.store.hashKey)
+	}
+	defer l.hashes.Put(mac)
+	mac.Reset()
+	mac.Write([]byte(l.name + "\x00" + key))
 	return base64.RawURLEncoding.EncodeToString(mac.Sum(nil)[:16])
 }
 

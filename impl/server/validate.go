@@ -13,8 +13,6 @@ import (
 	"strings"
 
 	"github.com/getkin/kin-openapi/openapi3"
-	"github.com/getkin/kin-openapi/openapi3filter"
-	"github.com/getkin/kin-openapi/routers"
 	"github.com/labstack/echo/v4"
 
 	"github.com/resetd/resetd/gen"
@@ -23,39 +21,35 @@ import (
 // maxBody is some fifty times the longest sensible request.
 const maxBody = 16 << 10
 
-// validator judges requests of one operation against the document.
+// validator judges the bodies of one operation against the document.
 type validator struct {
-	route         *routers.Route
-	options       openapi3filter.Options
-	members       []string
+	schema        *openapi3.Schema
+	options       []openapi3.SchemaValidationOption
 	allowCallback func(origin string) bool // nil: any will do, the operation replaces it
 }
 
-// newValidator needs no router: Echo has found the operation by then.
+// newValidator finds the schema of the operation's body. What openapi3filter.ValidateRequest
+// does beyond judging by it (media types, reading, decoding) has to be done more strictly here
+// anyway, and costs it as much again as the judging.
 func newValidator(document *openapi3.T, path, method string, allowCallback func(string) bool) (*validator, error) {
 	item := document.Paths.Find(path)
 	if item == nil || item.GetOperation(method) == nil {
 		return nil, fmt.Errorf("openapi.yaml has no %s %s", method, path)
 	}
-	operation := item.GetOperation(method)
-	v := &validator{
-		route: &routers.Route{Spec: document, Path: path, PathItem: item, Method: method, Operation: operation},
-		options: openapi3filter.Options{
-			MultiError:          true, // every fault at once
-			SkipSettingDefaults: true, // there are none
-			// The generated binding takes this value, not a second reading of the bytes (H4).
-			KeepValidatedValue: true,
-			SchemaValidationOptions: []openapi3.SchemaValidationOption{
-				openapi3.WithStringFormatValidator("email", openapi3.NewCallbackValidator(checkMailbox)),
-				openapi3.DisableSchemaErrorDetails(),
-			},
+	body := item.GetOperation(method).RequestBody
+	if body == nil || body.Value.GetMediaType(echo.MIMEApplicationJSON) == nil {
+		return nil, fmt.Errorf("openapi.yaml has no JSON body for %s %s", method, path)
+	}
+	return &validator{
+		schema: body.Value.GetMediaType(echo.MIMEApplicationJSON).Schema.Value,
+		options: []openapi3.SchemaValidationOption{
+			openapi3.VisitAsRequest(),
+			openapi3.MultiErrors(), // every fault at once
+			openapi3.WithStringFormatValidator("email", openapi3.NewCallbackValidator(checkMailbox)),
+			openapi3.DisableSchemaErrorDetails(),
 		},
 		allowCallback: allowCallback,
-	}
-	for name := range operation.RequestBody.Value.Content["application/json"].Schema.Value.Properties {
-		v.members = append(v.members, name)
-	}
-	return v, nil
+	}, nil
 }
 
 // middleware passes on only requests that the document allows, with a body that every reader
@@ -73,31 +67,51 @@ func (v *validator) middleware(next echo.HandlerFunc) echo.HandlerFunc {
 		if err := checkJSON(body); err != nil {
 			return invalidJSON(err.Error())
 		}
-		issues := v.misspelt(body)
-		// One spelling from here on: the binding compares media types by case.
-		request.Header["Content-Type"] = []string{echo.MIMEApplicationJSON}
-		plainLanguage(request.Header)
-		request.Body = io.NopCloser(bytes.NewReader(body))
-		request.ContentLength = int64(len(body))
-		err = openapi3filter.ValidateRequest(request.Context(), &openapi3filter.RequestValidationInput{
-			Request: request, Route: v.route, Options: &v.options,
-		})
+		value, err := decode(body)
 		if err != nil {
-			found := readIssues(err)
-			if found == nil {
-				// Something that no table foresaw: said without detail rather than not at all.
-				found = []gen.Issue{{Path: "", Message: messageFor("", "")}}
-			}
-			issues = append(issues, found...)
+			return invalidJSON(errNotOneValue.Error())
 		}
-		if issue, ok := v.badCallback(body); ok {
-			issues = append(issues, issue)
-		}
-		if len(issues) > 0 {
+		if issues := v.judge(value); len(issues) > 0 {
 			return invalidRequest(issues)
 		}
+		plainLanguage(request.Header)
+		request.Body = validatedBody{http.NoBody, value}
 		return next(c)
 	}
+}
+
+// validatedBody hands the value that was judged to the generated binding, which takes it
+// instead of reading bytes a second time (H4).
+type validatedBody struct {
+	io.ReadCloser
+	value any
+}
+
+// ValidatedValue is what the generated code looks for.
+func (b validatedBody) ValidatedValue() any { return b.value }
+
+func decode(body []byte) (value any, err error) {
+	decoder := json.NewDecoder(bytes.NewReader(body))
+	decoder.UseNumber() // 1e400 is a number, if too large a one for a float64
+	err = decoder.Decode(&value)
+	return value, err
+}
+
+// judge returns one issue per fault of the body.
+func (v *validator) judge(value any) []gen.Issue {
+	issues := v.misspelt(value)
+	if err := v.schema.VisitJSON(value, v.options...); err != nil {
+		found := readIssues(err)
+		if found == nil {
+			// Something that no table foresaw: said without detail rather than not at all.
+			found = []gen.Issue{{Path: "", Message: messageFor("", "")}}
+		}
+		issues = append(issues, found...)
+	}
+	if issue, bad := v.badCallback(value); bad {
+		issues = append(issues, issue)
+	}
+	return issues
 }
 
 // isJSON: one media type, application/json with whatever parameters, and no coding on top.
@@ -134,17 +148,14 @@ func readBody(w http.ResponseWriter, request *http.Request) ([]byte, error) {
 
 // misspelt finds members that differ from the document's only by case. The rule for unknown
 // members, to ignore them, would let one reader see them and another not.
-func (v *validator) misspelt(body []byte) (issues []gen.Issue) {
-	if bytes.IndexByte(body, '{') < 0 {
-		return nil
-	}
-	var members map[string]json.RawMessage
-	if json.Unmarshal(body, &members) != nil {
-		return nil // not an object: the schema says so
-	}
+func (v *validator) misspelt(value any) (issues []gen.Issue) {
+	members, _ := value.(map[string]any)
 	for name := range members {
-		for _, member := range v.members {
-			if name != member && strings.EqualFold(name, member) {
+		if _, known := v.schema.Properties[name]; known {
+			continue
+		}
+		for member := range v.schema.Properties {
+			if strings.EqualFold(name, member) {
 				issues = append(issues, gen.Issue{Path: member, Message: fmt.Sprintf("Spell this member %q, in lower case.", member)})
 			}
 		}
@@ -153,25 +164,17 @@ func (v *validator) misspelt(body []byte) (issues []gen.Issue) {
 }
 
 // badCallback is the policy to reject what the allow-list lacks.
-func (v *validator) badCallback(body []byte) (gen.Issue, bool) {
-	if v.allowCallback == nil {
-		return gen.Issue{}, false
-	}
-	var request struct {
-		CallbackOrigin any `json:"callback_origin"`
-	}
-	if json.Unmarshal(body, &request) != nil {
-		return gen.Issue{}, false
-	}
-	origin, isString := request.CallbackOrigin.(string)
-	return gen.Issue{Path: "callback_origin", Message: "This origin is not allowed."}, isString && !v.allowCallback(origin)
+func (v *validator) badCallback(value any) (gen.Issue, bool) {
+	members, _ := value.(map[string]any)
+	origin, isString := members["callback_origin"].(string)
+	bad := isString && v.allowCallback != nil && !v.allowCallback(origin)
+	return gen.Issue{Path: "callback_origin", Message: "This origin is not allowed."}, bad
 }
 
 // readIssues turns the validator's nested errors into one issue per fault, in its order.
 func readIssues(err error) []gen.Issue {
 	var several openapi3.MultiError
 	var schema *openapi3.SchemaError
-	var request *openapi3filter.RequestError
 	switch {
 	case as(err, &several):
 		var issues []gen.Issue
@@ -182,8 +185,6 @@ func readIssues(err error) []gen.Issue {
 	case as(err, &schema):
 		path := strings.Join(schema.JSONPointer(), ".")
 		return []gen.Issue{{Path: path, Message: messageFor(path, schema.SchemaField)}}
-	case as(err, &request) && request.Err != nil:
-		return readIssues(request.Err)
 	}
 	return nil
 }
