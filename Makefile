@@ -26,7 +26,7 @@ redis: ## redis-server for the tests: found, or installed on Debian
 
 unit: ## all tests, with the race detector
 	go test -race -timeout 20m ./...
-	go test -timeout 5m -run TestRedisBurst ./impl/ratelimit # measures speed, which the race detector takes away
+	go test -count=1 -timeout 5m -run "TestRedisBurst|TestWaitingIsCheap" ./impl/ratelimit ./cmd/resetd # what the race detector is too slow for
 
 # Each target runs for FUZZTIME beyond its corpus; longer by hand: make fuzz FUZZTIME=10m
 FUZZTIME ?= 5s

@@ -65,7 +65,7 @@ type app struct {
 	logger   *slog.Logger
 	limits   *ratelimit.Store
 	service  *impl.Service
-	public   http.Handler
+	public   *server.Server
 	admin    http.Handler
 }
 
@@ -236,7 +236,7 @@ func (a *app) run(ctx context.Context, public net.Listener, handler http.Handler
 	for server := range servers {
 		unfinished = append(unfinished, server.Shutdown(deadline))
 	}
-	unfinished = append(unfinished, a.service.Close(deadline))
+	unfinished = append(unfinished, a.public.Close(deadline), a.service.Close(deadline))
 	if err := errors.Join(unfinished...); err != nil {
 		return fmt.Errorf("SHUTDOWN_TIMEOUT has passed with requests in flight: %w", err)
 	}
@@ -249,8 +249,9 @@ func (a *app) newServer(handler http.Handler) *http.Server {
 		Handler:           handler,
 		ReadHeaderTimeout: readHeaderTimeout,
 		ReadTimeout:       readTimeout,
-		// From the end of the headers: the body, four calls, the beat, and the answer itself.
-		WriteTimeout:   readTimeout + 4*a.settings.UpstreamTimeout + a.settings.ResponseQuantum + 5*time.Second,
+		// From the end of the headers: the body, four calls, and the answer itself. What waits for
+		// its beat is not the http.Server's any more.
+		WriteTimeout:   readTimeout + 4*a.settings.UpstreamTimeout + 5*time.Second,
 		IdleTimeout:    idleTimeout,
 		MaxHeaderBytes: maxHeaderBytes,
 		// net/http's own complaints hold clients' addresses and pieces of what they sent (H7).

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"net"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -30,7 +31,11 @@ func TestBeat(t *testing.T) {
 			t.Errorf("%v left", left)
 		}
 		time.Sleep(3 * time.Millisecond) // a delivery that was waited for a little too long
-		b.wait(ctx)
+		server, client := net.Pipe()
+		defer client.Close()
+		if !stays(server, b.at) {
+			t.Error("the client has not left")
+		}
 		if took := time.Since(b.began); took != 502*time.Millisecond {
 			t.Errorf("answered after %v: late for its own beat, and not on the next", took)
 		}
@@ -40,11 +45,13 @@ func TestBeat(t *testing.T) {
 // TestBeatAndClient: a client that leaves frees its place at once.
 func TestBeatAndClient(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		ctx, leave := context.WithCancel(t.Context())
-		b := &beat{quantum: 10 * time.Second, began: time.Now()}
-		time.AfterFunc(time.Second, leave)
-		b.wait(ctx)
-		if took := time.Since(b.began); took != time.Second {
+		began := time.Now()
+		server, client := net.Pipe()
+		time.AfterFunc(time.Second, func() { _ = client.Close() })
+		if stays(server, began.Add(10*time.Second)) {
+			t.Error("the client has left")
+		}
+		if took := time.Since(began); took != time.Second {
 			t.Errorf("waited %v", took)
 		}
 	})

@@ -234,7 +234,8 @@ func (o *Observer) middleware(next echo.HandlerFunc) echo.HandlerFunc {
 		if !knownMethods[method] {
 			method = "other"
 		}
-		o.finish(request.Context(), r, method, route, c.Response().Status)
+		ctx, status := request.Context(), c.Response().Status
+		atEnd(ctx, func() { o.finish(ctx, r, method, route, status) })
 		return nil
 	}
 }

@@ -50,7 +50,7 @@ type Config struct {
 }
 
 // New assembles the public handler.
-func New(config Config) (http.Handler, error) {
+func New(config Config) (*Server, error) {
 	document, err := gen.GetSpec() // 0.8 ms and 325 KB: once
 	if err != nil {
 		return nil, fmt.Errorf("reading the embedded openapi.yaml: %w", err)
@@ -83,7 +83,7 @@ func New(config Config) (http.Handler, error) {
 			"sendPasswordReset": {inFlight(config.MaxInFlight), limitClients(config), validator.middleware},
 		},
 	})
-	return e, nil
+	return &Server{handler: e}, nil
 }
 
 // inFlight bounds what waits for upstreams and for the beat, whoever asks.
@@ -93,7 +93,7 @@ func inFlight(limit int) echo.MiddlewareFunc {
 		return func(c echo.Context) error {
 			select {
 			case places <- struct{}{}:
-				defer func() { <-places }()
+				atEnd(c.Request().Context(), func() { <-places })
 				return next(c)
 			default:
 				return errOverloaded
