@@ -264,7 +264,7 @@ func (j *job) awaitDelivery() {
 	}
 	var answer <-chan time.Time
 	if j.Quantum > 0 {
-		timer := time.NewTimer(j.Decide(j.ctx))
+		timer := time.NewTimer(j.untilAnswer())
 		defer timer.Stop()
 		answer = timer.C
 	}
@@ -290,7 +290,14 @@ func (j *job) verdictDue() func() time.Duration {
 	if j.Quantum == 0 {
 		return nil
 	}
-	return func() time.Duration { return j.Decide(j.ctx) }
+	return j.untilAnswer
+}
+
+// untilAnswer fixes the beat of the answer, and is how long work may still hold it up. The
+// last tenth of the quantum is the server's: what reaches it on the beat itself would be
+// answered some 40 µs later than what has waited there.
+func (j *job) untilAnswer() time.Duration {
+	return max(0, j.Decide(j.ctx)-j.Quantum/10)
 }
 
 // mailPatience is longer: Mailgun's slow answers are common, and every control question of

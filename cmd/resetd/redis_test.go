@@ -26,27 +26,30 @@ import (
 	"github.com/resetd/resetd/impl/devstack"
 )
 
-// redisServer is a real redis-server on a port of its own.
+// redisServer is a real redis-server at an address of its own.
 type redisServer struct {
 	t        testing.TB
-	port     string
+	addr     string
 	password string
-	args     []string
 	cmd      *exec.Cmd
 }
 
 // newRedis starts nothing yet. RESETD_REDIS_SERVER names the program if it is not redis-server
 // on the PATH; "skip" leaves these tests out, which nobody does by accident.
-func newRedis(t testing.TB, args ...string) *redisServer {
+func newRedis(t testing.TB) *redisServer {
 	t.Helper()
 	redisProgram(t)
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	// Where all of 127.0.0.0/8 is this machine, an address that nothing else listens on or
+	// connects from, so that the port stays free while Redis is down.
+	listener, err := net.Listen("tcp", fmt.Sprintf("127.10.%d.%d:0", rand.IntN(256), rand.IntN(254)+1))
+	if err != nil {
+		listener, err = net.Listen("tcp", "127.0.0.1:0")
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer listener.Close()
-	_, port, _ := net.SplitHostPort(listener.Addr().String())
-	s := &redisServer{t: t, port: port, password: "pass-of-the-redis-server", args: args}
+	s := &redisServer{t: t, addr: listener.Addr().String(), password: "pass-of-the-redis-server"}
 	t.Cleanup(s.kill)
 	return s
 }
@@ -72,9 +75,9 @@ func redisProgram(t testing.TB) string {
 // start returns when the server accepts connections.
 func (s *redisServer) start() {
 	s.t.Helper()
-	s.cmd = exec.Command(redisProgram(s.t), append([]string{
-		"--port", s.port, "--bind", "127.0.0.1", "--dir", s.t.TempDir(), "--save", "", "--appendonly", "no", "--requirepass", s.password,
-	}, s.args...)...)
+	host, port, _ := net.SplitHostPort(s.addr)
+	s.cmd = exec.Command(redisProgram(s.t), "--port", port, "--bind", host, "--dir", s.t.TempDir(),
+		"--save", "", "--appendonly", "no", "--requirepass", s.password)
 	out, err := s.cmd.StdoutPipe()
 	if err != nil {
 		s.t.Fatal(err)
@@ -110,15 +113,15 @@ func (s *redisServer) signal(signal os.Signal) {
 
 func (s *redisServer) url() string {
 	if s.password == "" {
-		return "redis://127.0.0.1:" + s.port
+		return "redis://" + s.addr
 	}
-	return "redis://:" + s.password + "@127.0.0.1:" + s.port + "/0"
+	return "redis://:" + s.password + "@" + s.addr + "/0"
 }
 
 // do sends a command over a connection of its own; a change of the password counts for the
 // next one.
 func (s *redisServer) do(args ...any) any {
-	client := redis.NewClient(&redis.Options{Addr: "127.0.0.1:" + s.port, Password: s.password, MaxRetries: -1})
+	client := redis.NewClient(&redis.Options{Addr: s.addr, Password: s.password, MaxRetries: -1})
 	defer client.Close()
 	answer, err := client.Do(context.Background(), args...).Result()
 	if err != nil {
@@ -465,7 +468,7 @@ func (c *redisFault) run(t *testing.T) (failures []string, sound bool) {
 	}
 	url := server.url()
 	if c.slow != nil {
-		url = "redis://:" + server.password + "@" + c.slow.listen(t, "127.0.0.1:"+server.port)
+		url = "redis://:" + server.password + "@" + c.slow.listen(t, server.addr)
 	}
 	server.start()
 	if c.atStart {

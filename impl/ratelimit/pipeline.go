@@ -101,8 +101,12 @@ func (p *pipeline) exec(ctx context.Context, batch []*call) {
 	for _, c := range batch {
 		c.cmd = pipe.EvalSha(limited, c.sha, c.keys, c.args...)
 	}
-	_, _ = pipe.Exec(limited) // each command has its own error
+	_, err := pipe.Exec(limited)
 	for _, c := range batch {
+		// Each command has its own error, unless no connection was to be had for them.
+		if err != nil && c.cmd.Err() == nil && c.cmd.Val() == nil {
+			c.cmd.SetErr(err)
+		}
 		close(c.done)
 	}
 }

@@ -96,9 +96,10 @@ func (r Rate) String() string {
 	return strings.Join(parts, ",")
 }
 
-// MarshalText and UnmarshalText let settings and logs carry a rate as text.
+// MarshalText implements encoding.TextMarshaler, so that logs carry a rate as it is set.
 func (r Rate) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
 
+// UnmarshalText implements encoding.TextUnmarshaler, as [ParseRate] does.
 func (r *Rate) UnmarshalText(text []byte) error {
 	rate, err := ParseRate(string(text))
 	if err == nil {

@@ -330,11 +330,11 @@ type sharedCounters struct {
 }
 
 func (c sharedCounters) take(ctx context.Context, window int, key string) (count, error) {
-	return c.count(window)(c.shared.store.Get(ctx, c.key(window, key), c.rate[window].ulule()))
+	return c.count()(c.shared.store.Get(ctx, c.key(window, key), c.rate[window].ulule()))
 }
 
 func (c sharedCounters) peek(ctx context.Context, window int, key string) (count, error) {
-	return c.count(window)(c.shared.store.Peek(ctx, c.key(window, key), c.rate[window].ulule()))
+	return c.count()(c.shared.store.Peek(ctx, c.key(window, key), c.rate[window].ulule()))
 }
 
 func (c sharedCounters) undo(ctx context.Context, window int, key string, ends time.Time) (bool, error) {
@@ -353,7 +353,7 @@ func (c sharedCounters) key(window int, key string) string {
 
 // count reads ulule's answer. Its Reset is cut to a whole second, so that the
 // window is over for certain only a second later.
-func (c sharedCounters) count(window int) func(limiter.Context, error) (count, error) {
+func (c sharedCounters) count() func(limiter.Context, error) (count, error) {
 	return func(state limiter.Context, err error) (count, error) {
 		return count{refused: state.Reached, remaining: state.Remaining, ends: time.Unix(state.Reset+1, 0)}, err
 	}

@@ -80,13 +80,14 @@ func New(config Config) (*Server, error) {
 		// In the order of judgement. The key is the operationId; a wrong one is ignored
 		// without a word, which the tests of each of the three would notice.
 		OperationMiddlewares: map[string][]echo.MiddlewareFunc{
-			"sendPasswordReset": {inFlight(config.MaxInFlight), limitClients(config), validator.middleware},
+			"sendPasswordReset": {limitClients(config), validator.middleware, inFlight(config.MaxInFlight)},
 		},
 	})
 	return &Server{handler: e}, nil
 }
 
-// inFlight bounds what waits for upstreams and for the beat, whoever asks.
+// inFlight bounds what waits for upstreams and for the beat, whoever asks. It comes last, so
+// that a client that never finishes its body takes no place.
 func inFlight(limit int) echo.MiddlewareFunc {
 	places := make(chan struct{}, limit)
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
