@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -59,11 +60,19 @@ func standIns(ts *testscript.TestScript, _ bool, _ []string) {
 	ts.Defer(func() { supabase.Close(); mailgun.Close(); stack.Close() })
 	ts.Setenv("SUPABASE", supabase.URL)
 	ts.Setenv("MAILGUN", mailgun.URL)
-	stacks[ts.Getenv("WORK")] = stack
+	stacks.Store(ts.Getenv("WORK"), stack)
 }
 
-// stacks has the stand-ins of each script by its folder; scripts do not run in parallel.
-var stacks = map[string]*devstack.Stack{}
+// stacks has the stand-ins of each script by its folder.
+var stacks sync.Map
+
+func stackOf(ts *testscript.TestScript) *devstack.Stack {
+	stack, ok := stacks.Load(ts.Getenv("WORK"))
+	if !ok {
+		ts.Fatalf("the script has no stand-ins")
+	}
+	return stack.(*devstack.Stack)
+}
 
 // freePort puts a port that nobody uses into each variable named.
 func freePort(ts *testscript.TestScript, _ bool, names []string) {
@@ -121,18 +130,19 @@ func send(args []string) (string, error) {
 	return out.String() + "\n" + string(raw), err
 }
 
-// later is the request that http-later has sent; scripts do not run in parallel.
-var later chan func() (string, error)
+// later has the request that http-later has sent, of each script by its folder.
+var later sync.Map
 
 // httpLater sends a request and goes on once it has reached the stand-in for Supabase, and so
 // is in flight; http-now has its answer.
 func httpLater(ts *testscript.TestScript, _ bool, args []string) {
-	later = make(chan func() (string, error), 1)
+	answer := make(chan func() (string, error), 1)
+	later.Store(ts.Getenv("WORK"), answer)
 	go func() {
 		text, err := send(args)
-		later <- func() (string, error) { return text, err }
+		answer <- func() (string, error) { return text, err }
 	}()
-	stack := stacks[ts.Getenv("WORK")]
+	stack := stackOf(ts)
 	for deadline := time.Now().Add(20 * time.Second); len(stack.Calls()) == 0; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			ts.Fatalf("the request was not in flight within 20 s")
@@ -141,7 +151,11 @@ func httpLater(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 func httpNow(ts *testscript.TestScript, _ bool, _ []string) {
-	text, err := (<-later)()
+	answer, ok := later.Load(ts.Getenv("WORK"))
+	if !ok {
+		ts.Fatalf("nothing was sent")
+	}
+	text, err := (<-answer.(chan func() (string, error)))()
 	ts.Check(err)
 	_, _ = ts.Stdout().Write([]byte(text))
 }
@@ -159,7 +173,7 @@ func follow(ts *testscript.TestScript, _ bool, args []string) {
 // mails COUNT PATTERN: so many mails were delivered, and each text matches.
 func mails(ts *testscript.TestScript, _ bool, args []string) {
 	var texts []string
-	for _, mail := range stacks[ts.Getenv("WORK")].Mails() {
+	for _, mail := range stackOf(ts).Mails() {
 		texts = append(texts, mail.Text)
 	}
 	if want := args[0]; want != string(rune('0'+len(texts))) {

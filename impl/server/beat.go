@@ -175,6 +175,9 @@ type held struct {
 	body   []byte
 }
 
+// Unwrap is for http.ResponseController.
+func (h *held) Unwrap() http.ResponseWriter { return h.ResponseWriter }
+
 func (h *held) WriteHeader(status int) {
 	if h.status = status; h.beat.at.IsZero() {
 		h.ResponseWriter.WriteHeader(status)

@@ -123,6 +123,9 @@ func limitClients(config Config) echo.MiddlewareFunc {
 			c.Response().Header()["RateLimit-Policy"] = []string{policy}
 			c.Response().Header()["RateLimit"] = []string{limit}
 			if !decision.Allowed {
+				// net/http reads what is left of the body before it sends the answer; whoever does
+				// not send it waits a second for its refusal, and not for readTimeout.
+				_ = http.NewResponseController(c.Response()).SetReadDeadline(time.Now().Add(time.Second))
 				return rateLimited(decision.RetryAfter)
 			}
 			return next(c)
