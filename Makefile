@@ -39,8 +39,10 @@ build: ## bin/resetd
 generate: ## gen/ from openapi.yaml
 	go generate ./...
 
-bench: build ## processor time, requests per second and memory, beside a floor server
+bench: build redis ## processor time, requests per second and memory, beside a floor server
 	go run ./test/bench -resetd bin/resetd
+	@echo; echo "The limits counted in Redis:"
+	@./test/with-redis.sh go run ./test/bench -resetd bin/resetd -paths 429 -set REDIS_URL=REDIS
 
 timing: build ## can an account be told by the time of an answer? (some minutes)
 	go run ./test/timing -resetd bin/resetd
