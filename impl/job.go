@@ -101,7 +101,6 @@ func (j *job) decide(told bool) {
 	switch {
 	case told && j.cancel != nil:
 		j.cancel()
-
 	case j.crowded && !told:
 		j.saw(Undelivered, errors.New("too many deliveries under way"))
 	}
@@ -146,9 +145,7 @@ func (j *job) sendLink(link *Link) error {
 	} else {
 		control := func(context.Context) (struct{}, error) { return struct{}{}, nil }
 		if j.mayDecoy {
-			if control, err = j.decoy(); err != nil {
-				return err
-			}
+			control = j.decoy
 		}
 		var finish question[struct{}]
 		_, finish, err = settle(j.ctx, j.mailPatience(), j.verdictDue(), send, control)
@@ -175,11 +172,7 @@ func (j *job) sendDecoy() error {
 	if !j.mayDecoy {
 		return nil
 	}
-	decoy, err := j.decoy()
-	if err != nil {
-		return err
-	}
-	if _, _, err = settle(j.ctx, j.mailPatience(), j.verdictDue(), decoy, decoy); isShown(err) {
+	if _, _, err := settle(j.ctx, j.mailPatience(), j.verdictDue(), j.decoy, j.decoy); isShown(err) {
 		return err
 	}
 	return nil
@@ -197,13 +190,13 @@ func (j *job) mail(link *Link) (question[struct{}], error) {
 	return func(ctx context.Context) (struct{}, error) { return struct{}{}, j.Mailer.Send(ctx, link.Email, mail) }, nil
 }
 
-// decoy writes a mail with a made-up link and returns how to send it to nobody.
-func (j *job) decoy() (question[struct{}], error) {
+// decoy writes a mail with a made-up link and sends it to nobody.
+func (j *job) decoy(ctx context.Context) (struct{}, error) {
 	mail, err := j.Writer.Write(j.language, j.decoyURL(j.redirectTo))
 	if err != nil {
-		return nil, err
+		return struct{}{}, err
 	}
-	return func(ctx context.Context) (struct{}, error) { return struct{}{}, j.Mailer.SendDecoy(ctx, mail) }, nil
+	return struct{}{}, j.Mailer.SendDecoy(ctx, mail)
 }
 
 // deliverLater goes on with a lookup that failed for this address alone, and sends what it
