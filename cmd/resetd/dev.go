@@ -103,7 +103,7 @@ Everybody else:       gets the same answer, and no mail
 // devDefaults are the settings that dev has unless the caller sets them.
 func devDefaults() map[string]string {
 	return map[string]string{
-		"LISTEN_ADDR": "localhost:8080", "ADMIN_ADDR": "off", "LOG_FORMAT": "text",
+		"LISTEN_ADDR": "localhost:8080", "ADMIN_ADDR": "off", "LOG_FORMAT": "text", "SHUTDOWN_DELAY": "0s",
 		"RESET_PATH": "/dev/reset-password", "BRAND_NAME": "Example",
 		// Somebody who tries things out is not to be stopped by them.
 		"RATE_LIMIT": "60-M", "RECIPIENT_LIMIT": "30-M",

@@ -74,7 +74,7 @@ func start(t testing.TB, s setup) *fixture {
 		"MAILGUN_API_BASE": mailgun.URL, "MAILGUN_API_KEY": "test-mailgun-key", "MAILGUN_DOMAIN": "mg.example.com",
 		"SITE_URL": site, "CALLBACK_ORIGINS": "https://*.preview.example.com",
 		"RATE_LIMIT": "100000-M", "RECIPIENT_LIMIT": "100000-M", "MAIL_DECOY_LIMIT": "100000-H",
-		"RESPONSE_QUANTUM": "0s", "UPSTREAM_TIMEOUT": "2s",
+		"RESPONSE_QUANTUM": "0s", "UPSTREAM_TIMEOUT": "2s", "SHUTDOWN_DELAY": "0s",
 	}
 	for name, value := range s.env {
 		env[name] = value

@@ -4,6 +4,9 @@ its callers without a word about who has an account.
 
 	resetd serve     answer POST /api/auth/send-password-reset
 	resetd dev       the same server against stand-ins for Supabase and Mailgun, with an inbox
+	resetd check     try the settings on Supabase, Mailgun and Redis, and say what is wrong
+	resetd healthcheck
+	                 ask the instance beside it whether it answers, for images without a shell
 	resetd version   print the version
 
 Everything is set by environment variables, files (X_FILE) or flags; `resetd serve --help`
@@ -12,8 +15,9 @@ Supabase, Mailgun and SITE_URL does not: the server starts, says so, is not read
 500 or 502 until it is restarted with it.
 
 serve listens on LISTEN_ADDR: the operation, /healthz and /api/openapi.json. ADMIN_ADDR has
-/livez, /readyz and /metrics, and belongs on no public network. The first SIGTERM or interrupt
-lets what is in flight finish, for at most SHUTDOWN_TIMEOUT; a second one ends it.
+/livez, /readyz and /metrics, and belongs on no public network. On the first
+SIGTERM or interrupt /readyz says no, requests are still taken for SHUTDOWN_DELAY, and what is
+in flight then has SHUTDOWN_TIMEOUT to finish; a second one ends it.
 
 The exit status is 0 after a clean stop, 1 if the server failed, and 2 if it was started in a
 wrong way.
@@ -28,12 +32,16 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/debug"
 	"syscall"
 )
 
-// version is set by the linker: -ldflags "-X main.version=1.2.3".
-var version = "0.1.0"
+// The linker sets these where a release is built: -ldflags "-X main.version=1.2.3 -X main.commit=0123456789ab".
+var (
+	version = "0.2.0"
+	commit  = ""
+)
 
 func main() {
 	if os.Getenv("GOGC") == "" {
@@ -51,9 +59,11 @@ var errUsage = errors.New("usage")
 
 const usage = `Usage: resetd <command> [flags]
 
-  serve     answer POST /api/auth/send-password-reset
-  dev       the same server against stand-ins, with an inbox to look at
-  version   print the version
+  serve        answer POST /api/auth/send-password-reset
+  dev          the same server against stand-ins, with an inbox to look at
+  check        try the settings on Supabase, Mailgun and Redis, and say what is wrong
+  healthcheck  ask the instance beside it whether it answers
+  version      print the version
 
 resetd serve --help lists the settings.
 `
@@ -70,8 +80,10 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		return serve(ctx, args, environ, stderr)
 	case "dev":
 		return dev(ctx, args, environ, stdout, stderr)
+	case "healthcheck":
+		return healthcheck(ctx, args, environ, stdout, stderr)
 	case "version", "--version":
-		fmt.Fprintln(stdout, "resetd", version)
+		fmt.Fprintf(stdout, "resetd %s (revision %s, %s)\n", version, revision(), runtime.Version())
 		return nil
 	case "help", "--help", "-h":
 		fmt.Fprint(stdout, usage)
@@ -95,4 +107,26 @@ func exitStatus(err error, stderr io.Writer) int {
 		return 2
 	}
 	return 1
+}
+
+// revision is the commit that the program was built from, where the linker was told or the
+// toolchain knows it.
+func revision() string {
+	if commit != "" {
+		return commit
+	}
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	known, changed := "unknown", ""
+	for _, setting := range info.Settings {
+		switch {
+		case setting.Key == "vcs.revision" && len(setting.Value) >= 12:
+			known = setting.Value[:12]
+		case setting.Key == "vcs.modified" && setting.Value == "true":
+			changed = "+changes"
+		}
+	}
+	return known + changed
 }

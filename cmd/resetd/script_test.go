@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -27,6 +28,7 @@ func TestScripts(t *testing.T) {
 		Dir: "testdata/script",
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("ADMIN_ADDR", "off")
+			env.Setenv("SHUTDOWN_DELAY", "0s")
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
@@ -85,18 +87,22 @@ func freePort(ts *testscript.TestScript, _ bool, names []string) {
 	}
 }
 
-// await waits until a GET of the URL is answered 200.
+// await waits until a GET of the URL is answered 200, or the status given.
 func await(ts *testscript.TestScript, _ bool, args []string) {
+	status := "200"
+	if len(args) > 1 {
+		status = args[1]
+	}
 	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		response, err := http.Get(args[0])
 		if err == nil {
 			response.Body.Close()
-			if response.StatusCode == http.StatusOK {
+			if strconv.Itoa(response.StatusCode) == status {
 				return
 			}
 		}
 	}
-	ts.Fatalf("%s was not answered 200 within 20 s", args[0])
+	ts.Fatalf("%s was not answered %s within 20 s", args[0], status)
 }
 
 // httpRequest sends METHOD URL [BODY] and writes status, headers and body to standard output.

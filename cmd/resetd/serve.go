@@ -67,6 +67,7 @@ type app struct {
 	service  *impl.Service
 	public   *server.Server
 	admin    http.Handler
+	ready    *server.Readiness
 }
 
 // newApp wires the rooms together.
@@ -147,7 +148,8 @@ func newApp(s *settings, logger *slog.Logger) (*app, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &app{settings: s, logger: logger, limits: limits, service: service, public: public, admin: server.Admin(registry, s.missing())}, nil
+	ready := server.NewReadiness(s.missing())
+	return &app{settings: s, logger: logger, limits: limits, service: service, public: public, admin: server.Admin(registry, ready), ready: ready}, nil
 }
 
 // keyFrom derives a key for one purpose from the Supabase key, which all instances share and
@@ -204,7 +206,8 @@ const (
 func (a *app) run(ctx context.Context, public net.Listener, handler http.Handler) error {
 	defer func() { _ = a.limits.Close() }() // nothing is lost with its connections
 	defer public.Close()
-	servers := map[*http.Server]net.Listener{a.newServer(handler): public}
+	servers := []*http.Server{a.newServer(handler)} // in the order in which they stop
+	listeners := []net.Listener{public}
 	a.logger.Info("listening", "addr", public.Addr().String(), "version", version)
 	if a.settings.AdminAddr != "" {
 		admin, err := net.Listen("tcp", a.settings.AdminAddr)
@@ -212,7 +215,7 @@ func (a *app) run(ctx context.Context, public net.Listener, handler http.Handler
 			return fmt.Errorf("ADMIN_ADDR: %w", err)
 		}
 		defer admin.Close()
-		servers[a.newServer(a.admin)] = admin
+		servers, listeners = append(servers, a.newServer(a.admin)), append(listeners, admin)
 		a.logger.Info("listening for the operator", "admin_addr", admin.Addr().String())
 	}
 	if missing := a.settings.missing(); len(missing) > 0 {
@@ -220,8 +223,8 @@ func (a *app) run(ctx context.Context, public net.Listener, handler http.Handler
 	}
 
 	failed := make(chan error, len(servers))
-	for server, listener := range servers {
-		go func() { failed <- server.Serve(listener) }()
+	for i, server := range servers {
+		go func() { failed <- server.Serve(listeners[i]) }()
 	}
 	select {
 	case err := <-failed:
@@ -229,14 +232,22 @@ func (a *app) run(ctx context.Context, public net.Listener, handler http.Handler
 	case <-ctx.Done():
 	}
 
-	a.logger.Info("stopping", "in_at_most", a.settings.ShutdownTimeout.String())
+	// Whoever balances the load has to learn it before the listener is gone, or sends requests
+	// to where nobody answers.
+	a.ready.Stop()
+	a.logger.Info("stopping", "taking_requests_for", a.settings.ShutdownDelay.String(), "then_in_at_most", a.settings.ShutdownTimeout.String())
+	select {
+	case err := <-failed:
+		return err
+	case <-time.After(a.settings.ShutdownDelay):
+	}
 	deadline, cancel := context.WithTimeout(context.Background(), a.settings.ShutdownTimeout)
 	defer cancel()
 	var unfinished []error
-	for server := range servers {
-		unfinished = append(unfinished, server.Shutdown(deadline))
+	unfinished = append(unfinished, servers[0].Shutdown(deadline), a.public.Close(deadline), a.service.Close(deadline))
+	for _, operators := range servers[1:] { // last, so that the end can be watched
+		unfinished = append(unfinished, operators.Shutdown(deadline))
 	}
-	unfinished = append(unfinished, a.public.Close(deadline), a.service.Close(deadline))
 	if err := errors.Join(unfinished...); err != nil {
 		return fmt.Errorf("SHUTDOWN_TIMEOUT has passed with requests in flight: %w", err)
 	}

@@ -62,7 +62,8 @@ type settings struct {
 
 	UpstreamTimeout time.Duration `env:"UPSTREAM_TIMEOUT" envDefault:"5s" help:"longest call of an upstream; a request takes at most four, and one quantum"`
 	MaxInFlight     int           `env:"MAX_IN_FLIGHT" envDefault:"4096" help:"requests at once, beyond which they are answered 503"`
-	ShutdownTimeout time.Duration `env:"SHUTDOWN_TIMEOUT" envDefault:"20s" help:"longest wait for what is in flight on SIGTERM"`
+	ShutdownDelay   time.Duration `env:"SHUTDOWN_DELAY" envDefault:"5s" help:"on SIGTERM, how long requests are still taken while /readyz already says no"`
+	ShutdownTimeout time.Duration `env:"SHUTDOWN_TIMEOUT" envDefault:"20s" help:"after that, longest wait for what is in flight"`
 
 	BrandName    string `env:"BRAND_NAME" help:"name in the mail (default: the host of SITE_URL)"`
 	BrandLogoURL string `env:"BRAND_LOGO_URL" help:"picture in the mail, https"`
@@ -135,7 +136,9 @@ func (m *mistakes) add(setting, format string, args ...any) {
 
 // readSettings takes flags over environment over files, and checks everything before it says
 // what is wrong. Flags are another way to set the variables, so there is one set of rules.
-func readSettings(command string, args []string, environ []string, output io.Writer) (*settings, error) {
+//
+// A command's own flags are what own adds.
+func readSettings(command string, args []string, environ []string, output io.Writer, own ...func(*flag.FlagSet)) (*settings, error) {
 	variables := make(map[string]string, len(environ))
 	for _, entry := range environ {
 		name, value, _ := strings.Cut(entry, "=")
@@ -145,7 +148,10 @@ func readSettings(command string, args []string, environ []string, output io.Wri
 
 	flags := flag.NewFlagSet("resetd "+command, flag.ContinueOnError)
 	flags.SetOutput(output)
-	flags.Usage = func() { printUsage(output, command, fields) }
+	flags.Usage = func() { printUsage(output, command, fields, own) }
+	for _, add := range own {
+		add(flags)
+	}
 	for _, field := range fields {
 		name := field.Tag.Get("env")
 		if name == "" {
@@ -278,6 +284,7 @@ func (s *settings) check(wrong *mistakes) {
 	within("LINK_EXPIRES_IN", s.LinkExpiresIn, time.Minute, 30*24*time.Hour)
 	within("UPSTREAM_TIMEOUT", s.UpstreamTimeout, 100*time.Millisecond, time.Minute)
 	within("RESPONSE_QUANTUM", s.ResponseQuantum, 0, 10*time.Second)
+	within("SHUTDOWN_DELAY", s.ShutdownDelay, 0, 10*time.Minute)
 	within("SHUTDOWN_TIMEOUT", s.ShutdownTimeout, 0, 10*time.Minute)
 	if s.MaxInFlight < 1 || s.MaxInFlight > 1_000_000 {
 		wrong.add("MAX_IN_FLIGHT", "must be from 1 to 1000000")
@@ -439,8 +446,18 @@ func (s *settings) missing() (names []string) {
 	return names
 }
 
-func printUsage(w io.Writer, command string, fields []reflect.StructField) {
-	fmt.Fprintf(w, "Usage: resetd %s [flags]\n\nEvery setting is an environment variable, X_FILE names a file with its value,\nand each has a flag, which wins: SITE_URL is --site-url.\n\n", command)
+func printUsage(w io.Writer, command string, fields []reflect.StructField, own []func(*flag.FlagSet)) {
+	fmt.Fprintf(w, "Usage: resetd %s [flags]\n\n", command)
+	flags := flag.NewFlagSet(command, flag.ContinueOnError)
+	flags.SetOutput(w)
+	for _, add := range own {
+		add(flags)
+	}
+	flags.PrintDefaults()
+	if len(own) > 0 {
+		fmt.Fprintln(w)
+	}
+	fmt.Fprint(w, "Every setting is an environment variable, X_FILE names a file with its value,\nand each has a flag, which wins: SITE_URL is --site-url.\n\n")
 	for _, field := range fields {
 		name := field.Tag.Get("env")
 		if name == "" {

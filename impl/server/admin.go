@@ -3,22 +3,60 @@ package server
 import (
 	"encoding/json"
 	"net/http"
+	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// Admin is the handler of the operator's listener: /livez, /readyz and /metrics. missing names
-// what is not configured; a server that lacks something is alive, and not ready.
-func Admin(registry *prometheus.Registry, missing []string) http.Handler {
+// Readiness is whether requests should be sent here, and why not. It is about this instance
+// alone: were it to follow the upstreams, their outage would take every instance away at once,
+// and with them the answers that explain it.
+type Readiness struct {
+	missing  []string
+	stopping atomic.Bool
+}
+
+// NewReadiness is told the names of the settings that are missing.
+func NewReadiness(missing []string) *Readiness { return &Readiness{missing: missing} }
+
+// Stop is for SIGTERM: requests are still taken, and should go elsewhere from now on.
+func (r *Readiness) Stop() { r.stopping.Store(true) }
+
+// why not; empty where ready.
+func (r *Readiness) why() string {
+	switch {
+	case r.stopping.Load():
+		return "stopping"
+	case len(r.missing) > 0:
+		return "not configured"
+	}
+	return ""
+}
+
+// Admin is the handler of the operator's listener: /livez, /readyz and /metrics.
+func Admin(registry *prometheus.Registry, readiness *Readiness) http.Handler {
+	registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "resetd_ready",
+		Help: "1 where /readyz says so, and 0 where a setting is missing or the server is stopping.",
+	}, func() float64 {
+		if readiness.why() == "" {
+			return 1
+		}
+		return 0
+	}))
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) {
 		respond(w, http.StatusOK, map[string]any{"status": "ok"})
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if len(missing) > 0 {
-			respond(w, http.StatusServiceUnavailable, map[string]any{"status": "not ready", "missing": missing})
+		if why := readiness.why(); why != "" {
+			body := map[string]any{"status": "not ready", "reason": why}
+			if len(readiness.missing) > 0 {
+				body["missing"] = readiness.missing
+			}
+			respond(w, http.StatusServiceUnavailable, body)
 			return
 		}
 		respond(w, http.StatusOK, map[string]any{"status": "ok"})

@@ -1,0 +1,70 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"github.com/resetd/resetd/impl"
+)
+
+// healthcheckTimeout is less than what container runtimes give a check by default (30 s), and
+// more than a loaded server needs for so little.
+const healthcheckTimeout = 3 * time.Second
+
+// healthcheck asks the instance that was started with the same settings in the same container.
+// The image has no shell and no other client to do it.
+func healthcheck(ctx context.Context, args, environ []string, stdout, stderr io.Writer) error {
+	ready := false
+	settings, err := readSettings("healthcheck", args, environ, stderr, func(flags *flag.FlagSet) {
+		flags.BoolVar(&ready, "ready", false, "ask /readyz of ADMIN_ADDR: whether it should be sent requests, and not only whether it answers")
+	})
+	if err != nil {
+		return err
+	}
+	address, path := settings.ListenAddr, "/healthz"
+	if ready {
+		address, path = settings.AdminAddr, "/readyz"
+		if address == "" {
+			return mistakes{"ADMIN_ADDR: is off, and --ready asks there"}
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, healthcheckTimeout)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+reachable(address)+path, nil)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	// The environment's proxy is for upstreams.
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	response, err := client.Do(request)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, impl.Cause(err))
+	}
+	defer response.Body.Close()
+	body, _ := io.ReadAll(io.LimitReader(response.Body, 4096)) // what there is of it helps
+	fmt.Fprintf(stdout, "%s", body)
+	if response.StatusCode != http.StatusOK {
+		return errors.New(path + ": " + response.Status)
+	}
+	return nil
+}
+
+// reachable is where a listener of this machine can be reached: one on all of its addresses, on
+// the loopback.
+func reachable(address string) string {
+	host, port, _ := net.SplitHostPort(address) // the settings have been checked
+	if ip, err := netip.ParseAddr(host); host == "" || err == nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+		if ip.Is6() && !ip.Is4In6() {
+			host = "::1" // with IPV6_V6ONLY nothing listens on 127.0.0.1
+		}
+	}
+	return net.JoinHostPort(host, port)
+}
