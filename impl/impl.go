@@ -186,6 +186,9 @@ func (s *Service) configured() error {
 // Close waits until every delivery that outlived its answer has ended, or ctx has.
 func (s *Service) Close(ctx context.Context) error { return s.deferred.wait(ctx) }
 
+// Deferred is how many deliveries go on after their answer.
+func (s *Service) Deferred() int { return len(s.deferred.places) }
+
 // linkURL is where the mail leads.
 func (s *Service) linkURL(link *Link, redirectTo string) string {
 	if s.LinkMode == ActionLink {

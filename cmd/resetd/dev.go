@@ -69,7 +69,7 @@ func dev(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	go func() { _ = server.Serve(upstreams) }()
 	defer server.Close()
 
-	app, err := newApp(settings, newLogger(settings, stderr))
+	app, err := newApp(ctx, settings, newLogger(settings, stderr))
 	if err != nil {
 		return err
 	}

@@ -389,20 +389,11 @@ func newRequest(t testing.TB, method, url string) *http.Request {
 // metric reads one sample of /metrics.
 func (f *fixture) metric(name, labels string) float64 {
 	f.t.Helper()
-	response, err := http.Get(f.admin + "/metrics")
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	found := regexp.MustCompile(`(?m)^` + name + `\{` + regexp.QuoteMeta(labels) + `\} (\S+)$`).FindSubmatch(body)
+	found := regexp.MustCompile(`(?m)^` + name + `\{` + regexp.QuoteMeta(labels) + `\} (\S+)$`).FindStringSubmatch(f.metricsText())
 	if found == nil {
 		f.t.Fatalf("no %s{%s}", name, labels)
 	}
-	value, err := strconv.ParseFloat(string(found[1]), 64)
+	value, err := strconv.ParseFloat(found[1], 64)
 	if err != nil {
 		f.t.Fatal(err)
 	}

@@ -3,9 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"io"
 	"maps"
-	"net/http"
 	"regexp"
 	"slices"
 	"strconv"
@@ -390,27 +388,19 @@ func settled(t *testing.T, f *fixture, n int, c *oracleCase) {
 	}
 }
 
-var outcomeLine = regexp.MustCompile(`(?m)^resetd_outcomes_total\{outcome="([a-z_]+)"\} (\d+)$`)
+var outcomeLine = regexp.MustCompile(`(?m)^resetd_mails_total\{outcome="([a-z_]+)"\} (\d+)$`)
 
 // outcomes are the operator's counters.
 func (f *fixture) outcomes() map[string]int {
 	f.t.Helper()
-	response, err := http.Get(f.admin + "/metrics")
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	defer response.Body.Close()
-	text, err := io.ReadAll(response.Body)
-	if err != nil {
-		f.t.Fatal(err)
-	}
 	counts := map[string]int{}
-	for _, match := range outcomeLine.FindAllStringSubmatch(string(text), -1) {
+	for _, match := range outcomeLine.FindAllStringSubmatch(f.metricsText(), -1) {
 		counts[match[1]], _ = strconv.Atoi(match[2])
 	}
-	if len(counts) != 5 {
+	if len(counts) != 6 {
 		f.t.Fatalf("the metrics have the outcomes %v", counts)
 	}
+	delete(counts, "decoy") // no request's outcome
 	return counts
 }
 
@@ -501,10 +491,11 @@ var (
 )
 
 // checkSecrets: no address, token, link or key, and nothing that an upstream wrote, is in the
-// log, at whatever level (H7).
+// log, at whatever level, or in the metrics (H7). TestTracesTellNothing does it for traces.
 func checkSecrets(t *testing.T, f *fixture) {
 	t.Helper()
-	text := f.logs.String()
+	metrics := strings.ReplaceAll(f.metricsText(), `revision="unknown"`, "")
+	text := f.logs.String() + metrics
 	forbidden := []string{"@", "test-service-role-key", "not-the-key", "test-mailgun-key", gossip, "token=", "token_hash", "resetd-", ".invalid", "stranger", "known"}
 	for _, mail := range append(f.stack.Mails(), f.stack.Decoys()...) {
 		for _, match := range mailLink.FindAllStringSubmatch(mail.Text, -1) {

@@ -425,7 +425,7 @@ func TestFlood(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	app, err := newApp(settings, slog.New(slog.DiscardHandler))
+	app, err := newApp(context.Background(), settings, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,32 +2,17 @@ package main
 
 import (
 	"context"
-	"crypto/hmac"
-	"crypto/rand"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"log"
 	"log/slog"
 	"net"
 	"net/http"
 	"os"
-	"sync"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
 	"golang.org/x/term"
-
-	"github.com/resetd/resetd/impl"
-	"github.com/resetd/resetd/impl/mailgun"
-	"github.com/resetd/resetd/impl/message"
-	"github.com/resetd/resetd/impl/ratelimit"
-	"github.com/resetd/resetd/impl/server"
-	"github.com/resetd/resetd/impl/supabase"
 )
 
 func serve(ctx context.Context, args, environ []string, stderr io.Writer) error {
@@ -35,7 +20,7 @@ func serve(ctx context.Context, args, environ []string, stderr io.Writer) error 
 	if err != nil {
 		return err
 	}
-	app, err := newApp(settings, newLogger(settings, stderr))
+	app, err := newApp(ctx, settings, newLogger(settings, stderr))
 	if err != nil {
 		return err
 	}
@@ -59,140 +44,6 @@ func newLogger(s *settings, w io.Writer) *slog.Logger {
 	return slog.New(slog.NewJSONHandler(w, options))
 }
 
-// app is the program put together.
-type app struct {
-	settings *settings
-	logger   *slog.Logger
-	limits   *ratelimit.Store
-	service  *impl.Service
-	public   *server.Server
-	admin    http.Handler
-	ready    *server.Readiness
-}
-
-// newApp wires the rooms together.
-func newApp(s *settings, logger *slog.Logger) (*app, error) {
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	observer := server.NewObserver(logger, registry)
-	fingerprint := newFingerprint(keyFrom(s.SupabaseKey, "fingerprints in the log"))
-
-	limits, err := ratelimit.Open(ratelimit.Options{
-		RedisURL: s.RedisURL.Reveal(),
-		HashKey:  keyFrom(s.SupabaseKey, "keys of the limits"),
-		Logger:   logger,
-		OnChange: observer.LimitsIn,
-	})
-	if err != nil {
-		return nil, mistakes{"REDIS_URL: " + err.Error()}
-	}
-	writer, err := message.New(message.Options{
-		Brand:         message.Brand{Name: s.BrandName, LogoURL: s.BrandLogoURL, SupportEmail: s.SupportEmail},
-		LinkExpiresIn: s.LinkExpiresIn,
-		TemplatesDir:  s.TemplatesDir,
-	})
-	if err != nil {
-		return nil, err
-	}
-
-	config := impl.Config{
-		Writer:      mailWriter{writer},
-		Recipients:  limit{limits.Limiter("recipient", s.RecipientLimit)},
-		Watcher:     observer,
-		ResetPath:   s.ResetPath,
-		LinkMode:    impl.LinkMode(s.LinkMode),
-		AuthURL:     s.authURL,
-		CallTimeout: s.UpstreamTimeout,
-		Quantum:     s.ResponseQuantum,
-		Decide:      server.Decide,
-		MaxDeferred: s.MaxInFlight,
-		Fingerprint: fingerprint,
-	}
-	if s.authURL != "" && s.SupabaseKey != "" {
-		config.Links = supabase.New(s.authURL, s.SupabaseKey.Reveal(), s.UpstreamTimeout)
-	}
-	if s.MailgunKey != "" && s.MailgunDomain != "" {
-		config.Mailer = mailgun.New(mailgun.Config{
-			Base: s.MailgunBase, Domain: s.MailgunDomain, Key: s.MailgunKey.Reveal(),
-			From: s.MailFrom, ReplyTo: s.MailReplyTo, DecoyTo: s.from.Address, Timeout: s.UpstreamTimeout,
-		})
-	}
-	if s.origins != nil {
-		config.Origins = s.origins
-	}
-	if s.MailDecoy != "off" {
-		config.Decoys = limit{limits.Limiter("decoy", s.MailDecoyLimit)}
-	}
-	service := impl.New(config)
-
-	serverConfig := server.Config{
-		Operation:    service,
-		Observer:     observer,
-		Limit:        limits.Limiter("ip", s.RateLimit),
-		ClientIP:     ratelimit.ClientIP{Trusted: s.proxies},
-		Fingerprint:  fingerprint,
-		Quantum:      s.ResponseQuantum,
-		MaxInFlight:  s.MaxInFlight,
-		AllowBrowser: func(string) bool { return false },
-	}
-	if s.browser != nil {
-		serverConfig.AllowBrowser = s.browser.Allows
-	}
-	if s.CallbackOriginPolicy == "reject" && s.origins != nil {
-		serverConfig.AllowCallback = func(callback string) bool {
-			_, allowed := s.origins.Resolve(callback)
-			return allowed
-		}
-	}
-	public, err := server.New(serverConfig)
-	if err != nil {
-		return nil, err
-	}
-	ready := server.NewReadiness(s.missing())
-	return &app{settings: s, logger: logger, limits: limits, service: service, public: public, admin: server.Admin(registry, ready), ready: ready}, nil
-}
-
-// keyFrom derives a key for one purpose from the Supabase key, which all instances share and
-// nobody else has. Without one it is made up: there is nothing to share then.
-func keyFrom(secret Secret, purpose string) []byte {
-	key := secret.Reveal()
-	if key == "" {
-		key = rand.Text()
-	}
-	mac := hmac.New(sha256.New, []byte(key))
-	mac.Write([]byte("resetd: " + purpose))
-	return mac.Sum(nil)
-}
-
-// newFingerprint makes what the log has instead of an address: the same for the same, and
-// useless without the key. 64 bits tell a log's addresses apart. Hashes are reused, because
-// making one costs more than hashing.
-func newFingerprint(key []byte) func(text string) string {
-	hashes := sync.Pool{New: func() any { return hmac.New(sha256.New, key) }}
-	return func(text string) string {
-		mac := hashes.Get().(hash.Hash)
-		defer hashes.Put(mac)
-		mac.Reset()
-		mac.Write([]byte(text))
-		return hex.EncodeToString(mac.Sum(nil)[:8])
-	}
-}
-
-// limit and mailWriter fit the rooms to what the operation asks for.
-type limit struct{ *ratelimit.Limiter }
-
-func (l limit) Take(ctx context.Context, key string) (bool, func(context.Context)) {
-	decision := l.Limiter.Take(ctx, key)
-	return decision.Allowed, decision.GiveBack
-}
-
-type mailWriter struct{ *message.Renderer }
-
-func (w mailWriter) Write(acceptLanguage, link string) (impl.Mail, error) {
-	mail, err := w.Render(acceptLanguage, link)
-	return impl.Mail{Subject: mail.Subject, Text: mail.Text, HTML: mail.HTML}, err
-}
-
 // The bounds of a connection. A request is small, so whoever needs longer than readTimeout for
 // it is stalling.
 const (
@@ -206,6 +57,7 @@ const (
 func (a *app) run(ctx context.Context, public net.Listener, handler http.Handler) error {
 	defer func() { _ = a.limits.Close() }() // nothing is lost with its connections
 	defer public.Close()
+	defer a.closeTracer()
 	servers := []*http.Server{a.newServer(handler)} // in the order in which they stop
 	listeners := []net.Listener{public}
 	a.logger.Info("listening", "addr", public.Addr().String(), "version", version)

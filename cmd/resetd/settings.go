@@ -79,6 +79,7 @@ type settings struct {
 	proxies []netip.Prefix
 	from    mail.Address
 	authURL string
+	tracing bool // OpenTelemetry's own variables set an exporter
 }
 
 // The choices. Each refuses what it does not know.
@@ -177,9 +178,9 @@ func readSettings(command string, args []string, environ []string, output io.Wri
 	if port := variables["PORT"]; port != "" && variables["LISTEN_ADDR"] == "" {
 		variables["LISTEN_ADDR"] = ":" + port
 	}
-	refuseUnsupported(variables, &wrong)
 
 	var s settings
+	s.tracing = tracingWanted(variables, &wrong)
 	if err := env.ParseWithOptions(&s, env.Options{Environment: variables}); err != nil {
 		wrong = append(wrong, explain(err)...)
 	}
@@ -226,18 +227,6 @@ func readFiles(fields []reflect.StructField, variables map[string]string, wrong 
 		default:
 			variables[name] = strings.TrimRight(string(content), "\r\n")
 		}
-	}
-}
-
-// refuseUnsupported: a setting that does nothing yet is refused, not ignored.
-func refuseUnsupported(variables map[string]string, wrong *mistakes) {
-	for _, name := range []string{"OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_TRACES_EXPORTER"} {
-		if value := variables[name]; value != "" && value != "none" {
-			wrong.add(name, "tracing is not available in this version")
-		}
-	}
-	if variables["MAILGUN_WEBHOOK_SIGNING_KEY"] != "" || variables["MAILGUN_WEBHOOK_SIGNING_KEY_FILE"] != "" {
-		wrong.add("MAILGUN_WEBHOOK_SIGNING_KEY", "webhooks are not available in this version")
 	}
 }
 
@@ -469,4 +458,5 @@ func printUsage(w io.Writer, command string, fields []reflect.StructField, own [
 		}
 		fmt.Fprintf(w, "\n      %s\n", field.Tag.Get("help"))
 	}
+	fmt.Fprint(w, "  OTEL_…\n      OpenTelemetry's standard variables: OTEL_EXPORTER_OTLP_ENDPOINT turns tracing on (OTLP over HTTP)\n")
 }

@@ -41,6 +41,7 @@ var forbidden = []struct {
 	{"github.com/mailgun/", []string{"impl/mailgun"}, "one room talks to Mailgun"},
 	{"github.com/ulule/", []string{"impl/ratelimit"}, "one room counts"},
 	{"github.com/prometheus/", []string{"impl/server", "cmd/resetd"}, "the operation knows no metrics"},
+	{"go.opentelemetry.io/otel/", []string{"impl/server", "cmd/resetd"}, "the operation knows no traces"},
 	{"github.com/caarlos0/env/", []string{"cmd/resetd"}, "only the settings read the environment"},
 	{"net/http", []string{"gen", "gen/client", "impl/server", "impl/supabase", "impl/mailgun", "impl/devstack", "cmd/resetd", "test/bench", "test/timing"}, "the operation knows no HTTP"},
 }

@@ -109,12 +109,20 @@ func withoutBody(err error) error {
 	case err == nil:
 		return errors.New("accepted without an id")
 	case errors.As(err, &status):
-		return fmt.Errorf("status %d", status.Actual)
+		return &StatusError{status.Actual}
 	case errors.Is(err, mailgun.ErrInvalidMessage):
 		return mailgun.ErrInvalidMessage
 	}
 	return impl.Cause(err)
 }
+
+// StatusError is an answer that accepts nothing.
+type StatusError struct{ Status int }
+
+func (e *StatusError) Error() string { return fmt.Sprintf("status %d", e.Status) }
+
+// Refused says whether Mailgun has judged the message or the key, and has not merely failed.
+func (e *StatusError) Refused() bool { return e.Status >= 400 && e.Status < 500 }
 
 // bounded cuts answers off, which mailgun-go would read without end.
 type bounded struct{ *http.Transport }

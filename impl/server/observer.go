@@ -10,80 +10,43 @@ import (
 	"net/http"
 	"regexp"
 	"runtime/debug"
-	"strconv"
 	"sync"
 	"time"
 
 	"github.com/labstack/echo/v4"
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
 
 	"github.com/resetd/resetd/impl"
-	"github.com/resetd/resetd/impl/ratelimit"
 )
 
-// Observer is what the operator sees: one log record a request, and counters. It is given
+// Observer is what the operator sees: one log record a request, metrics and traces. It is given
 // keyed hashes only, and nothing of an upstream's answer (H7).
 type Observer struct {
-	logger   *slog.Logger
-	requests *prometheus.CounterVec
-	duration *prometheus.HistogramVec
-	outcomes *prometheus.CounterVec
-	notices  *prometheus.CounterVec
-	limitsIn *prometheus.GaugeVec
+	logger  *slog.Logger
+	metrics *metrics
+	tracer  trace.Tracer
 }
 
 var _ impl.Watcher = (*Observer)(nil)
 
-// NewObserver registers its metrics, and logs to logger.
-func NewObserver(logger *slog.Logger, registry prometheus.Registerer) *Observer {
-	o := &Observer{
-		logger: logger,
-		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "resetd_requests_total",
-			Help: "Answers of the public listener, by status and by the code of the error body (empty for none).",
-		}, []string{"status", "code"}),
-		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name:    "resetd_request_duration_seconds",
-			Help:    "Time from the request's headers to its answer, on the beat of RESPONSE_QUANTUM.",
-			Buckets: []float64{.001, .005, .025, .1, .25, .5, 1, 1.5, 2, 5, 10, 30},
-		}, []string{"status"}),
-		outcomes: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "resetd_outcomes_total",
-			Help: "What became of valid requests: sent, no_account, suppressed, undelivered, failed.",
-		}, []string{"outcome"}),
-		notices: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "resetd_notices_total",
-			Help: "What was noticed on the way: callback_replaced, redirect_replaced, decoys_used_up.",
-		}, []string{"notice"}),
+// NewObserver registers its metrics, and logs to logger. A nil tracer traces nothing.
+func NewObserver(logger *slog.Logger, registry prometheus.Registerer, tracer trace.Tracer) *Observer {
+	if tracer == nil {
+		tracer = noop.NewTracerProvider().Tracer("")
 	}
-	o.limitsIn = prometheus.NewGaugeVec(prometheus.GaugeOpts{
-		Name: "resetd_limits_in",
-		Help: "1 for where the limits are counted now, memory or redis, and 0 for the other.",
-	}, []string{"store"})
-	registry.MustRegister(o.requests, o.duration, o.outcomes, o.notices, o.limitsIn)
-	o.LimitsIn(ratelimit.Memory)
-	// Known from the start, so that an alert on a rate sees the first one.
-	for _, kind := range []impl.EventKind{impl.Sent, impl.NoAccount, impl.Suppressed, impl.Undelivered, impl.Failed} {
-		o.outcomes.WithLabelValues(string(kind))
-	}
-	for _, kind := range []impl.EventKind{impl.CallbackReplaced, impl.RedirectReplaced, impl.DecoysUsedUp} {
-		o.notices.WithLabelValues(string(kind))
-	}
-	return o
+	return &Observer{logger: logger, metrics: newMetrics(registry), tracer: tracer}
 }
 
 // LimitsIn is told where limits are counted from now on.
-func (o *Observer) LimitsIn(store string) {
-	for _, name := range []string{ratelimit.Memory, ratelimit.Redis} {
-		o.limitsIn.WithLabelValues(name).Set(0)
-	}
-	o.limitsIn.WithLabelValues(store).Set(1)
-}
+func (o *Observer) LimitsIn(store string) { o.metrics.countLimitsIn(store) }
 
 // record gathers what decided one answer.
 type record struct {
 	id    string
 	began time.Time
+	span  trace.Span
 
 	mu      sync.Mutex
 	level   slog.Level
@@ -106,19 +69,13 @@ func recordOf(ctx context.Context) *record {
 
 // Saw implements impl.Watcher.
 func (o *Observer) Saw(ctx context.Context, event impl.Event) {
+	o.metrics.saw(event.Kind)
 	level := slog.LevelInfo
 	switch event.Kind {
-	case impl.CallbackReplaced, impl.RedirectReplaced, impl.DecoysUsedUp:
-		o.notices.WithLabelValues(string(event.Kind)).Inc()
+	case impl.RedirectReplaced, impl.DecoysUsedUp:
 		level = slog.LevelWarn
-		if event.Kind == impl.CallbackReplaced {
-			level = slog.LevelInfo // anyone can cause it
-		}
-	default:
-		o.outcomes.WithLabelValues(string(event.Kind)).Inc()
-		if event.Kind == impl.Undelivered || event.Kind == impl.Failed {
-			level = slog.LevelError
-		}
+	case impl.Undelivered, impl.Failed:
+		level = slog.LevelError
 	}
 	r := recordOf(ctx)
 	r.mu.Lock()
@@ -152,11 +109,15 @@ const deferredOutcome = "deferred"
 // finish writes the record.
 func (o *Observer) finish(ctx context.Context, r *record, method, route string, status int) {
 	took := time.Since(r.began)
-	o.requests.WithLabelValues(strconv.Itoa(status), r.code).Inc()
-	o.duration.WithLabelValues(strconv.Itoa(status)).Observe(took.Seconds())
+	o.metrics.answered(status, r.code, took)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.written = true
+	outcome := string(r.outcome)
+	if outcome == "" && status == http.StatusOK && route == operationRoute {
+		outcome = deferredOutcome
+	}
+	endSpan(r.span, method, route, status, r.code, outcome, r.id)
 	level := r.level
 	if route != operationRoute {
 		level = slog.LevelDebug // probes, and scanners of the internet
@@ -173,13 +134,12 @@ func (o *Observer) finish(ctx context.Context, r *record, method, route string, 
 		}
 	}
 	add("code", r.code)
-	outcome := string(r.outcome)
-	if outcome == "" && status == http.StatusOK && route == operationRoute {
-		outcome = deferredOutcome
-	}
 	add("outcome", outcome)
 	add("account", r.account)
 	add("client", r.client)
+	if span := r.span.SpanContext(); span.IsSampled() {
+		add("trace_id", span.TraceID().String())
+	}
 	if len(r.notices) > 0 {
 		attrs = append(attrs, slog.Any("notices", r.notices))
 	}
@@ -207,7 +167,9 @@ func (o *Observer) middleware(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		request := c.Request()
 		r := &record{id: requestID(request.Header), began: time.Now(), level: slog.LevelInfo}
-		c.SetRequest(request.WithContext(context.WithValue(request.Context(), recordKey{}, r)))
+		ctx := context.WithValue(request.Context(), recordKey{}, r)
+		ctx, r.span = o.startSpan(ctx, request.Header, c.Path())
+		c.SetRequest(request.WithContext(ctx))
 
 		header := c.Response().Header()
 		header[echo.HeaderXRequestID] = []string{r.id}
@@ -234,7 +196,7 @@ func (o *Observer) middleware(next echo.HandlerFunc) echo.HandlerFunc {
 		if !knownMethods[method] {
 			method = "other"
 		}
-		ctx, status := request.Context(), c.Response().Status
+		status := c.Response().Status
 		atEnd(ctx, func() { o.finish(ctx, r, method, route, status) })
 		return nil
 	}

@@ -25,6 +25,7 @@ const (
 	basePath       = "/api"
 	operationPath  = "/auth/send-password-reset"
 	operationRoute = basePath + operationPath
+	healthRoute    = "/healthz"
 )
 
 // Config is what a server is made of.
@@ -67,7 +68,7 @@ func New(config Config) (*Server, error) {
 	e := echo.New()
 	e.Logger.SetOutput(io.Discard) // the observer speaks
 	e.Use(config.Observer.middleware, cors(config.AllowBrowser))
-	e.Match([]string{http.MethodGet, http.MethodHead}, "/healthz", func(c echo.Context) error {
+	e.Match([]string{http.MethodGet, http.MethodHead}, healthRoute, func(c echo.Context) error {
 		return c.Blob(http.StatusOK, echo.MIMEApplicationJSON, []byte(`{"status":"ok"}`+"\n"))
 	})
 	e.Match([]string{http.MethodGet, http.MethodHead}, basePath+"/openapi.json", func(c echo.Context) error {
@@ -80,7 +81,7 @@ func New(config Config) (*Server, error) {
 		// In the order of judgement. The key is the operationId; a wrong one is ignored
 		// without a word, which the tests of each of the three would notice.
 		OperationMiddlewares: map[string][]echo.MiddlewareFunc{
-			"sendPasswordReset": {limitClients(config), validator.middleware, inFlight(config.MaxInFlight)},
+			"sendPasswordReset": {limitClients(config), validator.middleware, inFlight(config.MaxInFlight, config.Observer.metrics)},
 		},
 	})
 	return &Server{handler: e}, nil
@@ -88,13 +89,14 @@ func New(config Config) (*Server, error) {
 
 // inFlight bounds what waits for upstreams and for the beat, whoever asks. It comes last, so
 // that a client that never finishes its body takes no place.
-func inFlight(limit int) echo.MiddlewareFunc {
+func inFlight(limit int, metrics *metrics) echo.MiddlewareFunc {
 	places := make(chan struct{}, limit)
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {
 			select {
 			case places <- struct{}{}:
-				atEnd(c.Request().Context(), func() { <-places })
+				metrics.inFlight.Inc()
+				atEnd(c.Request().Context(), func() { metrics.inFlight.Dec(); <-places })
 				return next(c)
 			default:
 				return errOverloaded
@@ -123,6 +125,7 @@ func limitClients(config Config) echo.MiddlewareFunc {
 			c.Response().Header()["RateLimit-Policy"] = []string{policy}
 			c.Response().Header()["RateLimit"] = []string{limit}
 			if !decision.Allowed {
+				config.Observer.metrics.limited.WithLabelValues(limitIP).Inc()
 				// net/http reads what is left of the body before it sends the answer; whoever does
 				// not send it waits a second for its refusal, and not for readTimeout.
 				_ = http.NewResponseController(c.Response()).SetReadDeadline(time.Now().Add(time.Second))

@@ -25,23 +25,35 @@ import (
 // metadata.
 const maxAnswer = 1 << 20
 
-// Client makes recovery links. Its methods may be called concurrently.
-type Client struct {
-	http     *http.Client
-	endpoint string
-	header   http.Header
+// Config says which Supabase Auth is asked.
+type Config struct {
+	AuthURL string // https://PROJECT.supabase.co/auth/v1
+	Key     string
+	Timeout time.Duration // of each call, from connecting to the last byte of the answer
+	// Propagate adds the trace context of a call to its headers. May be nil.
+	Propagate func(ctx context.Context, header http.Header)
 }
 
-// New makes a client for the Supabase Auth at authURL (https://PROJECT.supabase.co/auth/v1).
-// Each call takes timeout at most, from connecting to the last byte of the answer.
+// Client makes recovery links. Its methods may be called concurrently.
+type Client struct {
+	http      *http.Client
+	authURL   string
+	header    http.Header
+	propagate func(context.Context, http.Header)
+}
+
+// New makes a client.
 //
 // The key goes where its kind belongs (https://supabase.com/docs/guides/api/api-keys): a
 // secret key (sb_secret_…) is no JWT and goes in apikey alone, the gateway puts the right
 // token in; a service_role JWT goes in apikey for the gateway and as Bearer for Auth itself.
-func New(authURL, key string, timeout time.Duration) *Client {
-	header := http.Header{"Content-Type": {"application/json"}, "Apikey": {key}}
-	if !strings.HasPrefix(key, "sb_secret_") {
-		header.Set("Authorization", "Bearer "+key)
+func New(config Config) *Client {
+	header := http.Header{"Content-Type": {"application/json"}, "Apikey": {config.Key}}
+	if !strings.HasPrefix(config.Key, "sb_secret_") {
+		header.Set("Authorization", "Bearer "+config.Key)
+	}
+	if config.Propagate == nil {
+		config.Propagate = func(context.Context, http.Header) {}
 	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.MaxIdleConnsPerHost = 64 // the default of 2 would reconnect for most parallel calls
@@ -49,12 +61,13 @@ func New(authURL, key string, timeout time.Duration) *Client {
 	return &Client{
 		http: &http.Client{
 			Transport: transport,
-			Timeout:   timeout,
+			Timeout:   config.Timeout,
 			// A redirect would carry the key elsewhere.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
-		endpoint: strings.TrimRight(authURL, "/") + "/admin/generate_link",
-		header:   header,
+		authURL:   strings.TrimRight(config.AuthURL, "/"),
+		header:    header,
+		propagate: config.Propagate,
 	}
 }
 
@@ -90,11 +103,12 @@ func (c *Client) generateLink(ctx context.Context, email, redirectTo string) (*i
 	if err != nil {
 		return nil, fmt.Errorf("%w: encoding the request", impl.ErrAuthUnavailable)
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, c.endpoint, bytes.NewReader(body))
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, c.authURL+"/admin/generate_link", bytes.NewReader(body))
 	if err != nil {
 		return nil, fmt.Errorf("%w: making the request", impl.ErrAuthUnavailable)
 	}
 	request.Header = c.header.Clone()
+	c.propagate(ctx, request.Header)
 	response, err := c.http.Do(request)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", impl.ErrAuthUnavailable, impl.Cause(err))
@@ -174,7 +188,15 @@ func readRefusal(status int, body []byte) error {
 		status == http.StatusBadRequest && answer.ErrorCode == "validation_failed":
 		return nil
 	case status == http.StatusUnauthorized, status == http.StatusForbidden:
-		return fmt.Errorf("%w: the key was refused: status %d, %s", impl.ErrAuthNotConfigured, status, answer.ErrorCode)
+		return fmt.Errorf("%w: the key was refused: %w", impl.ErrAuthNotConfigured, &StatusError{status, answer.ErrorCode})
 	}
-	return fmt.Errorf("%w: status %d, %s", impl.ErrAuthUnavailable, status, answer.ErrorCode)
+	return fmt.Errorf("%w: %w", impl.ErrAuthUnavailable, &StatusError{status, answer.ErrorCode})
 }
+
+// StatusError is an answer that is no clear verdict.
+type StatusError struct {
+	Status    int
+	ErrorCode string // Supabase Auth's own, or "no error_code"
+}
+
+func (e *StatusError) Error() string { return fmt.Sprintf("status %d, %s", e.Status, e.ErrorCode) }

@@ -152,7 +152,7 @@ func ask(t *testing.T, handler http.HandlerFunc) (*impl.Link, error) {
 		handler(w, r)
 	}))
 	t.Cleanup(func() { server.CloseClientConnections(); server.Close() })
-	return New(server.URL+"/auth/v1/", "the-key", timeout).MakeLink(context.Background(), "someone@example.com", redirectTo)
+	return New(Config{AuthURL: server.URL + "/auth/v1/", Key: "the-key", Timeout: timeout}).MakeLink(context.Background(), "someone@example.com", redirectTo)
 }
 
 // replay answers as recorded.

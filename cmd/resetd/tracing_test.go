@@ -1,0 +1,308 @@
+package main
+
+import (
+	"bytes"
+	"encoding/hex"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	collector "go.opentelemetry.io/proto/otlp/collector/trace/v1"
+	common "go.opentelemetry.io/proto/otlp/common/v1"
+	otlp "go.opentelemetry.io/proto/otlp/trace/v1"
+	"google.golang.org/protobuf/proto"
+)
+
+// collecting is an OpenTelemetry collector.
+type collecting struct {
+	*httptest.Server
+	mu       sync.Mutex
+	raw      bytes.Buffer // all that it was sent
+	spans    []*otlp.Span
+	resource []*common.KeyValue
+}
+
+// traced starts resetd with a collector, and points the standard variables of this process to
+// it too, because the SDK reads them itself. What was collected is complete once f.stop has
+// returned.
+func traced(t *testing.T, s setup) (*fixture, *collecting) {
+	t.Helper()
+	c := &collecting{}
+	c.Server = httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		var sent collector.ExportTraceServiceRequest
+		if err != nil || r.URL.Path != "/v1/traces" || proto.Unmarshal(body, &sent) != nil {
+			t.Errorf("%s %s with %d bytes (%v)", r.Method, r.URL, len(body), err)
+			return
+		}
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.raw.Write(body)
+		for _, resource := range sent.ResourceSpans {
+			c.resource = resource.Resource.Attributes
+			for _, scope := range resource.ScopeSpans {
+				c.spans = append(c.spans, scope.Spans...)
+			}
+		}
+	}))
+	t.Cleanup(c.Close)
+	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", c.URL)
+	if s.env == nil {
+		s.env = map[string]string{}
+	}
+	s.env["OTEL_EXPORTER_OTLP_ENDPOINT"] = c.URL
+	return start(t, s), c
+}
+
+// trace returns the spans by name, in the order in which they were sent, of the
+// request with that id.
+func (c *collecting) trace(t *testing.T, id string) map[string][]*otlp.Span {
+	t.Helper()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var root *otlp.Span
+	for _, span := range c.spans {
+		if attributeOf(span.Attributes, "resetd.request_id").GetStringValue() == id {
+			root = span
+		}
+	}
+	if root == nil {
+		t.Fatalf("request %s has no span among %d", id, len(c.spans))
+	}
+	byName := map[string][]*otlp.Span{}
+	for _, span := range c.spans {
+		if bytes.Equal(span.TraceId, root.TraceId) {
+			byName[span.Name] = append(byName[span.Name], span)
+		}
+	}
+	return byName
+}
+
+func attributeOf(attributes []*common.KeyValue, key string) *common.AnyValue {
+	for _, one := range attributes {
+		if one.Key == key {
+			return one.Value
+		}
+	}
+	return nil
+}
+
+const (
+	operationSpan = "POST " + endpoint
+	linkSpan      = "supabase generate_link"
+	sendSpan      = "mailgun send"
+	decoySpan     = "mailgun send_decoy"
+)
+
+// TestTraces: one span a request and one below it for each upstream call; the context goes to
+// Supabase, and to nobody else.
+func TestTraces(t *testing.T) {
+	f, c := traced(t, setup{})
+	ids := map[string]string{} // the span of the mail, to the request's id
+	for email, mail := range map[string]string{knownEmail: sendSpan, unknownEmail: decoySpan} {
+		answer := f.ask(email)
+		if answer.status != http.StatusOK {
+			t.Fatalf("%d: %s", answer.status, answer.raw)
+		}
+		ids[mail] = answer.header.Get("X-Request-Id")
+	}
+	refused := f.post(`{}`, nil).header.Get("X-Request-Id")
+	if err := f.stop(); err != nil {
+		t.Fatal(err)
+	}
+
+	var sent []string // to Supabase
+	for _, call := range f.stack.Calls() {
+		if call.Service == "supabase" {
+			sent = append(sent, call.Header.Get("Traceparent"))
+			continue
+		}
+		for _, name := range []string{"Traceparent", "Tracestate", "Baggage"} {
+			if value := call.Header.Get(name); value != "" {
+				t.Errorf("Mailgun was sent %s: %s", name, value)
+			}
+		}
+	}
+	for mail, id := range ids {
+		spans := c.trace(t, id)
+		if len(spans) != 3 || len(spans[operationSpan]) != 1 || len(spans[linkSpan]) != 1 || len(spans[mail]) != 1 {
+			t.Fatalf("the spans of a request with %s: %v", mail, spans)
+		}
+		root := spans[operationSpan][0]
+		if len(root.ParentSpanId) != 0 || root.Kind != otlp.Span_SPAN_KIND_SERVER {
+			t.Errorf("the request's span is not a server's root: %v", root)
+		}
+		if got := attributeOf(root.Attributes, "http.response.status_code").GetIntValue(); got != http.StatusOK {
+			t.Errorf("http.response.status_code is %d", got)
+		}
+		for _, call := range []*otlp.Span{spans[linkSpan][0], spans[mail][0]} {
+			if !bytes.Equal(call.ParentSpanId, root.SpanId) || call.Kind != otlp.Span_SPAN_KIND_CLIENT {
+				t.Errorf("%s is no call below its request: %v", call.Name, call)
+			}
+		}
+		link := spans[linkSpan][0]
+		want := "00-" + hex.EncodeToString(link.TraceId) + "-" + hex.EncodeToString(link.SpanId) + "-01"
+		if !slices.Contains(sent, want) {
+			t.Errorf("Supabase was called with traceparent %q, want %s among them", sent, want)
+		}
+		f.logs.await(t, `"trace_id":"`+hex.EncodeToString(root.TraceId)+`"`)
+	}
+	if spans := c.trace(t, refused); len(spans) != 1 || attributeOf(spans[operationSpan][0].Attributes, "error.type").GetStringValue() != "invalid_request" {
+		t.Errorf("the spans of an invalid request: %v", spans)
+	}
+	if name := attributeOf(c.resource, "service.name").GetStringValue(); name != "resetd" {
+		t.Errorf("service.name is %q", name)
+	}
+	if got := attributeOf(c.resource, "service.version").GetStringValue(); got != version {
+		t.Errorf("service.version is %q", got)
+	}
+}
+
+// TestTraceOfCaller: a caller's traceparent is linked to, and is no parent: it decides neither
+// what is sampled nor where it goes. Nothing that a caller sent reaches an upstream.
+func TestTraceOfCaller(t *testing.T) {
+	f, c := traced(t, setup{})
+	const callers = "0af7651916cd43dd8448eb211c80319c"
+	id := f.post(`{"email":"`+knownEmail+`"}`, map[string]string{
+		"Traceparent": "00-" + callers + "-b7ad6b7169203331-00", // not sampled
+		"Tracestate":  "vendor=of-the-caller", "Baggage": "key=of-the-caller",
+	}).header.Get("X-Request-Id")
+	if err := f.stop(); err != nil {
+		t.Fatal(err)
+	}
+	root := c.trace(t, id)[operationSpan][0]
+	if hex.EncodeToString(root.TraceId) == callers || len(root.ParentSpanId) != 0 {
+		t.Errorf("the caller's span is the parent: %v", root)
+	}
+	if len(root.Links) != 1 || hex.EncodeToString(root.Links[0].TraceId) != callers {
+		t.Errorf("the links are %v", root.Links)
+	}
+	if bytes.Contains(c.raw.Bytes(), []byte("of-the-caller")) {
+		t.Error("the collector was sent the caller's tracestate or baggage")
+	}
+	for _, call := range f.stack.Calls() {
+		for name, values := range call.Header {
+			if text := strings.Join(values, " "); strings.Contains(text, "of-the-caller") || strings.Contains(text, callers) {
+				t.Errorf("%s was sent %s: %s", call.Service, name, text)
+			}
+		}
+	}
+}
+
+// TestTracesTellNothing: no address, token, link, key, or text of an upstream is in anything
+// that the collector is sent, whatever fails (H7).
+func TestTracesTellNothing(t *testing.T) {
+	const gossip = "gossip of the upstream"
+	broken := func(status int) func(http.Handler) http.Handler {
+		return func(http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				http.Error(w, `{"error_code":"`+gossip+`","message":"`+knownEmail+gossip+`"}`, status)
+			})
+		}
+	}
+	for name, s := range map[string]setup{
+		"all well":           {},
+		"Supabase fails":     {supabase: broken(500)},
+		"the key is refused": {supabase: broken(401)},
+		"Mailgun fails":      {mailgun: broken(500)},
+		"Mailgun refuses":    {mailgun: broken(400)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f, c := traced(t, s)
+			for _, email := range []string{knownEmail, unknownEmail} {
+				f.post(`{"email":"`+email+`","callback_origin":"https://evil.example"}`, map[string]string{"Accept-Language": "de", "X-Forwarded-For": "192.0.2.7"})
+			}
+			f.post(`{"email":"not an address"}`, nil)
+			if err := f.stop(); err != nil {
+				t.Fatal(err)
+			}
+			sent := c.raw.String()
+			if !strings.Contains(sent, operationSpan) || !strings.Contains(sent, linkSpan) {
+				t.Fatalf("%d bytes were sent, without the spans", len(sent))
+			}
+			for _, secret := range []string{"@example", knownEmail, "stranger", "evil.example", "not an address", "192.0.2.7", "127.0.0.1", "test-service-role-key", "test-mailgun-key", "token", gossip} {
+				if strings.Contains(sent, secret) {
+					t.Errorf("the collector was sent %q", secret)
+				}
+			}
+			for _, mail := range append(f.stack.Mails(), f.stack.Decoys()...) {
+				for _, token := range mailLink.FindAllStringSubmatch(mail.Text, -1) {
+					if strings.Contains(sent, token[1]) {
+						t.Error("the collector was sent a token")
+					}
+				}
+			}
+			for _, span := range c.spans {
+				failed := span.Status.GetCode() == otlp.Status_STATUS_CODE_ERROR
+				if healthy := strings.Contains(name, "well"); failed && healthy {
+					t.Errorf("%s failed", span.Name)
+				}
+			}
+		})
+	}
+}
+
+// TestTracingOff: unless the standard variables set an exporter, nothing is exported and no
+// trace context goes anywhere, a caller's neither.
+func TestTracingOff(t *testing.T) {
+	for name, test := range map[string]struct {
+		env       map[string]string
+		collector bool // an endpoint is set all the same
+	}{
+		"by default":               {},
+		"a service name alone":     {env: map[string]string{"OTEL_SERVICE_NAME": "resetd"}},
+		"OTEL_TRACES_EXPORTER":     {env: map[string]string{"OTEL_TRACES_EXPORTER": "none"}, collector: true},
+		"OTEL_SDK_DISABLED":        {env: map[string]string{"OTEL_SDK_DISABLED": "true"}, collector: true},
+		"OTEL_METRICS_EXPORTER":    {env: map[string]string{"OTEL_METRICS_EXPORTER": "otlp"}},
+		"OTEL_EXPORTER_OTLP_LOGS_": {env: map[string]string{"OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": "http://127.0.0.1:1"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := &collecting{}
+			var f *fixture
+			if test.collector {
+				f, c = traced(t, setup{env: test.env})
+			} else {
+				f = start(t, setup{env: test.env})
+			}
+			f.post(`{"email":"`+knownEmail+`"}`, map[string]string{"Traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"})
+			if err := f.stop(); err != nil {
+				t.Fatal(err)
+			}
+			if c.raw.Len() > 0 {
+				t.Error("the collector was sent something")
+			}
+			for _, call := range f.stack.Calls() {
+				if value := call.Header.Get("Traceparent"); value != "" {
+					t.Errorf("%s was sent traceparent %s", call.Service, value)
+				}
+			}
+			if strings.Contains(f.logs.String(), "trace_id") {
+				t.Error("the log has a trace_id")
+			}
+		})
+	}
+}
+
+// TestCollectorAway: requests are answered as ever, the loss is logged, and says nothing of
+// where to or with which headers.
+func TestCollectorAway(t *testing.T) {
+	f, c := traced(t, setup{env: map[string]string{"OTEL_EXPORTER_OTLP_TIMEOUT": "200"}})
+	t.Setenv("OTEL_EXPORTER_OTLP_HEADERS", "authorization=collector-key")
+	c.Close()
+	if answer := f.ask(knownEmail); answer.status != http.StatusOK {
+		t.Fatalf("%d: %s", answer.status, answer.raw)
+	}
+	if err := f.stop(); err != nil {
+		t.Fatal(err)
+	}
+	f.logs.await(t, `"msg":"spans were lost"`)
+	for _, secret := range []string{c.URL, strings.TrimPrefix(c.URL, "http://"), "collector-key", knownEmail} {
+		if strings.Contains(f.logs.String(), secret) {
+			t.Errorf("the log has %q", secret)
+		}
+	}
+}
