@@ -22,8 +22,8 @@ const (
 // dev is serve against stand-ins in the same process, with an inbox. It never talks to a real
 // Supabase or Mailgun, whatever the environment says.
 func dev(ctx context.Context, args, environ []string, stdout, stderr io.Writer) error {
-	// Once to learn where to listen; a link's origin is known only then.
-	early, err := readSettings("dev", args, devEnviron(environ, nil), stderr)
+	// Once to learn where to listen; the origin of links is known only then.
+	early, err := readSettings("dev", args, devEnviron(environ, map[string]string{"SITE_URL": "http://localhost"}), stderr)
 	if err != nil {
 		return err
 	}

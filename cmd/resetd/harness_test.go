@@ -7,9 +7,11 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os/exec"
 	"regexp"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -17,6 +19,7 @@ import (
 	"github.com/getkin/kin-openapi/openapi3filter"
 	"github.com/getkin/kin-openapi/routers"
 
+	"github.com/resetd/resetd/gen/client"
 	"github.com/resetd/resetd/impl/devstack"
 )
 
@@ -38,7 +41,8 @@ type fixture struct {
 	stack  *devstack.Stack
 	logs   *buffer
 	client *http.Client
-	stop   func() error // as by SIGTERM; returns what run returned
+	api    *client.ClientWithResponses // the generated one, over client
+	stop   func() error                // as by SIGTERM; returns what run returned
 }
 
 // setup is what a test asks for beyond the default.
@@ -46,6 +50,7 @@ type setup struct {
 	env      map[string]string // on top of the defaults below; "" removes one
 	supabase func(http.Handler) http.Handler
 	mailgun  func(http.Handler) http.Handler
+	binary   string // the resetd to run; empty: run, in this process
 }
 
 // start runs `resetd serve`. Limits are wide and the beat is off unless the test sets them.
@@ -85,14 +90,13 @@ func start(t testing.TB, s setup) *fixture {
 			environ = append(environ, name+"="+value)
 		}
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- run(ctx, []string{"serve"}, environ, io.Discard, f.logs) }()
+	program := launch(t, s.binary, environ, f.logs)
+	f.logs.writer = program
 	f.stop = sync.OnceValue(func() error {
-		cancel()
+		program.terminate()
 		select {
-		case err := <-ended:
-			return err
+		case <-program.ended:
+			return program.err
 		case <-time.After(30 * time.Second):
 			t.Error("resetd did not stop within 30 s")
 			return context.DeadlineExceeded
@@ -107,7 +111,52 @@ func start(t testing.TB, s setup) *fixture {
 	transport := &http.Transport{MaxIdleConnsPerHost: 100}
 	t.Cleanup(transport.CloseIdleConnections)
 	f.client = &http.Client{Transport: contract{t, transport}, Timeout: time.Minute}
+	api, err := client.NewClientWithResponses(f.url+"/api", client.WithHTTPClient(f.client))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.api = api
 	return f
+}
+
+// program is a resetd that runs.
+type program struct {
+	terminate func()
+	ended     chan struct{}
+	err       error // once it has ended
+}
+
+func (p *program) hasEnded() bool {
+	select {
+	case <-p.ended:
+		return true
+	default:
+		return false
+	}
+}
+
+// launch starts `resetd serve`: the program in this process, or a binary.
+func launch(t testing.TB, binary string, environ []string, logs io.Writer) *program {
+	t.Helper()
+	p := &program{ended: make(chan struct{})}
+	wait := func(end func() error) {
+		p.err = end()
+		close(p.ended)
+	}
+	if binary == "" {
+		ctx, cancel := context.WithCancel(context.Background())
+		p.terminate = cancel
+		go wait(func() error { return run(ctx, []string{"serve"}, environ, io.Discard, logs) })
+		return p
+	}
+	command := exec.Command(binary, "serve")
+	command.Env, command.Stderr = environ, logs
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	p.terminate = func() { _ = command.Process.Signal(syscall.SIGTERM) }
+	go wait(command.Wait)
+	return p
 }
 
 // answer is what a caller got.
@@ -126,29 +175,34 @@ type answer struct {
 	}
 }
 
-// ask posts the operation's request for an address.
+// ask makes the operation's request for an address, as a Go program would.
 func (f *fixture) ask(email string) answer {
 	f.t.Helper()
-	body, _ := json.Marshal(map[string]string{"email": email})
-	return f.post(string(body), nil)
+	response, err := f.api.SendPasswordReset(context.Background(), nil, client.SendPasswordResetRequest{Email: email})
+	if err != nil {
+		f.t.Fatalf("asking for %q: %v", email, err)
+	}
+	return f.read(response)
 }
 
-// post posts a body to the operation as JSON; header overrides, and an empty value removes.
+// post sends any body to the operation, as JSON; header overrides, and an empty value removes.
 func (f *fixture) post(body string, header map[string]string) answer {
 	f.t.Helper()
-	request, err := http.NewRequest(http.MethodPost, f.url+endpoint, strings.NewReader(body))
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	request.Header.Set("Content-Type", "application/json")
-	for name, value := range header {
-		if value == "" {
-			request.Header.Del(name)
-		} else {
-			request.Header.Set(name, value)
+	override := func(_ context.Context, request *http.Request) error {
+		for name, value := range header {
+			if value == "" {
+				request.Header.Del(name)
+			} else {
+				request.Header.Set(name, value)
+			}
 		}
+		return nil
 	}
-	return f.do(request)
+	response, err := f.api.SendPasswordResetWithBody(context.Background(), nil, "application/json", strings.NewReader(body), override)
+	if err != nil {
+		f.t.Fatalf("posting %.80q: %v", body, err)
+	}
+	return f.read(response)
 }
 
 func (f *fixture) do(request *http.Request) answer {
@@ -157,6 +211,11 @@ func (f *fixture) do(request *http.Request) answer {
 	if err != nil {
 		f.t.Fatalf("%s %s: %v", request.Method, request.URL.Path, err)
 	}
+	return f.read(response)
+}
+
+func (f *fixture) read(response *http.Response) answer {
+	f.t.Helper()
 	defer response.Body.Close()
 	raw, err := io.ReadAll(response.Body)
 	if err != nil {
@@ -208,7 +267,12 @@ var document = sync.OnceValue(func() *openapi3.T {
 
 var requestIDPattern = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
 
-func checkContract(t testing.TB, request *http.Request, response *http.Response, body []byte) {
+// reporter is what takes a fault: a test, or one of many generated cases.
+type reporter interface {
+	Errorf(format string, args ...any)
+}
+
+func checkContract(t reporter, request *http.Request, response *http.Response, body []byte) {
 	where := request.Method + " " + request.URL.Path + ": " + response.Status
 	for name, want := range map[string]string{"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"} {
 		if got := response.Header.Get(name); got != want {
@@ -259,8 +323,9 @@ func checkContract(t testing.TB, request *http.Request, response *http.Response,
 
 // buffer is a log that can be read while it is written.
 type buffer struct {
-	mu   sync.Mutex
-	text bytes.Buffer
+	mu     sync.Mutex
+	text   bytes.Buffer
+	writer *program // nil: not known
 }
 
 func (b *buffer) Write(p []byte) (int, error) {
@@ -280,8 +345,12 @@ func (b *buffer) await(t testing.TB, pattern string) string {
 	t.Helper()
 	re := regexp.MustCompile(pattern)
 	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(2 * time.Millisecond) {
+		ended := b.writer != nil && b.writer.hasEnded()
 		if found := re.FindStringSubmatch(b.String()); found != nil {
 			return found[len(found)-1]
+		}
+		if ended {
+			t.Fatalf("resetd ended: %v", b.writer.err)
 		}
 	}
 	t.Fatalf("the log never had %s:\n%s", pattern, b)

@@ -28,6 +28,9 @@ var rooms = map[string]struct {
 	"cmd/resetd":     {[]string{"gen", "gen/client", "impl", "impl/supabase", "impl/mailgun", "impl/message", "impl/origin", "impl/ratelimit", "impl/server", "impl/devstack"}, "wires all of them"},
 	"test/bench":     {nil, "measures from outside"},
 	"test/timing":    {nil, "measures from outside"},
+	"test/container": {[]string{"impl/devstack"}, "measures from outside, with the stand-ins"},
+	"test/licences":  {nil, "reads the module cache, and none of the program"},
+	"test/goclient":  {[]string{"gen/client"}, "an app has the client, and nothing of the server"},
 }
 
 // forbidden are packages from outside that belong to some rooms only.
@@ -43,7 +46,7 @@ var forbidden = []struct {
 	{"github.com/prometheus/", []string{"impl/server", "cmd/resetd"}, "the operation knows no metrics"},
 	{"go.opentelemetry.io/otel/", []string{"impl/server", "cmd/resetd"}, "the operation knows no traces"},
 	{"github.com/caarlos0/env/", []string{"cmd/resetd"}, "only the settings read the environment"},
-	{"net/http", []string{"gen", "gen/client", "impl/server", "impl/supabase", "impl/mailgun", "impl/devstack", "cmd/resetd", "test/bench", "test/timing"}, "the operation knows no HTTP"},
+	{"net/http", []string{"gen", "gen/client", "impl/server", "impl/supabase", "impl/mailgun", "impl/devstack", "cmd/resetd", "test/bench", "test/timing", "test/goclient", "test/container"}, "the operation knows no HTTP"},
 }
 
 // TestWalls: no room imports what it must not.

@@ -32,19 +32,19 @@ type Error struct {
 	// `unsupported_media_type`, `rate_limited`, `auth_not_configured`,
 	// `internal_error`, `email_delivery_failed`, `auth_unavailable`, `overloaded`.
 	// More may follow.
-	Code *string `json:"code,omitempty"`
+	Code string `json:"code,omitempty"`
 
 	// Error Human-readable error message
 	Error string `json:"error"`
 
 	// FieldErrors First validation message per field path
-	FieldErrors *map[string]string `json:"fieldErrors,omitempty"`
+	FieldErrors map[string]string `json:"fieldErrors,omitempty"`
 
 	// Issues Structured validation issues
-	Issues *[]Issue `json:"issues,omitempty"`
+	Issues []Issue `json:"issues,omitempty"`
 
 	// RetryAfter Seconds until rate limit resets (429 responses)
-	RetryAfter *float64 `json:"retryAfter,omitempty"`
+	RetryAfter float64 `json:"retryAfter,omitempty"`
 }
 
 // Issue defines model for Issue.
@@ -59,16 +59,16 @@ type Issue struct {
 // RateLimitedError defines model for RateLimitedError.
 type RateLimitedError struct {
 	// Code Stable machine-readable error code for client branching
-	Code *string `json:"code,omitempty"`
+	Code string `json:"code,omitempty"`
 
 	// Error Human-readable error message
 	Error string `json:"error"`
 
 	// FieldErrors First validation message per field path
-	FieldErrors *map[string]string `json:"fieldErrors,omitempty"`
+	FieldErrors map[string]string `json:"fieldErrors,omitempty"`
 
 	// Issues Structured validation issues
-	Issues *[]Issue `json:"issues,omitempty"`
+	Issues []Issue `json:"issues,omitempty"`
 
 	// RetryAfter Seconds until the rate limit resets
 	RetryAfter float64 `json:"retryAfter"`
@@ -82,7 +82,7 @@ type SendPasswordResetRequest struct {
 	//
 	//
 	// Example: https://app.example.com
-	CallbackOrigin *string `json:"callback_origin,omitempty"`
+	CallbackOrigin string `json:"callback_origin,omitempty"`
 
 	// Email The address of the account, an RFC 5321 mailbox: `local@domain` in ASCII, a
 	// dot-atom of at most 64 characters before the `@`, a host name after it,
@@ -97,7 +97,7 @@ type SendPasswordResetRequest struct {
 type SendPasswordResetParams struct {
 	// AcceptLanguage The language of the mail, as browsers send it (RFC 9110, section 12.5.4). What is
 	// not understood, or not offered, gives English.
-	AcceptLanguage *string `json:"Accept-Language,omitempty"`
+	AcceptLanguage string `json:"Accept-Language,omitempty"`
 }
 
 // SendPasswordResetJSONRequestBody defines body for SendPasswordReset for application/json ContentType.
@@ -297,16 +297,14 @@ func NewSendPasswordResetRequestWithBody(server string, params *SendPasswordRese
 
 	if params != nil {
 
-		if params.AcceptLanguage != nil {
-			var headerParam0 string
+		var headerParam0 string
 
-			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Accept-Language", *params.AcceptLanguage, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
-			if err != nil {
-				return nil, err
-			}
-
-			req.Header.Set("Accept-Language", headerParam0)
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Accept-Language", params.AcceptLanguage, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
 		}
+
+		req.Header.Set("Accept-Language", headerParam0)
 
 	}
 
@@ -390,60 +388,60 @@ type ClientWithResponsesInterface interface {
 
 // SendPasswordResetResponse200Headers the declared response headers of an HTTP 200 response for SendPasswordReset
 type SendPasswordResetResponse200Headers struct {
-	RateLimit       *string
-	RateLimitPolicy *string
-	XRequestId      *string
+	RateLimit       string
+	RateLimitPolicy string
+	XRequestID      string
 }
 
 // SendPasswordResetResponse400Headers the declared response headers of an HTTP 400 response for SendPasswordReset
 type SendPasswordResetResponse400Headers struct {
-	RateLimit       *string
-	RateLimitPolicy *string
-	XRequestId      *string
+	RateLimit       string
+	RateLimitPolicy string
+	XRequestID      string
 }
 
 // SendPasswordResetResponse413Headers the declared response headers of an HTTP 413 response for SendPasswordReset
 type SendPasswordResetResponse413Headers struct {
-	RateLimit       *string
-	RateLimitPolicy *string
-	XRequestId      *string
+	RateLimit       string
+	RateLimitPolicy string
+	XRequestID      string
 }
 
 // SendPasswordResetResponse415Headers the declared response headers of an HTTP 415 response for SendPasswordReset
 type SendPasswordResetResponse415Headers struct {
-	RateLimit       *string
-	RateLimitPolicy *string
-	XRequestId      *string
+	RateLimit       string
+	RateLimitPolicy string
+	XRequestID      string
 }
 
 // SendPasswordResetResponse429Headers the declared response headers of an HTTP 429 response for SendPasswordReset
 type SendPasswordResetResponse429Headers struct {
-	RateLimit       *string
-	RateLimitPolicy *string
+	RateLimit       string
+	RateLimitPolicy string
 	RetryAfter      string
-	XRequestId      *string
+	XRequestID      string
 }
 
 // SendPasswordResetResponse500Headers the declared response headers of an HTTP 500 response for SendPasswordReset
 type SendPasswordResetResponse500Headers struct {
-	RateLimit       *string
-	RateLimitPolicy *string
-	XRequestId      *string
+	RateLimit       string
+	RateLimitPolicy string
+	XRequestID      string
 }
 
 // SendPasswordResetResponse502Headers the declared response headers of an HTTP 502 response for SendPasswordReset
 type SendPasswordResetResponse502Headers struct {
-	RateLimit       *string
-	RateLimitPolicy *string
-	XRequestId      *string
+	RateLimit       string
+	RateLimitPolicy string
+	XRequestID      string
 }
 
 // SendPasswordResetResponse503Headers the declared response headers of an HTTP 503 response for SendPasswordReset
 type SendPasswordResetResponse503Headers struct {
-	RateLimit       *string
-	RateLimitPolicy *string
+	RateLimit       string
+	RateLimitPolicy string
 	RetryAfter      string
-	XRequestId      *string
+	XRequestID      string
 }
 
 type SendPasswordResetResponse struct {
@@ -481,51 +479,6 @@ type SendPasswordResetResponse struct {
 	Headers502 *SendPasswordResetResponse502Headers
 	// Headers503 the parsed response headers for an HTTP 503 response
 	Headers503 *SendPasswordResetResponse503Headers
-}
-
-// GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r SendPasswordResetResponse) GetJSON200() *Acknowledgment {
-	return r.JSON200
-}
-
-// GetJSON400 returns the response for an HTTP 400 `application/json` response
-func (r SendPasswordResetResponse) GetJSON400() *Error {
-	return r.JSON400
-}
-
-// GetJSON413 returns the response for an HTTP 413 `application/json` response
-func (r SendPasswordResetResponse) GetJSON413() *Error {
-	return r.JSON413
-}
-
-// GetJSON415 returns the response for an HTTP 415 `application/json` response
-func (r SendPasswordResetResponse) GetJSON415() *Error {
-	return r.JSON415
-}
-
-// GetJSON429 returns the response for an HTTP 429 `application/json` response
-func (r SendPasswordResetResponse) GetJSON429() *RateLimitedError {
-	return r.JSON429
-}
-
-// GetJSON500 returns the response for an HTTP 500 `application/json` response
-func (r SendPasswordResetResponse) GetJSON500() *Error {
-	return r.JSON500
-}
-
-// GetJSON502 returns the response for an HTTP 502 `application/json` response
-func (r SendPasswordResetResponse) GetJSON502() *Error {
-	return r.JSON502
-}
-
-// GetJSON503 returns the response for an HTTP 503 `application/json` response
-func (r SendPasswordResetResponse) GetJSON503() *Error {
-	return r.JSON503
-}
-
-// GetBody returns the raw response body bytes
-func (r SendPasswordResetResponse) GetBody() []byte {
-	return r.Body
 }
 
 // Status returns HTTPResponse.Status
@@ -674,21 +627,21 @@ func ParseSendPasswordResetResponse(rsp *http.Response) (*SendPasswordResetRespo
 			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			}
-			headers.RateLimit = &value
+			headers.RateLimit = value
 		}
 		if values := rsp.Header.Values("RateLimit-Policy"); len(values) > 0 {
 			var value string
 			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit-Policy", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			}
-			headers.RateLimitPolicy = &value
+			headers.RateLimitPolicy = value
 		}
 		if values := rsp.Header.Values("X-Request-Id"); len(values) > 0 {
 			var value string
 			if err := runtime.BindStyledParameterWithOptions("simple", "X-Request-Id", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			}
-			headers.XRequestId = &value
+			headers.XRequestID = value
 		}
 		response.Headers200 = &headers
 	case rsp.StatusCode == 400:
@@ -698,21 +651,21 @@ func ParseSendPasswordResetResponse(rsp *http.Response) (*SendPasswordResetRespo
 			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			}
-			headers.RateLimit = &value
+			headers.RateLimit = value
 		}
 		if values := rsp.Header.Values("RateLimit-Policy"); len(values) > 0 {
 			var value string
 			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit-Policy", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			}
-			headers.RateLimitPolicy = &value
+			headers.RateLimitPolicy = value
 		}
 		if values := rsp.Header.Values("X-Request-Id"); len(values) > 0 {
 			var value string
 			if err := runtime.BindStyledParameterWithOptions("simple", "X-Request-Id", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			}
-			headers.XRequestId = &value
+			headers.XRequestID = value
 		}
 		response.Headers400 = &headers
 	case rsp.StatusCode == 413:
@@ -722,21 +675,21 @@ func ParseSendPasswordResetResponse(rsp *http.Response) (*SendPasswordResetRespo
 			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			}
-			headers.RateLimit = &value
+			headers.RateLimit = value
 		}
 		if values := rsp.Header.Values("RateLimit-Policy"); len(values) > 0 {
 			var value string
 			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit-Policy", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			}
-			headers.RateLimitPolicy = &value
+			headers.RateLimitPolicy = value
 		}
 		if values := rsp.Header.Values("X-Request-Id"); len(values) > 0 {
 			var value string
 			if err := runtime.BindStyledParameterWithOptions("simple", "X-Request-Id", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			}
-			headers.XRequestId = &value
+			headers.XRequestID = value
 		}
 		response.Headers413 = &headers
 	case rsp.StatusCode == 415:
@@ -746,21 +699,21 @@ func ParseSendPasswordResetResponse(rsp *http.Response) (*SendPasswordResetRespo
 			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			}
-			headers.RateLimit = &value
+			headers.RateLimit = value
 		}
 		if values := rsp.Header.Values("RateLimit-Policy"); len(values) > 0 {
 			var value string
 			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit-Policy", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			}
-			headers.RateLimitPolicy = &value
+			headers.RateLimitPolicy = value
 		}
 		if values := rsp.Header.Values("X-Request-Id"); len(values) > 0 {
 			var value string
 			if err := runtime.BindStyledParameterWithOptions("simple", "X-Request-Id", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			}
-			headers.XRequestId = &value
+			headers.XRequestID = value
 		}
 		response.Headers415 = &headers
 	case rsp.StatusCode == 429:
@@ -770,14 +723,14 @@ func ParseSendPasswordResetResponse(rsp *http.Response) (*SendPasswordResetRespo
 			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			}
-			headers.RateLimit = &value
+			headers.RateLimit = value
 		}
 		if values := rsp.Header.Values("RateLimit-Policy"); len(values) > 0 {
 			var value string
 			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit-Policy", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			}
-			headers.RateLimitPolicy = &value
+			headers.RateLimitPolicy = value
 		}
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
 			var value string
@@ -791,7 +744,7 @@ func ParseSendPasswordResetResponse(rsp *http.Response) (*SendPasswordResetRespo
 			if err := runtime.BindStyledParameterWithOptions("simple", "X-Request-Id", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			}
-			headers.XRequestId = &value
+			headers.XRequestID = value
 		}
 		response.Headers429 = &headers
 	case rsp.StatusCode == 500:
@@ -801,21 +754,21 @@ func ParseSendPasswordResetResponse(rsp *http.Response) (*SendPasswordResetRespo
 			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			}
-			headers.RateLimit = &value
+			headers.RateLimit = value
 		}
 		if values := rsp.Header.Values("RateLimit-Policy"); len(values) > 0 {
 			var value string
 			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit-Policy", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			}
-			headers.RateLimitPolicy = &value
+			headers.RateLimitPolicy = value
 		}
 		if values := rsp.Header.Values("X-Request-Id"); len(values) > 0 {
 			var value string
 			if err := runtime.BindStyledParameterWithOptions("simple", "X-Request-Id", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			}
-			headers.XRequestId = &value
+			headers.XRequestID = value
 		}
 		response.Headers500 = &headers
 	case rsp.StatusCode == 502:
@@ -825,21 +778,21 @@ func ParseSendPasswordResetResponse(rsp *http.Response) (*SendPasswordResetRespo
 			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			}
-			headers.RateLimit = &value
+			headers.RateLimit = value
 		}
 		if values := rsp.Header.Values("RateLimit-Policy"); len(values) > 0 {
 			var value string
 			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit-Policy", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			}
-			headers.RateLimitPolicy = &value
+			headers.RateLimitPolicy = value
 		}
 		if values := rsp.Header.Values("X-Request-Id"); len(values) > 0 {
 			var value string
 			if err := runtime.BindStyledParameterWithOptions("simple", "X-Request-Id", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			}
-			headers.XRequestId = &value
+			headers.XRequestID = value
 		}
 		response.Headers502 = &headers
 	case rsp.StatusCode == 503:
@@ -849,14 +802,14 @@ func ParseSendPasswordResetResponse(rsp *http.Response) (*SendPasswordResetRespo
 			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			}
-			headers.RateLimit = &value
+			headers.RateLimit = value
 		}
 		if values := rsp.Header.Values("RateLimit-Policy"); len(values) > 0 {
 			var value string
 			if err := runtime.BindStyledParameterWithOptions("simple", "RateLimit-Policy", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			}
-			headers.RateLimitPolicy = &value
+			headers.RateLimitPolicy = value
 		}
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
 			var value string
@@ -870,7 +823,7 @@ func ParseSendPasswordResetResponse(rsp *http.Response) (*SendPasswordResetRespo
 			if err := runtime.BindStyledParameterWithOptions("simple", "X-Request-Id", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			}
-			headers.XRequestId = &value
+			headers.XRequestID = value
 		}
 		response.Headers503 = &headers
 	}

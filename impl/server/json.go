@@ -36,7 +36,9 @@ func checkJSON(body []byte) error {
 	if !bytes.ContainsRune(body, '{') {
 		return nil
 	}
-	return checkMembers(json.NewDecoder(bytes.NewReader(body)))
+	decoder := json.NewDecoder(bytes.NewReader(body))
+	decoder.UseNumber() // 1e400 is a number, if too large a one for a float64
+	return checkMembers(decoder)
 }
 
 // deep counts brackets outside of strings: an upper bound of the depth of anything valid.

@@ -1,0 +1,397 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/getkin/kin-openapi/openapi3"
+	"pgregory.net/rapid"
+
+	"github.com/resetd/resetd/impl/origin"
+)
+
+// operationOf the document: the one that there is.
+func operationOf(t testing.TB) *openapi3.Operation {
+	t.Helper()
+	for path, item := range document().Paths.Map() {
+		for method := range item.Operations() {
+			if path != "/auth/send-password-reset" || method != http.MethodPost {
+				t.Errorf("openapi.yaml has %s %s, whose contract nothing checks", method, path)
+			}
+		}
+	}
+	return document().Paths.Find("/auth/send-password-reset").Post
+}
+
+// documentedCodes are the codes of error bodies that the document names.
+func documentedCodes(t testing.TB) []string {
+	t.Helper()
+	code := document().Components.Schemas["Error"].Value.Properties["code"].Value
+	codes := backticked(code.Description)
+	for _, value := range code.Enum {
+		codes = append(codes, value.(string))
+	}
+	slices.Sort(codes)
+	if codes = slices.Compact(codes); len(codes) < 12 {
+		t.Fatalf("openapi.yaml names only the codes %q, or says so in a way that is not understood", codes)
+	}
+	return codes
+}
+
+// backticked are the `names` of a text.
+func backticked(text string) (names []string) {
+	for _, found := range regexp.MustCompile("`([a-z_]+)`").FindAllStringSubmatch(text, -1) {
+		names = append(names, found[1])
+	}
+	return names
+}
+
+// producer is one way to come by an answer.
+type producer struct {
+	status  int
+	code    string // "" is no error
+	example string // of the document, that has this answer's text; "" is none
+	how     string
+	answer  func(t *testing.T) answer
+}
+
+func producers() []producer {
+	const valid = `{"email":"known@example.com"}`
+	failing := func(status int) func(http.Handler) http.Handler {
+		return func(http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) })
+		}
+	}
+	post := func(s setup, body string, header map[string]string) func(*testing.T) answer {
+		return func(t *testing.T) answer { return start(t, s).post(body, header) }
+	}
+	without := func(name string) setup { return setup{env: map[string]string{name: ""}} }
+	route := func(method, path string) func(*testing.T) answer {
+		return func(t *testing.T) answer {
+			f := start(t, setup{})
+			return f.do(newRequest(t, method, f.url+path))
+		}
+	}
+	return []producer{
+		{200, "", "acknowledged", "an account", post(setup{}, valid, nil)},
+		{200, "", "acknowledged", "a stranger", post(setup{}, `{"email":"stranger@example.org"}`, nil)},
+		{400, "invalid_request", "invalidRequest", "no address", post(setup{}, `{"email":"nonsense"}`, nil)},
+		{400, "invalid_request", "notAnObject", "an array", post(setup{}, `[]`, nil)},
+		{400, "invalid_json", "invalidJSON", "no JSON", post(setup{}, `{`, nil)},
+		{404, "not_found", "", "another path", route(http.MethodPost, endpoint+"/more")},
+		{405, "method_not_allowed", "", "another method", route(http.MethodGet, endpoint)},
+		{413, "payload_too_large", "tooLarge", "17 KiB", post(setup{}, strings.Repeat(" ", 17<<10)+valid, nil)},
+		{415, "unsupported_media_type", "notJSON", "plain text", post(setup{}, valid, map[string]string{"Content-Type": "text/plain"})},
+		{429, "rate_limited", "rateLimited", "a second request", func(t *testing.T) answer {
+			f := start(t, setup{env: map[string]string{"RATE_LIMIT": "1-H"}})
+			f.ask(knownEmail)
+			return f.ask(knownEmail)
+		}},
+		{500, "auth_not_configured", "authNotConfigured", "no Supabase URL", post(without("SUPABASE_URL"), valid, nil)},
+		{500, "auth_not_configured", "authNotConfigured", "no key", post(without("SUPABASE_SERVICE_ROLE_KEY"), valid, nil)},
+		{500, "auth_not_configured", "authNotConfigured", "a key that is refused", post(setup{env: map[string]string{"SUPABASE_SERVICE_ROLE_KEY": "another"}}, valid, nil)},
+		{500, "internal_error", "internalError", "a bug", askBroken},
+		{502, "email_delivery_failed", "emailDeliveryFailed", "no Mailgun key", post(without("MAILGUN_API_KEY"), valid, nil)},
+		{502, "email_delivery_failed", "emailDeliveryFailed", "Mailgun fails", post(setup{mailgun: failing(500)}, valid, nil)},
+		{502, "email_delivery_failed", "emailDeliveryFailed", "a key that Mailgun refuses", post(setup{env: map[string]string{"MAILGUN_API_KEY": "another"}}, valid, nil)},
+		{503, "auth_unavailable", "authUnavailable", "Supabase Auth fails", post(setup{supabase: failing(503)}, valid, nil)},
+		{503, "overloaded", "overloaded", "MAX_IN_FLIGHT reached", func(t *testing.T) answer { return startFull(t, nil).ask(knownEmail) }},
+	}
+}
+
+// askBroken asks a server that has a bug: its origins panic, which no setting can make them do.
+func askBroken(t *testing.T) answer {
+	settings, err := readSettings("serve", nil, []string{
+		"SUPABASE_URL=http://127.0.0.1:9", "SUPABASE_SERVICE_ROLE_KEY=key", "MAILGUN_API_BASE=http://127.0.0.1:9",
+		"MAILGUN_API_KEY=key", "MAILGUN_DOMAIN=mg.example.com", "SITE_URL=" + site, "RESPONSE_QUANTUM=0s",
+	}, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	app, err := newApp(t.Context(), settings, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	app.service.Origins = (*origin.List)(nil)
+	server := httptest.NewServer(app.public)
+	t.Cleanup(server.Close)
+	f := &fixture{t: t, url: server.URL, client: &http.Client{Transport: contract{t, server.Client().Transport}}}
+	request, _ := http.NewRequest(http.MethodPost, f.url+endpoint, strings.NewReader(`{"email":"known@example.com"}`))
+	request.Header.Set("Content-Type", "application/json")
+	return f.do(request)
+}
+
+// TestContractAnswers: every status and every code that openapi.yaml documents is really
+// given, as documented there, and with the words of its example.
+func TestContractAnswers(t *testing.T) {
+	t.Parallel()
+	responses := operationOf(t).Responses.Map()
+	codes := documentedCodes(t)
+	statusSeen, codeSeen, exampleSeen := map[string]bool{}, map[string]bool{}, map[string]bool{}
+	for _, p := range producers() {
+		status := strconv.Itoa(p.status)
+		statusSeen[status], codeSeen[p.code], exampleSeen[status+" "+p.example] = true, true, true
+		t.Run(fmt.Sprintf("%d %s/%s", p.status, p.code, p.how), func(t *testing.T) {
+			t.Parallel()
+			got := p.answer(t) // the fixture's client holds it against the schema
+			if got.status != p.status || got.body.Code != p.code {
+				t.Fatalf("%d %s", got.status, got.raw)
+			}
+			if p.code != "" && !slices.Contains(codes, p.code) {
+				t.Errorf("openapi.yaml does not name the code %s", p.code)
+			}
+			response := responses[status]
+			if response == nil { // of the router
+				return
+			}
+			if p.code != "" && !slices.Contains(backticked(*response.Value.Description), p.code) {
+				t.Errorf("openapi.yaml does not name %s where it describes %s", p.code, status)
+			}
+			example := response.Value.Content["application/json"].Examples[p.example]
+			if example == nil {
+				t.Fatalf("openapi.yaml has no example %q of %s", p.example, status)
+			}
+			if want, got := wordsOf(t, example.Value.Value), wordsOf(t, json.RawMessage(got.raw)); got != want {
+				t.Errorf("the example %q of %s says\n%s\nand the server\n%s", p.example, status, want, got)
+			}
+		})
+	}
+	for status, response := range responses {
+		if !statusSeen[status] {
+			t.Errorf("%s is documented, and nothing here produces it", status)
+		}
+		if len(response.Value.Content) != 1 || len(response.Value.Content["application/json"].Examples) == 0 {
+			t.Errorf("%s has no example, or not of JSON alone", status)
+		}
+		for name := range response.Value.Content["application/json"].Examples {
+			if !exampleSeen[status+" "+name] {
+				t.Errorf("the example %q of %s is documented, and nothing here produces it", name, status)
+			}
+		}
+		for _, code := range backticked(*response.Value.Description) {
+			if slices.Contains(codes, code) && !slices.ContainsFunc(producers(), func(p producer) bool { return strconv.Itoa(p.status) == status && p.code == code }) {
+				t.Errorf("%s is documented to carry %s, and nothing here produces that", status, code)
+			}
+		}
+	}
+	for _, code := range codes {
+		if !codeSeen[code] {
+			t.Errorf("the code %s is documented, and nothing here produces it", code)
+		}
+	}
+}
+
+// wordsOf an answer: all of it, but how long to wait.
+func wordsOf(t testing.TB, body any) string {
+	t.Helper()
+	text, err := json.Marshal(body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var value map[string]any
+	if err := json.Unmarshal(text, &value); err != nil {
+		t.Fatal(err)
+	}
+	if seconds, ok := value["retryAfter"].(float64); ok {
+		value["retryAfter"] = "SECONDS"
+		value["error"] = strings.Replace(value["error"].(string), fmt.Sprint(seconds)+" second", "SECONDS second", 1)
+	}
+	text, err = json.MarshalIndent(value, "", "  ") // in the order of the names
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// TestContractExamples: every example of openapi.yaml fits its own schema, requests are
+// answered 200, and where they say that an origin is allowed it is.
+func TestContractExamples(t *testing.T) {
+	t.Parallel()
+	operation := operationOf(t)
+	judge := func(where string, schema *openapi3.Schema, value any) {
+		t.Helper()
+		if err := schema.VisitJSON(value); err != nil {
+			t.Errorf("%s: %v", where, err)
+		}
+	}
+	for status, response := range operation.Responses.Map() {
+		content := response.Value.Content["application/json"]
+		for name, example := range content.Examples {
+			judge(status+" "+name, content.Schema.Value, example.Value.Value)
+		}
+		for name, header := range response.Value.Headers {
+			schema := header.Value.Schema.Value
+			if schema.Example == nil {
+				t.Errorf("%s: no example of %s", status, name)
+				continue
+			}
+			judge(status+" "+name, schema, schema.Example)
+		}
+	}
+
+	f := start(t, setup{})
+	strict := start(t, setup{env: map[string]string{"CALLBACK_ORIGIN_POLICY": "reject"}})
+	body := operation.RequestBody.Value.Content["application/json"]
+	if len(body.Examples) == 0 {
+		t.Error("no example of a request")
+	}
+	for name, example := range body.Examples {
+		judge("request "+name, body.Schema.Value, example.Value.Value)
+		text, err := json.Marshal(example.Value.Value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := f.post(string(text), nil); got.status != http.StatusOK {
+			t.Errorf("the request %q: %d %s", name, got.status, got.raw)
+		}
+		callback, _ := example.Value.Value.(map[string]any)["callback_origin"].(string)
+		want := http.StatusOK
+		if callback != "" && !strings.Contains(callback, "://") {
+			want = http.StatusBadRequest // "an error where the server is set to reject it"
+		}
+		if got := strict.post(string(text), nil); got.status != want {
+			t.Errorf("the request %q, where other origins are rejected: %d %s", name, got.status, got.raw)
+		}
+	}
+	request := map[string]any{}
+	for name, property := range body.Schema.Value.Properties {
+		if request[name] = property.Value.Example; request[name] == nil {
+			t.Errorf("no example of %s", name)
+		}
+	}
+	text, _ := json.Marshal(request)
+	if got := strict.post(string(text), nil); got.status != http.StatusOK {
+		t.Errorf("the examples of the members together: %d %s", got.status, got.raw)
+	}
+
+	f.stack.Reset()
+	language := operation.Parameters.GetByInAndName("header", "Accept-Language").Example.(string)
+	got := f.post(`{"email":"known@example.com"}`, map[string]string{"Accept-Language": language})
+	if mails := f.stack.Mails(); got.status != http.StatusOK || len(mails) != 1 || !strings.Contains(mails[0].Subject, "zurücksetzen") {
+		t.Errorf("Accept-Language: %s: %d %s, mails %v", language, got.status, got.raw, mails)
+	}
+
+	// The limits' examples are what a first request is told by the limits that are the default.
+	limited := start(t, setup{env: map[string]string{"RATE_LIMIT": ""}}).ask(knownEmail)
+	seconds := regexp.MustCompile(`;t=(60|59|3600|3599)`)
+	for name, header := range map[string]string{"RateLimitPolicy": "RateLimit-Policy", "RateLimit": "RateLimit"} {
+		want := document().Components.Headers[name].Value.Schema.Value.Example.(string)
+		if got := limited.header.Get(header); seconds.ReplaceAllString(got, ";t=T") != seconds.ReplaceAllString(want, ";t=T") {
+			t.Errorf("%s is %s, in its example %s", header, got, want)
+		}
+	}
+}
+
+// TestContractCheck: the check that every answer of these tests goes through refuses what is
+// not documented.
+func TestContractCheck(t *testing.T) {
+	t.Parallel()
+	type doctored struct {
+		status int
+		header http.Header
+		body   string
+	}
+	with := func(status int, body, name, value string) doctored {
+		d := doctored{status, http.Header{
+			"Cache-Control": {"no-store"}, "X-Content-Type-Options": {"nosniff"}, "X-Request-Id": {"abc"},
+			"Content-Type": {"application/json"}, "Retry-After": {"5"},
+		}, body}
+		if d.header.Del(name); value != "" {
+			d.header.Set(name, value)
+		}
+		return d
+	}
+	const ok, bad = `{"ok":true,"message":"x"}`, `{"error":"x","code":"x"}`
+	complaints := func(d doctored) string {
+		var found complaint
+		request, _ := http.NewRequest(http.MethodPost, "http://localhost"+endpoint, nil)
+		checkContract(&found, request, &http.Response{StatusCode: d.status, Status: strconv.Itoa(d.status), Header: d.header}, []byte(d.body))
+		return found.String()
+	}
+	for _, good := range []doctored{with(200, ok, "", ""), with(400, bad, "", ""), with(503, bad, "", ""), with(429, `{"error":"x","code":"x","retryAfter":5}`, "", "")} {
+		if found := complaints(good); found != "" {
+			t.Errorf("%d %s is refused: %s", good.status, good.body, found)
+		}
+	}
+	for name, d := range map[string]doctored{
+		"a status":                      with(401, bad, "", ""),
+		"another status":                with(201, ok, "", ""),
+		"a member":                      with(200, `{"ok":true,"message":"x","sent":true}`, "", ""),
+		"a member of errors":            with(502, `{"error":"x","code":"x","detail":"y"}`, "", ""),
+		"a member of issues":            with(400, `{"error":"x","code":"x","issues":[{"path":"","message":"x","value":1}]}`, "", ""),
+		"a member missing":              with(200, `{"ok":true}`, "", ""),
+		"no error":                      with(400, `{"code":"x"}`, "", ""),
+		"no code":                       with(400, `{"error":"x"}`, "", ""),
+		"no retryAfter":                 with(429, bad, "", ""),
+		"a small retryAfter":            with(429, `{"error":"x","code":"x","retryAfter":0}`, "", ""),
+		"a type":                        with(200, `{"ok":"true","message":"x"}`, "", ""),
+		"another form":                  with(400, `[]`, "", ""),
+		"no JSON":                       with(200, `ok`, "", ""),
+		"nothing":                       with(200, ``, "", ""),
+		"a media type":                  with(200, ok, "Content-Type", "text/html"),
+		"no media type":                 with(200, ok, "Content-Type", ""),
+		"no Retry-After of 429":         with(429, `{"error":"x","code":"x","retryAfter":5}`, "Retry-After", ""),
+		"no Retry-After of 503":         with(503, bad, "Retry-After", ""),
+		"a Retry-After of another kind": with(503, bad, "Retry-After", "soon"),
+		"no request id":                 with(200, ok, "X-Request-Id", ""),
+		"a long request id":             with(200, ok, "X-Request-Id", strings.Repeat("a", 65)),
+		"caching":                       with(200, ok, "Cache-Control", "public"),
+		"sniffing":                      with(200, ok, "X-Content-Type-Options", ""),
+		"a server":                      with(200, ok, "Server", "x"),
+	} {
+		if complaints(d) == "" {
+			t.Errorf("%s: passes", name)
+		}
+	}
+}
+
+// complaint collects what a check reports.
+type complaint struct{ bytes.Buffer }
+
+func (c *complaint) Errorf(format string, args ...any) { fmt.Fprintf(c, format+"\n", args...) }
+
+// TestContractBinary: what `make build` makes keeps the contract as well. The other tests run
+// the same code within the test's own process.
+func TestContractBinary(t *testing.T) {
+	binary := filepath.Join(t.TempDir(), "resetd")
+	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", binary, ".")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	target := startTarget(t, setup{binary: binary})
+	for name, example := range operationOf(t).RequestBody.Value.Content["application/json"].Examples {
+		text, _ := json.Marshal(example.Value.Value)
+		if got := target.post(string(text), nil); got.status != http.StatusOK || got.body.Message == "" {
+			t.Errorf("the request %q: %d %s", name, got.status, got.raw)
+		}
+		target.valid.Add(1)
+	}
+	kinds := requestKinds(t)
+	t.Run("generated", func(t *testing.T) {
+		rapid.Check(t, func(t *rapid.T) {
+			for range 5 {
+				kind := rapid.SampledFrom(kinds).Draw(t, "kind")
+				t.Log(kind.name)
+				target.check(t, kind.draw(t))
+			}
+		})
+	})
+	target.finish(t)
+	if err := target.stop(); err != nil {
+		t.Errorf("stopped with %v", err)
+	}
+}
