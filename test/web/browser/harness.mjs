@@ -1,0 +1,217 @@
+// What the tests of this folder share: the real server, a real browser that is watched, and pages
+// on other origins.
+import assert from 'node:assert/strict'
+import { execFileSync, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
+import { readFile } from 'node:fs/promises'
+import { createServer } from 'node:http'
+import { createRequire } from 'node:module'
+import path from 'node:path'
+import { createInterface } from 'node:readline'
+import { chromium } from 'playwright-core'
+
+const require = createRequire(import.meta.url)
+
+// The runner ends a test that takes too long by a signal, which would skip what kills the server.
+for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP']) {
+	process.once(signal, () => process.exit(1))
+}
+
+/**
+ * Starts the binary that RESETD names until the test t ends. Its environment is what is given and
+ * nothing else.
+ */
+export async function startResetd(t, command, settings = {}) {
+	const binary = process.env.RESETD
+	assert(binary, 'RESETD must be the path of the resetd binary; test/web.sh builds one')
+	const child = spawn(binary, [command], {
+		env: {
+			LISTEN_ADDR: 'localhost:0', ADMIN_ADDR: 'off', LOG_FORMAT: 'json', LOG_LEVEL: 'debug',
+			RESPONSE_QUANTUM: '50ms', SHUTDOWN_DELAY: '0s', RATE_LIMIT: '100000-M', RECIPIENT_LIMIT: '100000-M',
+			...settings,
+		},
+		stdio: ['ignore', 'ignore', 'pipe'],
+	})
+	const kill = () => child.kill('SIGKILL')
+	process.once('exit', kill)
+	const ended = once(child, 'exit').then(([code]) => {
+		process.removeListener('exit', kill)
+		return code
+	})
+	t.after(async () => {
+		child.kill('SIGTERM')
+		assert.equal(await ended, 0, 'resetd did not stop well')
+	})
+
+	const log = []
+	const address = await new Promise((resolve, reject) => {
+		createInterface(child.stderr).on('line', (line) => {
+			const record = JSON.parse(line)
+			log.push(record)
+			if (record.msg === 'listening') {
+				resolve(record.addr)
+			}
+		})
+		child.once('error', reject)
+		child.once('exit', (code) => reject(new Error(`resetd ended with ${code}: ${JSON.stringify(log)}`)))
+	})
+	const url = `http://localhost:${address.slice(address.lastIndexOf(':') + 1)}`
+	return {
+		url,
+		endpoint: `${url}/api/auth/send-password-reset`,
+		/** What the server has answered so far on the operation's path, as "METHOD status". */
+		async answers() {
+			await settle(child.stderr)
+			return log.filter((r) => r.msg === 'request' && r.route !== '/healthz' && !r.route.startsWith('/dev'))
+				.map((r) => `${r.method} ${r.status}`)
+		},
+		/** What resetd dev has in its inbox. */
+		async inbox() {
+			return (await fetch(`${url}/dev/inbox.json`)).json()
+		},
+	}
+
+	// A record is written before its answer goes out, but it comes by another way. One that is asked
+	// for now comes after all of them.
+	async function settle() {
+		const id = `settled-${log.length}-${Math.random().toString(36).slice(2)}`
+		await fetch(`${url}/healthz`, { headers: { 'X-Request-Id': id } })
+		while (!log.some((r) => r.request_id === id)) {
+			await once(child.stderr, 'data')
+		}
+	}
+}
+
+/**
+ * Serves files until the test t ends: folder's, or one blank page. url is on localhost; on(host)
+ * is the same under another name of this machine.
+ */
+export async function startSite(t, folder) {
+	const types = { '.html': 'text/html; charset=utf-8', '.js': 'text/javascript', '.css': 'text/css' }
+	const server = createServer(async (request, response) => {
+		const name = path.basename(new URL(request.url, 'http://site').pathname)
+		try {
+			const content = folder ? await readFile(path.join(folder, name))
+				: '<!doctype html><html lang="en"><title>Another site</title><link rel="icon" href="data:,">'
+			response.setHeader('Content-Type', folder ? types[path.extname(name)] : types['.html'])
+			response.end(content)
+		} catch {
+			response.writeHead(404).end()
+		}
+	})
+	server.listen(0, '127.0.0.1')
+	await once(server, 'listening')
+	t.after(() => {
+		server.close()
+		server.closeAllConnections()
+	})
+	const { port } = server.address()
+	return { port, url: `http://localhost:${port}`, on: (host) => `http://${host}:${port}` }
+}
+
+let browser // one for each file of tests, which is a process of its own
+
+/**
+ * Opens a page until the test t ends, and fails it for a request to any origin but those given, an
+ * error on the console, one that nothing caught, or a violation of the page's policy. expected are
+ * patterns of errors that have to come.
+ */
+export async function openPage(t, { origins, expected = [], ...options }) {
+	browser ??= await launch()
+	const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, ...options })
+	const wrong = []
+	const errors = []
+	const seen = []
+	context.on('request', (request) => {
+		const url = new URL(request.url())
+		seen.push(request.url())
+		if (url.protocol !== 'data:' && url.protocol !== 'about:' && !origins.includes(url.origin)) {
+			wrong.push(`a request to another origin: ${request.url()}`)
+		}
+	})
+	context.on('console', (message) => {
+		const { url } = message.location()
+		// Of itself, where a document that is no HTML names no icon.
+		const icon = url.endsWith('/favicon.ico')
+		if ((message.type() === 'error' || message.type() === 'warning') && !icon) {
+			errors.push(`${message.text()} at ${url}`)
+		}
+	})
+	context.on('weberror', (error) => errors.push(`uncaught: ${error.error()}`))
+	await context.exposeBinding('reportViolation', (_, text) => void errors.push(`policy: ${text}`))
+	await context.addInitScript(() => {
+		document.addEventListener('securitypolicyviolation', (event) => {
+			window.reportViolation(`${event.effectiveDirective} refused ${event.blockedURI}`)
+		})
+	})
+	t.after(async () => {
+		await context.close()
+		for (const pattern of expected) {
+			if (!errors.some((error) => pattern.test(error))) {
+				wrong.push(`nothing like ${pattern} on the console`)
+			}
+		}
+		wrong.push(...errors.filter((error) => !expected.some((pattern) => pattern.test(error))))
+		assert.deepEqual(wrong, [])
+	})
+	const page = await context.newPage()
+	page.setDefaultTimeout(15_000)
+	return { page, context, requests: seen }
+}
+
+async function launch() {
+	const names = [process.env.CHROMIUM, 'chromium', 'chromium-browser', 'google-chrome']
+	const executablePath = names.filter(Boolean).map(find).find(Boolean)
+	assert(executablePath, 'there is no chromium on the PATH; test/chromium.sh installs one')
+	const launched = await chromium.launch({
+		executablePath,
+		args: [
+			'--no-sandbox', // root, in a container, has none
+			'--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
+			'--disable-component-update', '--disable-sync', '--disable-dev-shm-usage',
+			// Nothing leaves this machine, whatever a page asks for.
+			'--host-resolver-rules=MAP *.localhost 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE *.localhost, EXCLUDE 127.0.0.1',
+		],
+	})
+	return launched
+}
+
+/** Ends the browser of this file; to be called in an after hook of the file. */
+export async function closeBrowser() {
+	await browser?.close()
+}
+
+function find(name) {
+	try {
+		return execFileSync('/bin/sh', ['-c', 'command -v "$1"', 'sh', name], { encoding: 'utf8' }).trim()
+	} catch {
+		return ''
+	}
+}
+
+const axe = readFileSync(require.resolve('axe-core/axe.min.js'), 'utf8')
+
+/** Fails where axe-core finds a violation of WCAG 2.2 A or AA, or of what it calls best practice. */
+export async function expectAccessible(page, state) {
+	await page.evaluate(axe) // by way of the debugger, which no policy of the page forbids
+	const { violations, passes } = await page.evaluate(() => window.axe.run({
+		runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'],
+	}))
+	assert(passes.length > 10, `${state}: axe looked at nothing`)
+	assert.deepEqual(violations.map((v) => `${v.impact} ${v.id}: ${v.nodes.map((n) => n.html).join(' ')}`), [], state)
+}
+
+/** Fails where the page has to be scrolled sideways, or something sticks out. */
+export async function expectFits(page, state) {
+	const wide = await page.evaluate(() => {
+		const width = document.documentElement.clientWidth
+		const out = [...document.body.querySelectorAll('*')].filter((e) => {
+			const box = e.getBoundingClientRect()
+			return box.width > 0 && box.right > width + 0.5
+		})
+		const scroll = document.documentElement.scrollWidth - width
+		return [...(scroll > 0 ? [`the page, by ${scroll} px`] : []), ...out.slice(0, 5).map((e) => e.outerHTML.slice(0, 120))]
+	})
+	assert.deepEqual(wide, [], `${state}: too wide`)
+}

@@ -1,0 +1,100 @@
+// The way of a person: the mail arrives in the inbox of resetd dev, its link leads to a page, and
+// the password is set, once.
+import assert from 'node:assert/strict'
+import { after, test } from 'node:test'
+import { closeBrowser, expectAccessible, expectFits, openPage, startResetd } from './harness.mjs'
+
+after(closeBrowser)
+
+const account = 'hello@example.com'
+
+async function ask(resetd, email) {
+	const answer = await fetch(resetd.endpoint, {
+		method: 'POST', headers: { 'Content-Type': 'application/json' },
+		body: JSON.stringify({ email, callback_origin: 'example' }),
+	})
+	assert.equal(answer.status, 200)
+}
+
+for (const [name, look] of Object.entries({
+	'a desk': {},
+	'a phone': { viewport: { width: 360, height: 740 }, hasTouch: true, isMobile: true },
+})) {
+	test(`a mail arrives, and its link sets a password once, on ${name}`, async (t) => {
+		const resetd = await startResetd(t, 'dev')
+		const { page, context } = await openPage(t, {
+			origins: [resetd.url], ...look,
+			expected: [/status of 403.* at .*\/dev\/reset-password\?token_hash=/],
+		})
+		await page.goto(`${resetd.url}/dev/inbox`)
+		await page.getByRole('heading', { name: 'Waiting for the first mail' }).waitFor()
+		await page.locator('#status[data-state=live]').waitFor()
+		await expectAccessible(page, 'an empty inbox')
+		await expectFits(page, 'an empty inbox')
+
+		await ask(resetd, account)
+		const row = page.locator('.mails a')
+		await row.waitFor() // by itself
+		assert.match(await row.innerText(), new RegExp(account))
+		await expectAccessible(page, 'an inbox')
+		await expectFits(page, 'an inbox')
+
+		await row.click()
+		const mail = page.frameLocator('iframe[title="HTML of the message"]')
+		const link = mail.getByRole('link').filter({ hasText: /password/i }).first()
+		await link.waitFor()
+		await expectFits(page, 'an open mail')
+		const [tab] = await Promise.all([context.waitForEvent('page'), link.click()])
+		await tab.getByRole('heading', { name: 'Choose a new password' }).waitFor()
+		const address = tab.url()
+		assert.match(address, new RegExp(`^${resetd.url}/dev/reset-password\\?token_hash=[0-9a-f]{56}&type=recovery$`))
+		assert.equal(await tab.locator('#email').innerText(), account)
+		assert.equal(await tab.evaluate(() => document.referrer), '')
+		await expectAccessible(tab, 'a new password')
+		await expectFits(tab, 'a new password')
+
+		const password = tab.getByLabel('New password')
+		await password.fill('12345')
+		await password.press('Enter')
+		assert.equal(await password.evaluate((field) => field.validity.tooShort), true)
+		assert.equal(tab.url(), address, 'too short a password was sent')
+		await password.fill('correct horse battery staple')
+		await password.press('Enter')
+		await tab.getByRole('heading', { name: 'Your password is changed' }).waitFor()
+		await expectAccessible(tab, 'a changed password')
+
+		const again = await context.newPage()
+		assert.equal((await again.goto(address)).status(), 403)
+		await again.getByRole('heading', { name: 'This link is invalid or has expired' }).waitFor()
+		assert.equal(await again.locator('input').count(), 0)
+		await expectAccessible(again, 'a link that is used up')
+		await expectFits(again, 'a link that is used up')
+	})
+}
+
+test('a second mail makes the link of the first one invalid', async (t) => {
+	const resetd = await startResetd(t, 'dev')
+	const { page } = await openPage(t, { origins: [resetd.url], expected: [/status of 403/] })
+	await ask(resetd, account)
+	await ask(resetd, account)
+	const links = (await resetd.inbox()).mails.map((mail) => /http:\S+token_hash=\S+/.exec(mail.text)[0])
+	assert.equal(new Set(links).size, 2)
+	const [newest, oldest] = links
+	assert.equal((await page.goto(oldest)).status(), 403)
+	assert.equal((await page.goto(newest)).status(), 200)
+	await page.getByRole('heading', { name: 'Choose a new password' }).waitFor()
+})
+
+test('for an address without an account nothing is delivered, and the inbox says why', async (t) => {
+	const resetd = await startResetd(t, 'dev')
+	const { page } = await openPage(t, { origins: [resetd.url] })
+	await page.goto(`${resetd.url}/dev/inbox`)
+	await page.locator('#status[data-state=live]').waitFor()
+	await ask(resetd, 'stranger@example.org')
+	await page.getByRole('link', { name: 'See why' }).click()
+	const row = page.locator('.mails a')
+	await row.waitFor()
+	assert.doesNotMatch(await page.locator('body').innerText(), /stranger@example\.org/)
+	await expectAccessible(page, 'the decoys')
+	assert.deepEqual((await resetd.inbox()).mails, [])
+})

@@ -1,0 +1,93 @@
+// Starts the real server, of the binary that RESETD names, and ends it.
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { createServer, type RequestListener } from "node:http";
+import type { AddressInfo } from "node:net";
+import { createInterface } from "node:readline";
+
+export interface Resetd {
+	/** http://127.0.0.1:PORT */
+	url: string;
+	/** The base of the API, for createClient. */
+	api: string;
+	stop(): Promise<void>;
+}
+
+/** Its environment is what is given and nothing else, so that no setting of the machine's own counts. */
+export async function startResetd(
+	command: "dev" | "serve",
+	settings: Record<string, string> = {},
+	flags: string[] = [],
+): Promise<Resetd> {
+	const binary = process.env["RESETD"];
+	if (binary === undefined) {
+		throw new Error("RESETD must be the path of the resetd binary; test/web.sh builds one");
+	}
+	const child = spawn(binary, [command, ...flags], {
+		env: {
+			LISTEN_ADDR: "127.0.0.1:0",
+			ADMIN_ADDR: "off",
+			LOG_FORMAT: "json",
+			RESPONSE_QUANTUM: "0s",
+			SHUTDOWN_DELAY: "0s",
+			RATE_LIMIT: "100000-M",
+			RECIPIENT_LIMIT: "100000-M",
+			...settings,
+		},
+		stdio: ["ignore", "ignore", "pipe"],
+	});
+	// However this process ends, its servers end too.
+	const kill = (): void => void child.kill("SIGKILL");
+	process.once("exit", kill);
+	const ended = once(child, "exit").then(() => process.removeListener("exit", kill));
+
+	const log: string[] = [];
+	const url = await new Promise<string>((resolve, reject) => {
+		createInterface(child.stderr).on("line", (line) => {
+			log.push(line);
+			const address = /"msg":"listening","addr":"([^"]+)"/.exec(line)?.[1];
+			if (address !== undefined) {
+				resolve(`http://${address}`);
+			}
+		});
+		child.once("error", reject);
+		child.once("exit", (code) => {
+			reject(new Error(`resetd ${command} ended with ${code} before it listened:\n${log.join("\n")}`));
+		});
+	});
+	return {
+		url,
+		api: `${url}/api`,
+		async stop() {
+			child.kill("SIGTERM");
+			await ended;
+		},
+	};
+}
+
+// The runner ends a test that takes too long by a signal, which would skip the exit above.
+for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"] as const) {
+	process.once(signal, () => process.exit(1));
+}
+
+/** Something that answers in resetd's place, as a proxy on the way does. */
+export async function startOther(answer: RequestListener): Promise<{ url: string; stop(): Promise<void> }> {
+	const server = createServer(answer);
+	server.listen(0, "127.0.0.1");
+	await once(server, "listening");
+	return {
+		url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+		async stop() {
+			server.close();
+			server.closeAllConnections();
+			await once(server, "close");
+		},
+	};
+}
+
+/** An address where nothing listens: it was free a moment ago. */
+export async function deadURL(): Promise<string> {
+	const gone = await startOther(() => {});
+	await gone.stop();
+	return gone.url;
+}
