@@ -27,6 +27,7 @@ func FuzzRequest(f *testing.F) {
 		{"POST", endpoint, "application/json", "", "", "", `{"email":"\ud800@b.co","callback_origin":"https://app.example.com@evil.example"}`},
 		{"POST", endpoint, "application/json", "", "", "", strings.Repeat("[", 20000)},
 		{"POST", endpoint, "application/json", "", "", "", `{"email":1e999}`},
+		{"POST", "/webhooks/mailgun", "application/json", "", "", "", `{"signature":{"timestamp":"1","token":"a","signature":"00"},"event-data":{}}`},
 		{"GET", "/api/openapi.json", "", "", "", "", ""},
 		{"HEAD", "/healthz", "", "", "", "", ""},
 		{"OPTIONS", endpoint, "", "", preview, "", ""},
@@ -44,7 +45,7 @@ func FuzzRequest(f *testing.F) {
 	logs := &buffer{}
 	settings, err := readSettings("serve", nil, []string{
 		"SUPABASE_URL=" + supabase.URL, "SUPABASE_SERVICE_ROLE_KEY=key",
-		"MAILGUN_API_BASE=" + mailgun.URL, "MAILGUN_API_KEY=key", "MAILGUN_DOMAIN=mg.example.com",
+		"MAILGUN_API_BASE=" + mailgun.URL, "MAILGUN_API_KEY=key", "MAILGUN_DOMAIN=mg.example.com", "MAILGUN_WEBHOOK_SIGNING_KEY=key",
 		"SITE_URL=" + site, "CALLBACK_ORIGINS=https://*.preview.example.com", "TRUSTED_PROXIES=192.0.2.0/24",
 		"RATE_LIMIT=1000000-S", "RECIPIENT_LIMIT=1000000-S", "MAIL_DECOY_LIMIT=1000000-S", "RESPONSE_QUANTUM=0s", "LOG_LEVEL=warn",
 	}, io.Discard)

@@ -42,6 +42,7 @@ type settings struct {
 	MailgunBase   string `env:"MAILGUN_API_BASE" envDefault:"https://api.mailgun.net" help:"in the EU: https://api.eu.mailgun.net"`
 	MailFrom      string `env:"MAIL_FROM" help:"sender, an RFC 5322 mailbox (default no-reply@MAILGUN_DOMAIN)"`
 	MailReplyTo   string `env:"MAIL_REPLY_TO" help:"where replies go, an RFC 5322 mailbox"`
+	WebhookKey    Secret `env:"MAILGUN_WEBHOOK_SIGNING_KEY" help:"HTTP webhook signing key of the Mailgun account: turns POST /webhooks/mailgun on, where Mailgun reports what it could not deliver"`
 
 	SiteURL              string         `env:"SITE_URL" help:"the app's origin, where links lead by default"`
 	CallbackOrigins      []string       `env:"CALLBACK_ORIGINS" help:"further origins that links may lead to, comma separated: exact, or with one leading wildcard label (https://*.preview.example.com)"`
@@ -329,6 +330,7 @@ func (s *settings) checkSupabase(wrong *mistakes) {
 
 func (s *settings) checkMail(wrong *mistakes) {
 	checkHeaderValue("MAILGUN_API_KEY", s.MailgunKey, wrong)
+	checkHeaderValue("MAILGUN_WEBHOOK_SIGNING_KEY", s.WebhookKey, wrong) // no header, and as plain
 	checkBaseURL("MAILGUN_API_BASE", s.MailgunBase, wrong)
 	if s.MailgunDomain != "" && (strings.ContainsAny(s.MailgunDomain, ":&'@(),!?#;%+=<>/\\ \t\r\n") || !strings.Contains(s.MailgunDomain, ".")) {
 		wrong.add("MAILGUN_DOMAIN", "must be a domain name, like mg.example.com")

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"runtime"
 	"sync"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -102,6 +103,13 @@ func newApp(ctx context.Context, s *settings, logger *slog.Logger) (*app, error)
 		serverConfig.AllowCallback = func(callback string) bool {
 			_, allowed := s.origins.Resolve(callback)
 			return allowed
+		}
+	}
+	if s.WebhookKey != "" {
+		serverConfig.Webhooks = &server.Webhooks{
+			Reader: mailgun.NewWebhooks(s.WebhookKey.Reveal()),
+			// A day is the first period that is longer than a webhook is believed.
+			Once: limit{limits.Limiter("webhook", ratelimit.Rate{{Limit: 1, Period: 24 * time.Hour}})},
 		}
 	}
 	public, err := server.New(serverConfig)

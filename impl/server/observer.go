@@ -27,6 +27,8 @@ type Observer struct {
 	logger  *slog.Logger
 	metrics *metrics
 	tracer  trace.Tracer
+
+	webhooks *webhookMetrics
 }
 
 var _ impl.Watcher = (*Observer)(nil)
@@ -36,7 +38,7 @@ func NewObserver(logger *slog.Logger, registry prometheus.Registerer, tracer tra
 	if tracer == nil {
 		tracer = noop.NewTracerProvider().Tracer("")
 	}
-	return &Observer{logger: logger, metrics: newMetrics(registry), tracer: tracer}
+	return &Observer{logger: logger, metrics: newMetrics(registry), tracer: tracer, webhooks: newWebhookMetrics(registry)}
 }
 
 // LimitsIn is told where limits are counted from now on.

@@ -36,7 +36,7 @@ type Config struct {
 	// Limit counts the requests of each client, valid or not.
 	Limit    *ratelimit.Limiter
 	ClientIP ratelimit.ClientIP
-	// Fingerprint is the keyed hash under which the operator sees a client.
+	// Fingerprint is the keyed hash under which the operator sees a client, or an account.
 	Fingerprint func(client string) string
 
 	// Quantum is the beat: answers to valid requests go out at a whole multiple of it after
@@ -48,6 +48,8 @@ type Config struct {
 	AllowCallback func(origin string) bool
 	// AllowBrowser says from which origins browsers may call.
 	AllowBrowser func(origin string) bool
+	// Webhooks are Mailgun's reports; nil: there is nothing at their address.
+	Webhooks *Webhooks
 }
 
 // New assembles the public handler.
@@ -74,6 +76,10 @@ func New(config Config) (*Server, error) {
 	e.Match([]string{http.MethodGet, http.MethodHead}, basePath+"/openapi.json", func(c echo.Context) error {
 		return c.Blob(http.StatusOK, echo.MIMEApplicationJSON, documentJSON)
 	})
+
+	if config.Webhooks != nil {
+		e.POST(webhookRoute, newWebhook(config).take)
+	}
 
 	strict := gen.NewStrictHandler(config.Operation, []gen.StrictMiddlewareFunc{onTheBeat(config.Quantum, config.Observer)})
 	gen.RegisterHandlersWithOptions(e, strict, gen.RegisterHandlersOptions{
