@@ -206,12 +206,22 @@ func (s *Service) decoyURL(redirectTo string) string {
 	}, redirectTo)
 }
 
+// LinkURL is where a mail leads that carries the link: what a trial of the settings sends has to
+// be what users get.
+func (s *Service) LinkURL(link *Link, redirectTo string) string { return s.linkURL(link, redirectTo) }
+
+// DecoyURL is a made-up link of the same form and length, which opens nothing.
+func (s *Service) DecoyURL(redirectTo string) string { return s.decoyURL(redirectTo) }
+
 // tokenHashLength is that of Supabase's hashed_token: SHA-224 in hexadecimal.
 const tokenHashLength = 56
 
 // nobody is an address that no account can have: its domain is reserved never to exist
 // (RFC 2606, section 2), and its name is new each time, so that nothing answers from a cache.
 func nobody() string { return "resetd-" + made(12) + "@" + made(4) + ".invalid" }
+
+// Nobody is the address of the control question, another one at each call.
+func Nobody() string { return nobody() }
 
 // made returns 2n random hexadecimal digits.
 func made(n int) string {

@@ -15,12 +15,12 @@ Supabase, Mailgun and SITE_URL does not: the server starts, says so, is not read
 500 or 502 until it is restarted with it.
 
 serve listens on LISTEN_ADDR: the operation, /healthz and /api/openapi.json. ADMIN_ADDR has
-/livez, /readyz and /metrics, and belongs on no public network. On the first
-SIGTERM or interrupt /readyz says no, requests are still taken for SHUTDOWN_DELAY, and what is
-in flight then has SHUTDOWN_TIMEOUT to finish; a second one ends it.
+/livez, /readyz and /metrics, and belongs on no public network. On the first SIGTERM or
+interrupt /readyz says no, requests are still taken for SHUTDOWN_DELAY, and what is in flight
+then has SHUTDOWN_TIMEOUT to finish; a second one ends it.
 
-The exit status is 0 after a clean stop, 1 if the server failed, and 2 if it was started in a
-wrong way.
+The exit status is 0 after a clean stop, or a check without a failure; 1 if the server, or a
+check, has failed; and 2 if it was started in a wrong way.
 */
 package main
 
@@ -80,6 +80,8 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		return serve(ctx, args, environ, stderr)
 	case "dev":
 		return dev(ctx, args, environ, stdout, stderr)
+	case "check":
+		return check(ctx, args, environ, stdout, stderr)
 	case "healthcheck":
 		return healthcheck(ctx, args, environ, stdout, stderr)
 	case "version", "--version":

@@ -165,8 +165,11 @@ func readSettings(command string, args []string, environ []string, output io.Wri
 			return nil
 		})
 	}
-	if err := flags.Parse(args); err != nil {
+	switch err := flags.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
 		return nil, err
+	case err != nil:
+		return nil, errUsage // flag has said it
 	}
 	var wrong mistakes
 	if flags.NArg() > 0 {

@@ -1,0 +1,308 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net/mail"
+	"net/url"
+	"reflect"
+	"strings"
+	"time"
+
+	"github.com/resetd/resetd/impl"
+	"github.com/resetd/resetd/impl/mailgun"
+	"github.com/resetd/resetd/impl/origin"
+	"github.com/resetd/resetd/impl/ratelimit"
+	"github.com/resetd/resetd/impl/supabase"
+)
+
+// check tries the settings as the first user would, and prints a line for each thing it tried:
+// a verdict, what it is about, what was found, and, where something is wrong, what to do.
+//
+// It asks Supabase for a link for an address that cannot exist, hands Mailgun a message in test
+// mode to ourselves (accepted, billed, delivered to nobody), and counts once in Redis under a key
+// that it removes. With --send-to it does the whole thing for an address of the operator's.
+func check(ctx context.Context, args, environ []string, stdout, stderr io.Writer) error {
+	var address string
+	send := false
+	settings, err := readSettings("check", args, environ, stderr, func(flags *flag.FlagSet) {
+		flags.Func("send-to", "send a real mail to this `ADDRESS`: with an account, with a real link, which makes earlier ones of that account invalid", func(value string) error {
+			address, send = value, true
+			return nil
+		})
+	})
+	if err != nil {
+		return err
+	}
+	if send && !isAddress(address) {
+		return mistakes{"--send-to: must be one address, like me@example.com"}
+	}
+
+	c := &checker{settings: settings, out: stdout, printed: map[finding]bool{}, failed: map[string]int{}}
+	c.printFindings(c.prepare())
+	// At the same time, so that one that hangs holds up nothing; printed in this order all the same.
+	var results []<-chan findings
+	for _, check := range []func(context.Context) findings{c.supabase, c.redirects, c.mailgun, c.redis} {
+		result := make(chan findings, 1)
+		results = append(results, result)
+		go func() { result <- check(ctx) }()
+	}
+	for _, result := range results {
+		c.printFindings(<-result)
+	}
+	if send {
+		c.printFindings(c.sendTo(ctx, address))
+	}
+	failures := 0
+	for _, n := range c.failed {
+		failures += n
+	}
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case failures == 1:
+		return errors.New("one check has failed")
+	case failures > 1:
+		return fmt.Errorf("%d checks have failed", failures)
+	}
+	return nil
+}
+
+// isAddress says whether a mail can go there: one address, with nothing around it.
+func isAddress(text string) bool {
+	parsed, err := mail.ParseAddress(text)
+	return err == nil && parsed.Address == text
+}
+
+// The verdicts. Only bad makes the exit status 1.
+const (
+	good  = "ok"
+	bad   = "FAILED"
+	risky = "warning"
+	noted = "note" // what cannot be tried, or is worth knowing
+)
+
+// What the findings are about.
+const (
+	aboutSettings = "settings"
+	aboutSupabase = "supabase"
+	aboutRedirect = "redirect"
+	aboutMailgun  = "mailgun"
+	aboutRedis    = "redis"
+	aboutMail     = "mail"
+)
+
+type finding struct{ verdict, about, text string }
+
+type findings []finding
+
+// add adds a finding. What is wrong ends with what to do about it.
+func (f *findings) add(verdict, about, format string, args ...any) {
+	*f = append(*f, finding{verdict, about, fmt.Sprintf(format, args...)})
+}
+
+// checker is one run of the command.
+type checker struct {
+	settings *settings
+	out      io.Writer
+	printed  map[finding]bool
+	failed   map[string]int // by what they are about
+
+	links      *supabase.Client // nil where not configured
+	mailer     *mailgun.Client  // likewise
+	writer     mailWriter       // with a nil Renderer where its settings or templates are no good
+	service    *impl.Service    // for its links
+	redirectTo string           // where links lead by default
+}
+
+func (c *checker) printFindings(all findings) {
+	for _, f := range all {
+		if c.printed[f] {
+			continue // --send-to meets with what the checks have met with
+		}
+		c.printed[f] = true
+		if f.verdict == bad {
+			c.failed[f.about]++
+		}
+		// One line each, whatever an error may hold.
+		fmt.Fprintf(c.out, "%-7s %-9s %s\n", f.verdict, f.about, strings.Join(strings.Fields(f.text), " "))
+	}
+}
+
+// prepare makes what the checks work with, and judges what needs no network.
+func (c *checker) prepare() (found findings) {
+	s := c.settings
+	c.links, c.mailer = newSupabase(s), newMailgun(s)
+	c.service = impl.New(impl.Config{LinkMode: impl.LinkMode(s.LinkMode), AuthURL: s.authURL})
+	site := "https://resetd.invalid" // the checks of Supabase and Mailgun need no real one
+	if s.origins != nil {
+		site = s.origins.Site()
+	}
+	c.redirectTo = site + s.ResetPath
+
+	for _, name := range s.missing() {
+		found.add(bad, aboutSettings, "%s is not set. What to do: set it (%s)", name, settingHelp(name))
+	}
+	writer, err := newWriter(s)
+	if err != nil {
+		found.add(bad, aboutSettings, "the mail cannot be written, and `resetd serve` will not start: %s. What to do: mend that setting or template", oneLine(err))
+	} else {
+		c.writer = writer
+	}
+	if len(found) == 0 {
+		found.add(good, aboutSettings, "none is missing, and none is wrong in itself")
+	}
+	c.judge(&found)
+	return found
+}
+
+func settingHelp(name string) string {
+	for _, field := range reflect.VisibleFields(reflect.TypeFor[settings]()) {
+		if field.Tag.Get("env") == name {
+			return field.Tag.Get("help")
+		}
+	}
+	return ""
+}
+
+// mostMails in an hour is what nobody asks for by himself: beyond it, an address can be flooded.
+const mostMails = 20
+
+// judge names what is allowed and seldom meant.
+func (c *checker) judge(found *findings) {
+	s := c.settings
+	if s.ResponseQuantum == 0 {
+		found.add(risky, aboutSettings, "RESPONSE_QUANTUM=0s: the time of an answer shows who has an account. What to do: leave it at 500ms")
+	}
+	if s.MailDecoy == "off" {
+		found.add(risky, aboutSettings, "MAIL_DECOY=off: while mail fails, the answer shows who has an account. What to do: leave it at testmode")
+	}
+	if perHour := mailsPerHour(s.RecipientLimit); perHour > mostMails {
+		found.add(risky, aboutSettings, "RECIPIENT_LIMIT lets anybody send %d mails an hour to one address, each of which makes the link before invalid. What to do: leave it at 1-M,5-H", perHour)
+	}
+	for _, entry := range append([]string{s.SiteURL}, s.CallbackOrigins...) {
+		if u, err := url.Parse(strings.TrimSpace(entry)); err == nil && u.Scheme == "http" && !isLoopback(u.Hostname()) {
+			found.add(risky, aboutSettings, "%s is http: whoever is on the way can read the link and use it first. What to do: use https", entry)
+		}
+	}
+	if s.MailgunDomain != "" && s.from.Address != "" {
+		if from := strings.ToLower(s.from.Address[strings.LastIndex(s.from.Address, "@")+1:]); !related(from, strings.ToLower(s.MailgunDomain)) {
+			found.add(risky, aboutSettings, "MAIL_FROM is at %s, and Mailgun sends and signs for %s: SPF and DKIM are not aligned, and where DMARC is asked mail is refused or taken for spam. What to do: use a sender at %s, or MAILGUN_DOMAIN of the sender's domain", from, s.MailgunDomain, s.MailgunDomain)
+		}
+	}
+	if domain := strings.ToLower(s.MailgunDomain); strings.HasPrefix(domain, "sandbox") && strings.HasSuffix(domain, ".mailgun.org") {
+		found.add(risky, aboutSettings, "MAILGUN_DOMAIN is a sandbox domain: only the authorized recipients of the Mailgun account get mail. What to do: add and verify a domain of your own")
+	}
+	if s.TrustedProxies == "" {
+		found.add(noted, aboutSettings, "TRUSTED_PROXIES is empty: right if clients connect to resetd themselves; behind a proxy all of them would be one client to RATE_LIMIT")
+	}
+	found.add(noted, aboutSettings, "the mail says that a link works for %s, which cannot be tried: compare LINK_EXPIRES_IN with Supabase's email OTP expiration (Authentication > Sign In / Providers > Email; self-hosted: GOTRUE_MAILER_OTP_EXP)", shortDuration(s.LinkExpiresIn))
+}
+
+func mailsPerHour(rate ratelimit.Rate) int64 {
+	most := int64(-1)
+	for _, window := range rate {
+		perHour := window.Limit
+		if window.Period < time.Hour {
+			perHour *= int64(time.Hour / window.Period)
+		}
+		if most < 0 || perHour < most {
+			most = perHour
+		}
+	}
+	return most
+}
+
+// related says whether relaxed alignment holds as far as can be told without a list of the
+// domains under which anyone may register: one is the other, or lies under it.
+func related(a, b string) bool {
+	return a == b || strings.HasSuffix(a, "."+b) || strings.HasSuffix(b, "."+a)
+}
+
+func isLoopback(host string) bool {
+	return host == "localhost" || strings.HasSuffix(host, ".localhost") || strings.HasPrefix(host, "127.") || host == "::1"
+}
+
+// shortDuration writes 1h for 1h0m0s.
+func shortDuration(d time.Duration) string {
+	text := d.String()
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	return text
+}
+
+// redis counts in Redis as the limits do.
+func (c *checker) redis(ctx context.Context) (found findings) {
+	if c.settings.RedisURL == "" {
+		found.add(noted, aboutRedis, "REDIS_URL is not set: limits are per instance, and begin anew with each start; right for one instance")
+		return found
+	}
+	const inMemory = "each instance would count limits for itself"
+	pong, err := ratelimit.Ping(ctx, c.settings.RedisURL.Reveal(), c.settings.UpstreamTimeout)
+	var refused *ratelimit.RefusedError
+	switch {
+	case errors.As(err, &refused):
+		found.add(bad, aboutRedis, "no count can be kept (%v), and %s. What to do: %s", err, inMemory, redisAdvice(refused.Code))
+	case err != nil:
+		found.add(bad, aboutRedis, "it cannot be reached (%s), and %s. What to do: check host and port in REDIS_URL, rediss:// where it wants TLS and redis:// where it does not, and whether this machine may connect to it", plainCause(err), inMemory)
+	case pong.RoundTrip > ratelimit.MaxRoundTrip:
+		found.add(bad, aboutRedis, "a count takes %s, and beyond %s %s. What to do: use a Redis in the same region", millis(pong.RoundTrip), millis(ratelimit.MaxRoundTrip), inMemory)
+	case pong.Evicts != "":
+		found.add(risky, aboutRedis, "counts are kept (%s), but its maxmemory-policy is %s, and a key that it evicts is a limit forgotten. What to do: set maxmemory-policy noeviction", millis(pong.RoundTrip), pong.Evicts)
+	default:
+		found.add(good, aboutRedis, "counts are kept there (%s)", millis(pong.RoundTrip))
+	}
+	return found
+}
+
+// redisAdvice: https://redis.io/docs/latest/develop/reference/protocol-spec/#simple-errors
+func redisAdvice(code string) string {
+	switch code {
+	case "NOAUTH", "WRONGPASS":
+		return "check user and password in REDIS_URL (redis://user:password@host; special characters as %XX)"
+	case "NOPERM":
+		return "let that user run SCRIPT LOAD, EVALSHA, INCRBY, PEXPIRE, PTTL, GET and DEL on keys that begin with resetd:"
+	case "READONLY":
+		return "REDIS_URL leads to a replica: give the address of the primary"
+	case "OOM":
+		return "it is full: raise maxmemory, or clear out what does not belong there"
+	case "MOVED", "ASK", "CROSSSLOT", "CLUSTERDOWN":
+		return "REDIS_URL leads to a Redis cluster, which is not supported: use a single Redis, or the cluster's own proxy"
+	case "ERR":
+		return "check the number of the database in REDIS_URL (redis://host/0), and whether Redis takes more connections"
+	case "LOADING":
+		return "it is starting: try again in a minute"
+	case "MISCONF":
+		return "it cannot write to its disk, and takes no writes until it can"
+	}
+	return "look up that code in Redis's own log"
+}
+
+// plainCause leaves out of impl.Cause what is there for programs.
+func plainCause(err error) string {
+	return strings.TrimSuffix(err.Error(), ": "+context.DeadlineExceeded.Error())
+}
+
+// millis writes a time as people compare it.
+func millis(d time.Duration) string {
+	if d < time.Millisecond {
+		return "under 1 ms"
+	}
+	return fmt.Sprintf("%d ms", d.Milliseconds())
+}
+
+// canonical writes an origin as the settings would, so that two can be compared.
+func canonical(text string) string {
+	parsed, err := origin.Parse(text)
+	if err != nil {
+		return ""
+	}
+	return parsed.String()
+}

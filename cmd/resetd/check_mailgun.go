@@ -1,0 +1,150 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/resetd/resetd/impl"
+	"github.com/resetd/resetd/impl/mailgun"
+)
+
+// Mailgun's regions. A domain is in one of them, and unknown in the other.
+// https://documentation.mailgun.com/docs/mailgun/api-reference/api-overview#mailgun-regions
+const (
+	mailgunUS = "https://api.mailgun.net"
+	mailgunEU = "https://api.eu.mailgun.net"
+)
+
+// mailgun hands over the mail as users get it, in test mode and to ourselves.
+func (c *checker) mailgun(ctx context.Context) (found findings) {
+	if c.mailer == nil || c.writer.Renderer == nil {
+		return nil // the settings have said so
+	}
+	mail, err := c.writer.Write("", c.service.DecoyURL(c.redirectTo))
+	if err != nil {
+		found.add(bad, aboutMailgun, "the mail cannot be written: %s. What to do: mend the templates", oneLine(err))
+		return found
+	}
+	began := time.Now()
+	err = c.mailer.SendDecoy(ctx, mail)
+	took := time.Since(began)
+	if err == nil {
+		found.add(good, aboutMailgun, "a message in test mode from %s is accepted (%s)", c.settings.from.Address, millis(took))
+		return found
+	}
+	advice := c.mailgunAdvice(err)
+	var status *mailgun.StatusError
+	if errors.As(err, &status) && (status.Status == http.StatusUnauthorized || status.Status == http.StatusNotFound) {
+		advice = c.otherRegion(ctx, mail, advice)
+	}
+	found.add(bad, aboutMailgun, "%s. What to do: %s", mailgunCause(err), advice)
+	return found
+}
+
+func mailgunCause(err error) string {
+	var status *mailgun.StatusError
+	cause := strings.TrimPrefix(plainCause(err), impl.ErrEmailDelivery.Error()+": ")
+	if !errors.As(err, &status) {
+		return "no message can be handed over: " + cause
+	}
+	switch status.Status {
+	case http.StatusUnauthorized:
+		return "the key is refused (" + cause + ")"
+	case http.StatusNotFound:
+		return "the domain is not known there (" + cause + ")"
+	}
+	return "the message is not accepted (" + cause + ")"
+}
+
+// mailgunAdvice: https://documentation.mailgun.com/docs/mailgun/api-reference/api-overview#api-response-codes
+func (c *checker) mailgunAdvice(err error) string {
+	s := c.settings
+	var status *mailgun.StatusError
+	if !errors.As(err, &status) {
+		return "check that MAILGUN_API_BASE is " + mailgunUS + " or " + mailgunEU + ", and whether this machine may connect to it (DNS, firewall, HTTPS_PROXY, certificates)"
+	}
+	switch {
+	case status.Status == http.StatusUnauthorized:
+		return fmt.Sprintf("give a sending key of %s or the account's API key, whole (not its ID, nor the public validation key), and the MAILGUN_API_BASE of its region", s.MailgunDomain)
+	case status.Status == http.StatusNotFound:
+		return fmt.Sprintf("check that MAILGUN_DOMAIN=%s is spelt as in Mailgun, and MAILGUN_API_BASE: %s for domains in the US, %s for the EU", s.MailgunDomain, mailgunUS, mailgunEU)
+	case status.Status == http.StatusPaymentRequired:
+		return "see to the Mailgun account's plan and payment"
+	case status.Status == http.StatusTooManyRequests:
+		return "wait; if that does not help, the plan's sending limit is used up"
+	case status.Status == http.StatusBadRequest, status.Status == http.StatusForbidden:
+		return fmt.Sprintf("see in Mailgun whether %s is verified and active (a sandbox domain mails its authorized recipients only), whether the account is activated, and whether %s may be the sender (MAIL_FROM)", s.MailgunDomain, s.from.Address)
+	case status.Status >= 300 && status.Status < 400:
+		return "give MAILGUN_API_BASE as https://: redirects are not followed, since they would carry the key elsewhere"
+	case status.Status >= 500:
+		return "see status.mailgun.com, and try again"
+	}
+	return "see the domain's log in Mailgun"
+}
+
+// otherRegion tries where the domain may be instead. The key goes to the other host of the same
+// company then, whose key it is; to no host but these two.
+func (c *checker) otherRegion(ctx context.Context, mail impl.Mail, advice string) string {
+	moved := *c.settings
+	place := "EU"
+	switch strings.TrimSuffix(strings.TrimRight(moved.MailgunBase, "/"), "/v3") {
+	case mailgunUS:
+		moved.MailgunBase = mailgunEU
+	case mailgunEU:
+		moved.MailgunBase, place = mailgunUS, "US"
+	default:
+		return advice
+	}
+	err := newMailgun(&moved).SendDecoy(ctx, mail)
+	if err == nil {
+		return fmt.Sprintf("the domain is in the %s, where the message is accepted: set MAILGUN_API_BASE=%s", place, moved.MailgunBase)
+	}
+	return fmt.Sprintf("%s. It was tried in the %s too (%s), in vain: %s", advice, place, moved.MailgunBase, mailgunCause(err))
+}
+
+// sendTo does for the operator's address what is done for a user's: with an account, a real link
+// goes to the address stored with it; without one, a made-up link to the address given.
+func (c *checker) sendTo(ctx context.Context, address string) (found findings) {
+	if c.failed[aboutSettings]+c.failed[aboutSupabase]+c.failed[aboutMailgun] > 0 {
+		found.add(bad, aboutMail, "nothing was sent to %s. What to do: mend what has failed above first", address)
+		return found
+	}
+	link, err := c.links.MakeLink(ctx, address, c.redirectTo)
+	if errors.Is(err, impl.ErrAuthNotConfigured) {
+		link, err = c.links.MakeLink(ctx, address, c.redirectTo) // one refusal is no verdict
+	}
+	if err != nil {
+		found.add(bad, aboutMail, "nothing was sent to %s: Supabase, which answers for a stranger, makes no link for it (%s); an earlier link may be invalid now. What to do: look at Supabase Auth's logs and its database, which can be read but perhaps not written", address, supabaseCause(err))
+		return found
+	}
+	recipient, text, lost := address, c.service.DecoyURL(c.redirectTo), ""
+	if link != nil {
+		recipient, text, lost = link.Email, c.service.LinkURL(link, c.redirectTo), "; every earlier link of that account is invalid now"
+		if leadsTo := link.RedirectTo; leadsTo != c.redirectTo {
+			found = append(found, c.redirectReplaced(c.redirectTo, leadsTo))
+		}
+	}
+	mail, err := c.writer.Write("", text)
+	if err != nil {
+		found.add(bad, aboutMail, "nothing was sent to %s: the mail cannot be written: %s%s. What to do: mend the templates", address, oneLine(err), lost)
+		return found
+	}
+	if err := c.mailer.Send(ctx, recipient, mail); err != nil {
+		advice := c.mailgunAdvice(err)
+		if errors.Is(err, context.DeadlineExceeded) {
+			advice = "look whether it has arrived all the same; " + advice
+		}
+		found.add(bad, aboutMail, "no mail to %s, though one in test mode is accepted: %s%s. What to do: %s", address, mailgunCause(err), lost, advice)
+		return found
+	}
+	if link == nil {
+		found.add(good, aboutMail, "sent to %s, which has no account: the link is made up and opens nothing", address)
+		return found
+	}
+	found.add(good, aboutMail, "sent to the address stored with the account of %s, with a link that works%s", address, lost)
+	return found
+}

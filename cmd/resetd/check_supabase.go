@@ -1,0 +1,221 @@
+package main
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/resetd/resetd/impl"
+	"github.com/resetd/resetd/impl/origin"
+	"github.com/resetd/resetd/impl/supabase"
+)
+
+// supabase asks for a link for an address that cannot exist. Only Supabase Auth's own "no such
+// user" will do: whatever else is said to strangers, they would meet with, and nobody else.
+func (c *checker) supabase(ctx context.Context) (found findings) {
+	if c.links == nil {
+		return nil // the settings have said so
+	}
+	began := time.Now()
+	err := c.links.CheckUnknown(ctx, impl.Nobody(), c.redirectTo)
+	took := time.Since(began)
+	refused := errors.Is(err, impl.ErrAuthNotConfigured)
+	if refused {
+		// Hosted Supabase refuses good keys now and then. The server does not believe one refusal either.
+		began = time.Now()
+		err = c.links.CheckUnknown(ctx, impl.Nobody(), c.redirectTo)
+		took = time.Since(began)
+	}
+	doubt, advice := c.settings.keyDoubt(time.Now())
+	switch {
+	case err == nil && refused:
+		found.add(risky, aboutSupabase, "the key was refused, and accepted when asked again. What to do: nothing if it stays at that, the server asks again too; if not, ask Supabase's support")
+	case err == nil:
+		found.add(good, aboutSupabase, "the key is accepted, and an address without an account is answered as such (%s)", millis(took))
+	case errors.Is(err, impl.ErrAuthNotConfigured):
+		found.add(bad, aboutSupabase, "the key is refused, twice (%s)%s. What to do: %s", supabaseCause(err), doubt, advice)
+	default:
+		wrong := "an address without an account gets no clear answer"
+		var unreached *supabase.StatusError
+		if !errors.As(err, &unreached) && !isFalseAuth(err) {
+			wrong = "Supabase Auth cannot be reached"
+		}
+		found.add(bad, aboutSupabase, "%s: %s. What to do: %s", wrong, supabaseCause(err), supabaseAdvice(err))
+		if doubt != "" {
+			found.add(risky, aboutSupabase, "besides, the key looks wrong%s. What to do: %s", doubt, advice)
+		}
+	}
+	return found
+}
+
+// supabaseCause is an error without the sentinel that the server goes by.
+func supabaseCause(err error) string {
+	text := plainCause(err)
+	for _, known := range []string{impl.ErrAuthUnavailable.Error(), impl.ErrAuthNotConfigured.Error(), "the key was refused"} {
+		text = strings.ReplaceAll(text, known+": ", "")
+	}
+	return text
+}
+
+// isFalseAuth says whether something has answered 200, and no Supabase Auth.
+func isFalseAuth(err error) bool {
+	return errors.Is(err, supabase.ErrLinkForNobody) || errors.Is(err, supabase.ErrNotAuth)
+}
+
+func supabaseAdvice(err error) string {
+	const ownURL = "check that SUPABASE_URL is the project's API address, https://PROJECT.supabase.co (self-hosted: the gateway's; where Auth is elsewhere, SUPABASE_AUTH_URL)"
+	var status *supabase.StatusError
+	switch isStatus := errors.As(err, &status); {
+	case errors.Is(err, supabase.ErrRewritten):
+		return "let the proxy in front of Supabase pass its error answers on as they are: without their error_code a stranger's request fails where a user's does not"
+	case isFalseAuth(err):
+		return "something else answers there: " + ownURL
+	case !isStatus:
+		return ownURL + ", and whether this machine may connect to it (DNS, firewall, HTTPS_PROXY, certificates)"
+	case status.Status >= 300 && status.Status < 400:
+		return "give the address that it redirects to, https:// most likely: redirects are not followed, since they would carry the key elsewhere"
+	case status.Status == http.StatusNotFound, status.Status == http.StatusMethodNotAllowed:
+		return ownURL + "; that a proxy in front passes Supabase's error answers on as they are (this fault would meet strangers alone); and that a self-hosted Supabase Auth is 2.145 or later"
+	case status.Status == http.StatusTooManyRequests:
+		return "wait, and see who else uses the project's admin API so much"
+	case status.Status >= 500:
+		return "see whether the project is paused (540) or Supabase has an incident (status.supabase.com); self-hosted: look at its logs"
+	}
+	return "every address would be answered so: " + ownURL + "; self-hosted: look at its logs"
+}
+
+// keyDoubt reads what the key says of itself, without judging its signature: why it cannot work,
+// or "", and which key would. It is a guess: what counts is what Supabase says.
+func (s *settings) keyDoubt(now time.Time) (doubt, advice string) {
+	advice = "give the service_role key or a secret key (sb_secret_…) of this very project (Project Settings > API Keys; self-hosted: SERVICE_ROLE_KEY)"
+	key := s.SupabaseKey.Reveal()
+	if strings.HasPrefix(key, "sb_secret_") { // says nothing of itself
+		if s.SupabaseAuthURL != "" {
+			advice += "; or, if SUPABASE_AUTH_URL is Supabase Auth without a gateway, a JWT with the role service_role: only the gateway knows secret keys"
+		}
+		return "", advice
+	}
+	if strings.HasPrefix(key, "sbp_") {
+		return ": it is a personal access token (sbp_…), for Supabase's management", advice
+	}
+	parts := strings.Split(key, ".")
+	if len(parts) != 3 {
+		return ": it is neither a JWT nor a secret key", advice + ", not the JWT secret"
+	}
+	var claims struct {
+		Role    string  `json:"role"`
+		Ref     string  `json:"ref"`
+		Expires float64 `json:"exp"`
+	}
+	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
+	if err != nil || json.Unmarshal(payload, &claims) != nil {
+		return ": it is no whole JWT, a part was lost in copying", advice
+	}
+	// Only under Supabase's own domain does the host say which project it is.
+	project, domain, _ := strings.Cut(hostname(s.SupabaseURL), ".")
+	hosted := domain == "supabase.co" || domain == "supabase.in"
+	switch {
+	case claims.Role != "service_role" && claims.Role != "supabase_admin":
+		return ": it is a JWT with the role " + plain(claims.Role), advice
+	case hosted && claims.Ref != "" && claims.Ref != project:
+		return fmt.Sprintf(": it belongs to the project %s, and SUPABASE_URL to %s", plain(claims.Ref), project), advice
+	case claims.Expires > 0 && now.After(time.Unix(int64(claims.Expires), 0)):
+		return ": it has expired on " + time.Unix(int64(claims.Expires), 0).UTC().Format(time.DateOnly), advice
+	}
+	return "", advice
+}
+
+var plainClaim = regexp.MustCompile(`^[a-z0-9_-]{1,40}$`)
+
+// plain is a claim as it may be repeated.
+func plain(claim string) string {
+	if plainClaim.MatchString(claim) {
+		return claim
+	}
+	return "(not shown)"
+}
+
+// sampleLabel stands for a wildcard.
+const sampleLabel = "resetd-check"
+
+// redirects asks Supabase, for each origin that links may lead to, whether its own allow-list has
+// it: it replaces what it does not allow by the project's site URL, without a word.
+func (c *checker) redirects(ctx context.Context) (found findings) {
+	s := c.settings
+	if s.authURL == "" || s.origins == nil {
+		return nil
+	}
+	links := supabase.New(supabase.Config{AuthURL: s.authURL, Key: s.SupabaseKey.Reveal(), Timeout: s.UpstreamTimeout})
+	seen := map[string]bool{}
+	entries := append([]string{s.SiteURL}, s.CallbackOrigins...)
+	for i, entry := range entries {
+		asked, err := origin.ParseSetting(strings.Replace(entry, "://*.", "://"+sampleLabel+".", 1))
+		if err != nil || seen[asked.String()] {
+			continue // an empty entry
+		}
+		seen[asked.String()] = true
+		// As it belongs on Supabase's list, with the wildcard.
+		wanted := strings.Replace(asked.String(), "://"+sampleLabel+".", "://*.", 1) + s.ResetPath
+		leadsTo, err := links.RedirectOrigin(ctx, asked.String()+s.ResetPath)
+		if err != nil {
+			// Nothing of it depends on the origin, so the others would meet with the same.
+			others := ""
+			if i < len(entries)-1 {
+				others = ", and to the origins after it,"
+			}
+			found.add(c.redirectVerdict(err), aboutRedirect, "whether Supabase lets links lead to %s%s cannot be told: %s. What to do: %s", wanted, others, plainCause(err), redirectAdvice(err))
+			return found
+		}
+		if canonical(leadsTo) == asked.String() {
+			found.add(good, aboutRedirect, "Supabase lets links lead to %s", wanted)
+			continue
+		}
+		found = append(found, c.redirectReplaced(wanted, leadsTo))
+	}
+	return found
+}
+
+// redirectReplaced: in the mode action_link the mail carries the link that leads astray. In the
+// mode token_hash resetd makes the link itself, and what Supabase thinks of it changes nothing.
+func (c *checker) redirectReplaced(wanted, leadsTo string) finding {
+	if u, err := url.Parse(leadsTo); err == nil && u.Host != "" {
+		leadsTo = u.Scheme + "://" + u.Host
+	} else {
+		leadsTo = "the project's site URL, which is none,"
+	}
+	consequence := "links are not affected, since with LINK_MODE=token_hash resetd makes them itself, but each mail would count as redirect_replaced"
+	if c.settings.LinkMode == linkMode(impl.ActionLink) {
+		consequence = "with LINK_MODE=action_link users would end up there"
+	}
+	return finding{c.redirectVerdict(nil), aboutRedirect, fmt.Sprintf(
+		"Supabase does not let links lead to %s, and leads to %s instead: %s. What to do: add %s to the project's redirect URLs (Authentication > URL Configuration; self-hosted: GOTRUE_URI_ALLOW_LIST)",
+		wanted, leadsTo, consequence, wanted)}
+}
+
+func (c *checker) redirectVerdict(err error) string {
+	var status *supabase.StatusError
+	if c.settings.LinkMode != linkMode(impl.ActionLink) || errors.As(err, &status) && status.Status == http.StatusTooManyRequests {
+		return risky
+	}
+	return bad
+}
+
+func redirectAdvice(err error) string {
+	var status *supabase.StatusError
+	if errors.As(err, &status) {
+		switch status.Status {
+		case http.StatusTooManyRequests:
+			return "try again in five minutes: Supabase limits verifications by address"
+		case http.StatusUnauthorized, http.StatusForbidden:
+			return "open /auth/v1/verify in the gateway for requests without a key: the browser of whoever opens a link has none"
+		}
+	}
+	return "see what is said of supabase above; if nothing, let GET requests through to /auth/v1/verify"
+}

@@ -1,0 +1,118 @@
+package ratelimit
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+)
+
+const pingTimeout = 5 * time.Second
+
+// TestPing: what Ping finds is what a store meets with, and nothing is left in Redis.
+func TestPing(t *testing.T) {
+	cert, key := certificate(t)
+	tlsPort := freePort(t)
+	server := startRedis(t, "--requirepass", "p@ss/word", "--tls-port", tlsPort,
+		"--tls-cert-file", cert, "--tls-key-file", key, "--tls-ca-cert-file", cert, "--tls-auth-clients", "no")
+	do := func(args ...any) any { return server.doAs("p@ss/word", args...) }
+	plain := "redis://:p%40ss%2Fword@127.0.0.1:" + server.port
+	slow := func(by time.Duration) string {
+		d := &delay{to: "127.0.0.1:" + server.port}
+		d.by.Store(int64(by))
+		return "redis://:p%40ss%2Fword@" + d.listen(t)
+	}
+	for _, tt := range []struct {
+		name, url, want string // the error, without the rest of what an operating system says
+		code            string // of a RefusedError
+		before, after   []any
+	}{
+		{name: "works", url: plain},
+		{name: "works over TLS", url: "rediss://:p%40ss%2Fword@127.0.0.1:" + tlsPort + "/3?skip_verify=true"},
+		{name: "20 ms away", url: slow(20 * time.Millisecond)},
+		{name: "80 ms away", url: slow(80 * time.Millisecond)}, // for a store too far
+		{name: "no password", url: "redis://127.0.0.1:" + server.port, code: "NOAUTH"},
+		{name: "wrong password", url: "redis://:wrong@127.0.0.1:" + server.port, code: "WRONGPASS"},
+		{name: "no such database", url: plain + "/99", code: "ERR"},
+		{name: "replica", url: plain, code: "READONLY", before: []any{"REPLICAOF", "127.0.0.1", "1"}, after: []any{"REPLICAOF", "NO", "ONE"}},
+		{name: "full", url: plain, code: "OOM", before: []any{"CONFIG", "SET", "maxmemory", "1"}, after: []any{"CONFIG", "SET", "maxmemory", "0"}},
+		{name: "unknown certificate", url: "rediss://:p%40ss%2Fword@127.0.0.1:" + tlsPort, want: "its certificate is signed by an unknown authority"},
+		{name: "TLS to plain", url: "rediss://:p%40ss%2Fword@127.0.0.1:" + server.port, want: "no answer in time"}, // Redis waits for more of what is no command
+		{name: "plain to TLS", url: "redis://:p%40ss%2Fword@127.0.0.1:" + tlsPort, want: "connection"},
+		{name: "nobody there", url: "redis://:wrong@127.0.0.1:" + freePort(t), want: "connection refused"},
+		{name: "no such host", url: "redis://:wrong@no-such-host.invalid", want: "its host name has no address"},
+		{name: "no URL of Redis", url: "http://:wrong@127.0.0.1", want: "the URL of Redis must be"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if tt.before != nil {
+				do(tt.before...)
+			}
+			keys := server.keysAs("p@ss/word")
+			pong, err := Ping(t.Context(), tt.url, pingTimeout)
+			if left := server.keysAs("p@ss/word"); left != keys {
+				t.Errorf("it leaves %s", left)
+			}
+			var refused *RefusedError
+			switch {
+			case errors.As(err, &refused) != (tt.code != "") || tt.code != "" && refused.Code != tt.code:
+				t.Errorf("the error is %v, want code %q", err, tt.code)
+			case tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)):
+				t.Errorf("the error is %v, want %s", err, tt.want)
+			case tt.want == "" && tt.code == "" && (err != nil || pong.RoundTrip <= 0):
+				t.Errorf("%+v, %v", pong, err)
+			}
+			if err != nil && (strings.Contains(err.Error(), "wrong") || strings.Contains(err.Error(), "p@ss") || strings.Contains(err.Error(), "p%40")) {
+				t.Errorf("the password is in %v", err)
+			}
+			if tt.name != "no URL of Redis" { // a mistake, which opens nothing
+				store := open(t, Options{RedisURL: tt.url, Prefix: "test"})
+				works := err == nil && pong.RoundTrip <= MaxRoundTrip
+				if inUse := store.InUse(); works != (inUse == Redis) {
+					t.Errorf("Ping says %+v, %v, and a store counts in %s", pong, err, inUse)
+				}
+				_ = store.Close()
+			}
+			if tt.after != nil {
+				do(tt.after...)
+			}
+		})
+	}
+}
+
+func (s *redisServer) keysAs(password string) string {
+	var names []string
+	for _, key := range s.doAs(password, "KEYS", "resetd:*").([]any) {
+		names = append(names, key.(string))
+	}
+	return strings.Join(names, " ")
+}
+
+// TestPingHung: no longer than it is told to wait.
+func TestPingHung(t *testing.T) {
+	server := startRedis(t)
+	d := &delay{to: "127.0.0.1:" + server.port}
+	d.by.Store(int64(time.Minute))
+	began := time.Now()
+	_, err := Ping(t.Context(), "redis://"+d.listen(t), 300*time.Millisecond)
+	if err == nil || !strings.Contains(err.Error(), "no answer in time") {
+		t.Errorf("the error is %v", err)
+	}
+	if took := time.Since(began); took > 3*time.Second {
+		t.Errorf("it took %v", took)
+	}
+}
+
+// TestPingEvicts: a policy matters where there is a bound to memory.
+func TestPingEvicts(t *testing.T) {
+	server := startRedis(t)
+	for _, tt := range []struct{ memory, policy, want string }{
+		{"0", "noeviction", ""}, {"0", "allkeys-lru", ""}, {"100mb", "noeviction", ""},
+		{"100mb", "allkeys-lru", "allkeys-lru"}, {"100mb", "volatile-ttl", "volatile-ttl"},
+	} {
+		server.do("CONFIG", "SET", "maxmemory", tt.memory, "maxmemory-policy", tt.policy)
+		pong, err := Ping(t.Context(), server.url(), pingTimeout)
+		if err != nil || pong.Evicts != tt.want {
+			t.Errorf("%s, %s: %+v, %v", tt.memory, tt.policy, pong, err)
+		}
+	}
+}
