@@ -1,0 +1,75 @@
+package main
+
+import (
+	"bytes"
+	"io"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/getkin/kin-openapi/openapi3"
+)
+
+var (
+	releaseHeading = regexp.MustCompile(`^## \[([0-9]+\.[0-9]+\.[0-9]+)\] - (unreleased|[0-9]{4}-[0-9]{2}-[0-9]{2})$`)
+	headings       = regexp.MustCompile(`(?m)^## .*$`)
+)
+
+// TestVersions: the document, the program and the newest heading of the changelog name one version,
+// and the document that callers are compared with is that of the release before it. Where a tag is
+// released, RELEASE_TAG names it, and the newest heading must have a date.
+func TestVersions(t *testing.T) {
+	want := document().Info.Version
+
+	var stdout bytes.Buffer
+	if err := run(t.Context(), []string{"version"}, nil, &stdout, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	if fields := strings.Fields(stdout.String()); len(fields) < 2 || fields[0] != "resetd" || fields[1] != want {
+		t.Errorf("resetd version says %q, openapi.yaml %s", stdout.String(), want)
+	}
+
+	text, err := os.ReadFile("../../CHANGELOG.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var versions, dates []string
+	for _, heading := range headings.FindAllString(string(text), -1) {
+		found := releaseHeading.FindStringSubmatch(heading)
+		if found == nil {
+			t.Fatalf("CHANGELOG.md: %q is no `## [VERSION] - DATE`", heading)
+		}
+		if len(dates) > 0 && found[2] == "unreleased" {
+			t.Errorf("CHANGELOG.md: %s is unreleased, and not the newest", found[1])
+		}
+		if _, err := time.Parse(time.DateOnly, found[2]); err != nil && found[2] != "unreleased" {
+			t.Errorf("CHANGELOG.md: %s: %v", found[1], err)
+		}
+		versions, dates = append(versions, found[1]), append(dates, found[2])
+	}
+	if len(versions) < 2 {
+		t.Fatalf("CHANGELOG.md has the versions %q only", versions)
+	}
+	if versions[0] != want {
+		t.Errorf("CHANGELOG.md begins with %s, openapi.yaml is %s", versions[0], want)
+	}
+
+	released, err := openapi3.NewLoader().LoadFromFile("../../test/released/openapi.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if released.Info.Version != versions[1] {
+		t.Errorf("test/released/openapi.yaml is %s, the release before %s was %s", released.Info.Version, versions[0], versions[1])
+	}
+
+	if tag := os.Getenv("RELEASE_TAG"); tag != "" {
+		if tag != "v"+want {
+			t.Errorf("the tag is %s, the version %s", tag, want)
+		}
+		if dates[0] == "unreleased" {
+			t.Errorf("CHANGELOG.md: %s has no date, and is to be released", want)
+		}
+	}
+}

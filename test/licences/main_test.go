@@ -1,0 +1,143 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const mit = `MIT License
+
+Copyright (c) 2020 Somebody
+
+Permission is hereby granted, free of charge, to any person obtaining a copy of this software.
+`
+
+// made writes a module: files by name, a package in each directory named.
+func made(t *testing.T, files map[string]string, packages ...string) module {
+	t.Helper()
+	m := module{path: "example.com/made", version: "v1.2.3", dir: t.TempDir(), packages: map[string]bool{}, embeds: map[string]bool{}}
+	for name, text := range files {
+		name = filepath.Join(m.dir, name)
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range packages {
+		m.packages[filepath.Join(m.dir, name)] = true
+	}
+	return m
+}
+
+// read adds texts to those that were read, for one test.
+func read(t *testing.T, texts map[string][]string) {
+	for text, ids := range texts {
+		hash := fingerprint([]byte(text))
+		if _, there := known[hash]; there {
+			t.Fatalf("%q is known already", text)
+		}
+		known[hash] = ids
+		t.Cleanup(func() { delete(known, hash) })
+	}
+}
+
+func TestJudge(t *testing.T) {
+	read(t, map[string][]string{mit: {"MIT"}, "Share alike.": {"GPL-3.0-only"}, "Do as you like, B.": {"ISC"}})
+	embedding := made(t, map[string]string{"LICENSE": mit}, ".")
+	embedding.embeds["example.com/made/assets"] = true
+	for name, c := range map[string]struct {
+		module   module
+		licences string
+		files    string
+		wrong    string
+	}{
+		"known":                 {made(t, map[string]string{"LICENSE": mit}, "."), "MIT", "LICENSE", ""},
+		"other year and layout": {made(t, map[string]string{"LICENSE.md": strings.ReplaceAll(strings.ReplaceAll(mit, "2020 Somebody", "1999-2026 A. N. Other"), " of ", "\n  of  ")}, "."), "MIT", "LICENSE.md", ""},
+		"one more condition":    {made(t, map[string]string{"LICENSE": mit + "\nYou may not sell it.\n"}, "."), "", "", "nobody has read"},
+		"a condition that looks like a copyright": {made(t, map[string]string{"LICENSE": mit + "\n(c) You may not sell it.\n"}, "."), "", "", "nobody has read"},
+		"not allowed":         {made(t, map[string]string{"COPYING": "Share alike."}, "."), "", "", "under GPL-3.0-only, which is not allowed"},
+		"two, one forbidden":  {made(t, map[string]string{"LICENSE-A": mit, "LICENSE-B": "Share alike."}, "."), "", "", "not allowed"},
+		"none":                {made(t, map[string]string{"README.md": mit}, "."), "", "", "has no licence"},
+		"a notice alone":      {made(t, map[string]string{"NOTICE": mit}, "."), "", "", "has no licence"},
+		"with a notice":       {made(t, map[string]string{"LICENSE": mit, "NOTICE.txt": "Thanks.", "PATENTS": "All."}, "."), "MIT", "LICENSE NOTICE.txt PATENTS", ""},
+		"another one inside":  {made(t, map[string]string{"LICENSE": mit, "a/b/LICENCE": "Do as you like, B.", "a/b/c/x.go": ""}, "a/b/c"), "ISC MIT", "LICENSE a/b/LICENCE", ""},
+		"one that is not run": {made(t, map[string]string{"LICENSE": mit, "a/COPYING": "Share alike.", "b/x.go": ""}, "b"), "MIT", "LICENSE", ""},
+		"files of others":     {embedding, "", "", "example.com/made/assets brings files along"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			works, err := judge([]module{c.module})
+			if c.wrong != "" {
+				if err == nil || !strings.Contains(err.Error(), c.wrong) {
+					t.Fatalf("want an error with %q, got %v", c.wrong, err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			var files []string
+			for _, f := range works[0].files {
+				files = append(files, f.name)
+			}
+			if got := strings.Join(works[0].licences, " "); got != c.licences {
+				t.Errorf("licences %q, want %q", got, c.licences)
+			}
+			if got := strings.Join(files, " "); got != c.files {
+				t.Errorf("files %q, want %q", got, c.files)
+			}
+		})
+	}
+}
+
+// TestTexts: what a licence asks to be handed on is in the file, whole.
+func TestTexts(t *testing.T) {
+	read(t, map[string][]string{mit: {"MIT"}})
+	works, err := judge([]module{made(t, map[string]string{"LICENSE": mit, "NOTICE": "Made by Somebody."}, ".")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := string(notices(works))
+	for _, want := range []string{strings.TrimSpace(mit), "Made by Somebody.", "example.com/made v1.2.3 (LICENSE)", "example.com/made v1.2.3 (NOTICE)"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q is missing in:\n%s", want, text)
+		}
+	}
+}
+
+func TestEnrich(t *testing.T) {
+	works := []work{{name: "example.com/made", licences: []string{"Apache-2.0", "MIT"}}}
+	document := `{"metadata":{"tools":[{"name":"a tool","hashes":[1]}]},"components":[{"name":"example.com/made","version":"v1"}]}`
+	out, err := enrich([]byte(document), works)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(out), `"expression": "Apache-2.0 AND MIT"`) || strings.Contains(string(out), "hashes") {
+		t.Errorf("got %s", out)
+	}
+	for name, document := range map[string]string{
+		"an unknown component": `{"components":[{"name":"example.com/other"}]}`,
+		"no component":         `{"components":[]}`,
+		"no JSON":              `{`,
+	} {
+		if out, err := enrich([]byte(document), works); err == nil {
+			t.Errorf("%s: no error, but %s", name, out)
+		}
+	}
+}
+
+// TestKnown: an identifier that is written in known.go is one that can be allowed.
+func TestKnown(t *testing.T) {
+	if len(known) == 0 {
+		t.Fatal("nothing is known")
+	}
+	for hash, ids := range known {
+		if len(ids) == 0 || slices.ContainsFunc(ids, func(id string) bool { return !allowed[id] }) {
+			t.Errorf("%s: %q is not allowed, so the text need not be known", hash, ids)
+		}
+	}
+}
