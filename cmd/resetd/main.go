@@ -14,7 +14,7 @@ lists them. What is wrong stops the start, all of it named at once. What is miss
 Supabase, Mailgun and SITE_URL does not: the server starts, says so, is not ready, and answers
 500 or 502 until it is restarted with it.
 
-serve listens on LISTEN_ADDR: the operation, /healthz and /api/openapi.json. ADMIN_ADDR has
+serve listens on LISTEN_ADDR: the operation, /healthz, /api/openapi.json and /api/docs. ADMIN_ADDR has
 /livez, /readyz and /metrics, and belongs on no public network. On the first SIGTERM or
 interrupt /readyz says no, requests are still taken for SHUTDOWN_DELAY, and what is in flight
 then has SHUTDOWN_TIMEOUT to finish; a second one ends it.

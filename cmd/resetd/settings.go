@@ -56,6 +56,7 @@ type settings struct {
 	RedisURL       Secret         `env:"REDIS_URL" help:"shared limits for several instances; without it they live in memory"`
 	TrustedProxies string         `env:"TRUSTED_PROXIES" help:"CIDRs whose X-Forwarded-For is believed, comma separated"`
 	CORSOrigins    []string       `env:"CORS_ORIGINS" help:"origins from which browsers may call (default SITE_URL and CALLBACK_ORIGINS)"`
+	APIDocs        onOff          `env:"API_DOCS" envDefault:"on" help:"the API reference page at /api/docs: on or off"`
 
 	ResponseQuantum time.Duration  `env:"RESPONSE_QUANTUM" envDefault:"500ms" help:"valid requests are answered at a multiple of it; 0s: at once, which shows by time who has an account"`
 	MailDecoy       mailDecoy      `env:"MAIL_DECOY" envDefault:"testmode" help:"a test-mode message where there is no account: testmode, or off, which shows who has an account while mail fails"`
@@ -89,6 +90,7 @@ type (
 	linkMode       string
 	mailDecoy      string
 	logFormat      string
+	onOff          string
 )
 
 // UnmarshalText implements encoding.TextUnmarshaler.
@@ -106,6 +108,9 @@ func (d *mailDecoy) UnmarshalText(text []byte) error { return choose(d, text, "t
 
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (f *logFormat) UnmarshalText(text []byte) error { return choose(f, text, "json", "text") }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (o *onOff) UnmarshalText(text []byte) error { return choose(o, text, "on", "off") }
 
 func choose[T ~string](target *T, text []byte, choices ...T) error {
 	names := make([]string, len(choices))

@@ -94,6 +94,7 @@ func newApp(ctx context.Context, s *settings, logger *slog.Logger) (*app, error)
 		Fingerprint:  fingerprint,
 		Quantum:      s.ResponseQuantum,
 		MaxInFlight:  s.MaxInFlight,
+		Docs:         s.APIDocs == "on",
 		AllowBrowser: func(string) bool { return false },
 	}
 	if s.browser != nil {

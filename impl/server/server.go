@@ -50,6 +50,8 @@ type Config struct {
 	AllowBrowser func(origin string) bool
 	// Webhooks are Mailgun's reports; nil: there is nothing at their address.
 	Webhooks *Webhooks
+	// Docs serves the API reference page.
+	Docs bool
 }
 
 // New assembles the public handler.
@@ -76,6 +78,13 @@ func New(config Config) (*Server, error) {
 	e.Match([]string{http.MethodGet, http.MethodHead}, basePath+"/openapi.json", func(c echo.Context) error {
 		return c.Blob(http.StatusOK, echo.MIMEApplicationJSON, documentJSON)
 	})
+	if config.Docs {
+		reference, err := newDocs(document, basePath)
+		if err != nil {
+			return nil, err
+		}
+		reference.register(e, basePath)
+	}
 
 	if config.Webhooks != nil {
 		e.POST(webhookRoute, newWebhook(config).take)

@@ -9,6 +9,7 @@ import { createServer } from 'node:http'
 import { createRequire } from 'node:module'
 import path from 'node:path'
 import { createInterface } from 'node:readline'
+import { setTimeout } from 'node:timers/promises'
 import { chromium } from 'playwright-core'
 
 const require = createRequire(import.meta.url)
@@ -146,12 +147,12 @@ export async function openPage(t, { origins, expected = [], ...options }) {
 		})
 	})
 	t.after(async () => {
-		await context.close()
-		for (const pattern of expected) {
-			if (!errors.some((error) => pattern.test(error))) {
-				wrong.push(`nothing like ${pattern} on the console`)
-			}
+		const missing = () => expected.filter((pattern) => !errors.some((error) => pattern.test(error)))
+		for (const end = Date.now() + 5000; missing().length > 0 && Date.now() < end;) {
+			await setTimeout(20) // the browser tells of some a while after they happened
 		}
+		await context.close()
+		wrong.push(...missing().map((pattern) => `nothing like ${pattern} on the console`))
 		wrong.push(...errors.filter((error) => !expected.some((pattern) => pattern.test(error))))
 		assert.deepEqual(wrong, [])
 	})
