@@ -1,0 +1,215 @@
+/*
+Container stands in, inside a container's network, for what resetd talks to and for who talks
+to resetd. The image under test has no shell and no client of its own to do it with.
+
+	container serve DIR                 Supabase Auth on 127.0.0.1:7001 and Mailgun on :7002, both by TLS;
+	                                    their authority's certificate is written to DIR/ca.pem
+	container ask METHOD URL [BODY]     print the status and the body of one answer
+	container until STATUS URL          ask until the status is that one, or "refused", for 20 s
+
+While /hold has been posted to http://127.0.0.1:7000, Mailgun takes messages and does not
+answer; GET /held returns when it has one, and a POST of /release lets them go. GET /mails
+says how many have been delivered, and how many were decoys.
+*/
+package main
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/resetd/resetd/impl/devstack"
+)
+
+// What both sides are told. The keys open nothing else.
+const (
+	supabaseKey   = "container-service-role-key"
+	mailgunKey    = "container-mailgun-key"
+	mailgunDomain = "mg.example.com"
+	site          = "https://app.example.com"
+	known         = "known@example.com"
+)
+
+// patience is more than anything here takes, and less than anybody waits for a test.
+const patience = 20 * time.Second
+
+func main() {
+	if err := run(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "container:", err)
+		os.Exit(1)
+	}
+}
+
+func run(args []string) error {
+	switch {
+	case len(args) == 2 && args[0] == "serve":
+		return serve(args[1])
+	case (len(args) == 3 || len(args) == 4) && args[0] == "ask":
+		status, body, err := ask(args[1], args[2], strings.Join(args[3:], ""))
+		if err != nil {
+			return err
+		}
+		fmt.Printf("%d\n%s\n", status, body)
+		return nil
+	case len(args) == 3 && args[0] == "until":
+		return until(args[1], args[2])
+	default:
+		return errors.New("usage: container serve DIR | ask METHOD URL [BODY] | until STATUS URL")
+	}
+}
+
+func ask(method, url, body string) (status int, answer string, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, method, url, strings.NewReader(body))
+	if err != nil {
+		return 0, "", err
+	}
+	if body != "" {
+		request.Header.Set("Content-Type", "application/json")
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return 0, "", err
+	}
+	defer response.Body.Close()
+	content, err := io.ReadAll(response.Body)
+	return response.StatusCode, string(content), err
+}
+
+func until(status, url string) error {
+	var last string
+	for began := time.Now(); time.Since(began) < patience; time.Sleep(20 * time.Millisecond) {
+		got, body, err := ask(http.MethodGet, url, "")
+		if strconv.Itoa(got) == status || status == "refused" && errors.Is(err, syscall.ECONNREFUSED) {
+			return nil
+		}
+		last = fmt.Sprint(got, " ", body, err)
+	}
+	return fmt.Errorf("%s does not answer %s within %v: %s", url, status, patience, last)
+}
+
+func serve(dir string) error {
+	gate := newGate()
+	stack := devstack.New(devstack.Config{
+		Accounts: []string{known}, SiteURL: site,
+		ServiceRoleKey: supabaseKey, MailgunKey: mailgunKey, MailgunDomain: mailgunDomain,
+		MailgunMiddleware: gate.around,
+	})
+	defer stack.Close()
+	control := http.NewServeMux()
+	control.HandleFunc("POST /hold", func(http.ResponseWriter, *http.Request) { gate.hold() })
+	control.HandleFunc("POST /release", func(http.ResponseWriter, *http.Request) { gate.release() })
+	control.HandleFunc("GET /held", func(_ http.ResponseWriter, r *http.Request) { gate.await(r.Context()) })
+	control.HandleFunc("GET /mails", func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintf(w, "%d delivered, %d decoys", len(stack.Mails()), len(stack.Decoys()))
+	})
+
+	certificate, err := newCertificate(filepath.Join(dir, "ca.pem"))
+	if err != nil {
+		return err
+	}
+	secure := &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12}
+	failed := make(chan error)
+	for address, handler := range map[string]http.Handler{"127.0.0.1:7000": control, "127.0.0.1:7001": stack.Supabase(), "127.0.0.1:7002": stack.Mailgun()} {
+		listener, err := net.Listen("tcp", address)
+		if err != nil {
+			return err
+		}
+		if handler != control {
+			listener = tls.NewListener(listener, secure)
+		}
+		server := &http.Server{Handler: handler, ReadHeaderTimeout: patience}
+		go func() { failed <- server.Serve(listener) }()
+	}
+	return <-failed
+}
+
+// gate holds messages back between their arrival at Mailgun and its answer.
+type gate struct {
+	mu      sync.Mutex
+	open    chan struct{} // closed while nothing is held back
+	arrived chan struct{} // gets one for each message that is held back
+}
+
+func newGate() *gate {
+	g := &gate{open: make(chan struct{}), arrived: make(chan struct{}, 100)}
+	close(g.open)
+	return g
+}
+
+func (g *gate) hold() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.open = make(chan struct{})
+}
+
+func (g *gate) release() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	close(g.open)
+}
+
+func (g *gate) await(ctx context.Context) {
+	select {
+	case <-g.arrived:
+	case <-ctx.Done():
+	}
+}
+
+func (g *gate) around(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		g.mu.Lock()
+		open := g.open
+		g.mu.Unlock()
+		select {
+		case <-open:
+		default:
+			g.arrived <- struct{}{}
+			<-open
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// newCertificate makes a certificate of 127.0.0.1 that is its own authority, and writes it where
+// a container can be given it to trust.
+func newCertificate(path string) (tls.Certificate, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "container test"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
+		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	encoded := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	if err := os.WriteFile(path, encoded, 0o644); err != nil {
+		return tls.Certificate{}, err
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, nil
+}

@@ -1,0 +1,148 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+)
+
+// secretSettings must not be readable in a manifest, an environment or `docker inspect`.
+var secretSettings = []string{
+	"SUPABASE_SERVICE_ROLE_KEY", "SUPABASE_SECRET_KEY", "MAILGUN_API_KEY", "MAILGUN_WEBHOOK_SIGNING_KEY", "REDIS_URL",
+	"OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS",
+}
+
+// program is resetd, which knows its settings best.
+type program struct{ path string }
+
+// settings are the names that resetd knows, and their defaults. A name that ends in _ stands for
+// all that begin with it.
+type settings map[string]string
+
+var settingLine = regexp.MustCompile(`(?m)^  ([A-Z][A-Z0-9_]+)(…)?(?: \((.+)\))?$`)
+
+func (p program) settings(ctx context.Context) (settings, error) {
+	var help bytes.Buffer
+	command := exec.CommandContext(ctx, p.path, "serve", "--help") //nolint:gosec // the caller's program
+	command.Env, command.Stdout, command.Stderr = []string{}, &help, &help
+	if err := command.Run(); err != nil {
+		return nil, fmt.Errorf("%s serve --help: %w", p.path, err)
+	}
+	known := settings{}
+	for _, line := range settingLine.FindAllStringSubmatch(help.String(), -1) {
+		known[line[1]] = line[3]
+	}
+	if known["LISTEN_ADDR"] != ":8080" || len(known) < 20 {
+		return nil, fmt.Errorf("%s serve --help lists no settings: %s", p.path, help.String())
+	}
+	return known, nil
+}
+
+// has says whether resetd reads a variable, as it is or as the name of a file.
+func (s settings) has(variable string) bool {
+	for _, name := range []string{variable, strings.TrimSuffix(variable, "_FILE")} {
+		if _, known := s[name]; known {
+			return true
+		}
+	}
+	for name := range s {
+		if strings.HasSuffix(name, "_") && strings.HasPrefix(variable, name) {
+			return true
+		}
+	}
+	return false
+}
+
+// judge has resetd read the settings and say what is wrong. What is in files is not there to
+// read, and is left out.
+func (p program) judge(ctx context.Context, f *findings, where string, environment map[string]string) {
+	var environ []string
+	for name, value := range environment {
+		if !strings.HasSuffix(name, "_FILE") {
+			environ = append(environ, name+"="+value)
+		}
+	}
+	// healthcheck reads the settings as serve does, and then asks a port where nobody listens:
+	// status 1. Wrong settings are status 2.
+	command := exec.CommandContext(ctx, p.path, "healthcheck") //nolint:gosec // the caller's program
+	command.Env = append(environ, "LISTEN_ADDR=127.0.0.1:1")
+	output, err := command.CombinedOutput()
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+		f.want(false, "%s: something answers on 127.0.0.1:1", where)
+	case !errors.As(err, &exit):
+		f.want(false, "%s: %v", where, err)
+	default:
+		f.want(exit.ExitCode() == 1, "%s: %s", where, bytes.TrimSpace(output))
+	}
+}
+
+// checkEnvironment judges names, and that no secret is among the values.
+func checkEnvironment(f *findings, where string, environment map[string]string, known settings) {
+	for _, name := range slices.Sorted(maps.Keys(environment)) {
+		f.want(known.has(name), "%s: %s is no setting of resetd", where, name)
+		f.want(!slices.Contains(secretSettings, name), "%s: %s is a secret: give %s_FILE", where, name, name)
+	}
+	for _, name := range []string{"SITE_URL", "SUPABASE_URL", "SUPABASE_SERVICE_ROLE_KEY_FILE", "MAILGUN_DOMAIN", "MAILGUN_API_KEY_FILE", "REDIS_URL_FILE", "TRUSTED_PROXIES"} {
+		f.want(environment[name] != "", "%s: %s is missing", where, name)
+	}
+}
+
+// spare is what a stop may take beyond SHUTDOWN_DELAY and SHUTDOWN_TIMEOUT before it is cut off.
+const spare = 5 * time.Second
+
+// checkGrace: whoever waits for the process must wait longer than the process does.
+func checkGrace(f *findings, where string, grace time.Duration, environment map[string]string, known settings) {
+	need := spare
+	for _, name := range []string{"SHUTDOWN_DELAY", "SHUTDOWN_TIMEOUT"} {
+		value, set := environment[name]
+		if !set {
+			value = known[name]
+		}
+		d, err := time.ParseDuration(value)
+		f.want(err == nil, "%s: %s: %v", where, name, err)
+		need += d
+	}
+	f.want(grace >= need, "%s: a stop is cut off after %v; SHUTDOWN_DELAY, SHUTDOWN_TIMEOUT and %v to spare are %v", where, grace, spare, need)
+}
+
+// port is the port of LISTEN_ADDR or ADMIN_ADDR, as set or by default.
+func port(environment map[string]string, known settings, name string) string {
+	address, set := environment[name]
+	if !set {
+		address = known[name]
+	}
+	return address[strings.LastIndex(address, ":")+1:]
+}
+
+var pinned = regexp.MustCompile(`^[^:@]+:[^:@]*[0-9]+\.[0-9]+\.[0-9]+[^:@]*(@sha256:[0-9a-f]{64})?$`)
+
+// checkImage: a tag that moves is not what was tested.
+func checkImage(f *findings, where, image string, ours bool) {
+	f.want(pinned.MatchString(image), "%s: the image %q is not of one version", where, image)
+	f.want(ours || strings.Contains(image, "@sha256:"), "%s: the image %q, which is not ours, has no digest", where, image)
+}
+
+// imageUser is what the Dockerfile beside deploy/ runs as.
+func imageUser(deploy string) string {
+	content, err := os.ReadFile(filepath.Join(deploy, "..", "Dockerfile"))
+	if err != nil {
+		return err.Error()
+	}
+	for line := range strings.Lines(string(content)) {
+		if user, found := strings.CutPrefix(line, "USER "); found {
+			return strings.TrimSpace(user)
+		}
+	}
+	return ""
+}
