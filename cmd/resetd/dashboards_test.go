@@ -1,0 +1,348 @@
+package main
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"maps"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// exported is what a server's /metrics has: every metric with its labels and their values.
+type exported map[string]map[string][]string
+
+var (
+	seriesPattern = regexp.MustCompile(`^([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})?$`)
+	labelPattern  = regexp.MustCompile(`([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\]|\\.)*)"`)
+)
+
+// exports asks a server with everything set up for its metrics, once it has seen some requests.
+func exports(t *testing.T) exported {
+	t.Helper()
+	f := start(t, setup{env: map[string]string{"MAILGUN_WEBHOOK_SIGNING_KEY": "test-signing-key"}})
+	f.ask(knownEmail)
+	f.ask(unknownEmail)
+	f.post(`{}`, nil)
+	f.do(newRequest(t, http.MethodGet, f.url+"/healthz"))
+	// What Prometheus adds, and its own.
+	all := exported{"up": {"job": nil, "instance": nil}, "ALERTS": {"alertname": nil, "alertstate": {"firing"}}}
+	for series := range f.scrape() {
+		parts := seriesPattern.FindStringSubmatch(series)
+		if parts == nil {
+			t.Fatalf("no series: %q", series)
+		}
+		labels := all[parts[1]]
+		if labels == nil {
+			labels = map[string][]string{"job": nil, "instance": nil}
+			all[parts[1]] = labels
+		}
+		for _, label := range labelPattern.FindAllStringSubmatch(parts[2], -1) {
+			labels[label[1]] = append(labels[label[1]], label[2])
+		}
+	}
+	return all
+}
+
+var (
+	// Strings are set apart first, so that what is in them is no name.
+	selector = regexp.MustCompile(`([a-zA-Z_:][a-zA-Z0-9_:]*)\s*\{([^}]*)\}`)
+	matcher  = regexp.MustCompile(`([a-zA-Z_][a-zA-Z0-9_]*)\s*(=~|!~|!=|=)\s*"([^"]*)"`)
+	grouping = regexp.MustCompile(`\b(by|without|on|ignoring|group_left|group_right)\s*\(([^)]*)\)`)
+	function = regexp.MustCompile(`\b[a-z_0-9]+\s*\(`)
+	operator = regexp.MustCompile(`\b(and|or|unless|bool|offset|by|without|on|ignoring|sum|max|min|count|avg)\b`)
+	duration = regexp.MustCompile(`\[[^\]]*\]`)
+	name     = regexp.MustCompile(`[a-zA-Z_:][a-zA-Z0-9_:]*`)
+)
+
+// used are the metrics that a query names, and the labels it groups by.
+func used(query string) (metrics, groups []string) {
+	for _, by := range grouping.FindAllStringSubmatch(query, -1) {
+		groups = append(groups, name.FindAllString(by[2], -1)...)
+	}
+	rest := grouping.ReplaceAllString(query, " ")
+	rest = selector.ReplaceAllString(rest, "$1 ")
+	for _, noise := range []*regexp.Regexp{duration, regexp.MustCompile(`"[^"]*"`), regexp.MustCompile(`\$[a-z_]+`), function, operator} {
+		rest = noise.ReplaceAllString(rest, " ")
+	}
+	return name.FindAllString(rest, -1), groups
+}
+
+// check says what a query names that no server has.
+func (e exported) check(t *testing.T, where, query string) {
+	t.Helper()
+	metrics, groups := used(query)
+	if len(metrics) == 0 && !strings.HasPrefix(query, "vector(") {
+		t.Errorf("%s: names no metric: %s", where, query)
+	}
+	for _, metric := range metrics {
+		if e[metric] == nil {
+			t.Errorf("%s: no server exports %s", where, metric)
+		}
+	}
+	for _, group := range groups {
+		known := group == "job" || group == "instance"
+		for _, metric := range metrics {
+			_, has := e[metric][group]
+			known = known || has
+		}
+		if !known {
+			t.Errorf("%s: none of %v has a label %s", where, metrics, group)
+		}
+	}
+	for _, s := range selector.FindAllStringSubmatch(query, -1) {
+		for _, m := range matcher.FindAllStringSubmatch(s[2], -1) {
+			label, values := m[1], m[3]
+			have, known := e[s[1]][label]
+			switch {
+			case !known:
+				t.Errorf("%s: %s has no label %s", where, s[1], label)
+				continue
+			case have == nil, strings.Contains(values, "$"), strings.Contains(values, "."):
+				continue // added by Prometheus, or chosen in Grafana, or a pattern or a bucket's bound
+			}
+			for value := range strings.SplitSeq(values, "|") {
+				if !slices.Contains(have, value) {
+					t.Errorf("%s: %s is never %q in %s", where, label, value, s[1])
+				}
+			}
+		}
+	}
+}
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+const (
+	manual     = "../../docs/operations.md"
+	runbookURL = "https://github.com/resetd/resetd/blob/main/docs/operations.md#"
+)
+
+var (
+	alertStart  = regexp.MustCompile(`(?m)^      - alert: (\w+)\n`)
+	inlineExpr  = regexp.MustCompile(`(?m)^        expr: ([^|\n].*)\n`)
+	blockExpr   = regexp.MustCompile(`(?m)^        expr: \|\n((?:          .*\n|\n)+)`)
+	runbookLine = regexp.MustCompile(`(?m)^          runbook_url: (\S+)\n`)
+	headingLine = regexp.MustCompile(`(?m)^#{1,6} (.+)$`)
+	notInAnchor = regexp.MustCompile(`[^a-z0-9 _-]`)
+)
+
+// alerts are the rules of alerts.yaml: each one's text, by its name.
+func alerts(t *testing.T) map[string]string {
+	t.Helper()
+	text := read(t, "../../deploy/prometheus/alerts.yaml")
+	rules := map[string]string{}
+	starts := alertStart.FindAllStringSubmatchIndex(text, -1)
+	for i, at := range starts {
+		end := len(text)
+		if i+1 < len(starts) {
+			end = starts[i+1][0]
+		}
+		rules[text[at[2]:at[3]]] = text[at[1]:end]
+	}
+	if len(rules) < 15 || len(rules) != strings.Count(text, "alert: ") {
+		t.Fatalf("%d rules were read of %d", len(rules), strings.Count(text, "alert: "))
+	}
+	return rules
+}
+
+// anchors are what a page's headings can be reached by on GitHub.
+func anchors(page string) (list []string) {
+	for _, heading := range headingLine.FindAllStringSubmatch(page, -1) {
+		list = append(list, strings.ReplaceAll(notInAnchor.ReplaceAllString(strings.ToLower(heading[1]), ""), " ", "-"))
+	}
+	return list
+}
+
+// TestAlerts: the alerts ask for metrics, labels and values that a server really exports, each has
+// its section in the manual, and each is tested to fire and to be silent.
+func TestAlerts(t *testing.T) {
+	t.Parallel()
+	all, sections, tests := exports(t), anchors(read(t, manual)), read(t, "../../deploy/prometheus/alerts_test.yaml")
+	rules := alerts(t)
+	for alert, rule := range rules {
+		expr := inlineExpr.FindStringSubmatch(rule)
+		if expr == nil {
+			expr = blockExpr.FindStringSubmatch(rule)
+		}
+		if expr == nil {
+			t.Errorf("%s: no expr was found", alert)
+			continue
+		}
+		all.check(t, alert, expr[1])
+
+		runbook := runbookLine.FindStringSubmatch(rule)
+		anchor := strings.ToLower(alert)
+		if runbook == nil || runbook[1] != runbookURL+anchor {
+			t.Errorf("%s: runbook_url is %q, want %s", alert, runbook, runbookURL+anchor)
+		}
+		if !slices.Contains(sections, anchor) {
+			t.Errorf("%s: docs/operations.md has no section of that name", alert)
+		}
+		for _, name := range []string{"fires", "is silent"} {
+			if !strings.Contains(tests, "- name: "+alert+" "+name+" ") {
+				t.Errorf("%s: no test in alerts_test.yaml says that it %s", alert, name)
+			}
+		}
+		if !strings.Contains(tests, `alertname="`+alert+`"`) {
+			t.Errorf("%s: no test in alerts_test.yaml expects it", alert)
+		}
+	}
+	for _, section := range sections {
+		if strings.HasPrefix(section, "resetd") && len(section) > len("resetd") && !strings.Contains(section, "-") {
+			if !slices.ContainsFunc(slices.Collect(maps.Keys(rules)), func(alert string) bool { return strings.ToLower(alert) == section }) {
+				t.Errorf("docs/operations.md has a section %s, which is no alert", section)
+			}
+		}
+	}
+}
+
+// TestDashboard: the queries of the dashboard ask for what a server really exports, every metric of
+// resetd's is shown, and every panel says what is normal.
+func TestDashboard(t *testing.T) {
+	t.Parallel()
+	all := exports(t)
+	var dashboard any
+	if err := json.Unmarshal([]byte(read(t, "../../deploy/grafana/resetd.json")), &dashboard); err != nil {
+		t.Fatal(err)
+	}
+	queries := 0
+	shown := map[string]bool{}
+	var walk func(title string, node any)
+	walk = func(title string, node any) {
+		switch node := node.(type) {
+		case []any:
+			for _, element := range node {
+				walk(title, element)
+			}
+		case map[string]any:
+			if of, ok := node["title"].(string); ok {
+				title = of
+			}
+			if _, panel := node["gridPos"]; panel && node["type"] != "row" {
+				if description, _ := node["description"].(string); !strings.Contains(strings.ToLower(description), "normal") {
+					t.Errorf("the panel %q does not say what is normal", title)
+				}
+			}
+			for key, value := range node {
+				switch query, isText := value.(string); {
+				case isText && key == "expr":
+					queries++
+					all.check(t, title, query)
+					metrics, _ := used(query)
+					for _, metric := range metrics {
+						shown[metric] = true
+					}
+				case isText && key == "query" && strings.HasPrefix(query, "label_values("):
+					of, label, _ := strings.Cut(strings.TrimSuffix(strings.TrimPrefix(query, "label_values("), ")"), ", ")
+					all.check(t, "a variable", "sum by ("+label+") ("+of+")")
+				default:
+					walk(title, value)
+				}
+			}
+		}
+	}
+	walk("", dashboard)
+	if queries < 20 {
+		t.Errorf("only %d queries were found", queries)
+	}
+	for metric := range all {
+		base := strings.TrimSuffix(strings.TrimSuffix(metric, "_sum"), "_count")
+		if strings.HasPrefix(metric, "resetd_") && !shown[metric] && !shown[base+"_bucket"] {
+			t.Errorf("the dashboard does not show %s", metric)
+		}
+	}
+}
+
+// TestMetricsAreListed: the manual's list of metrics is what a server exports.
+func TestMetricsAreListed(t *testing.T) {
+	t.Parallel()
+	page := read(t, manual)
+	listed := map[string]bool{}
+	for _, line := range regexp.MustCompile("(?m)^\\| `(resetd_[a-z_]+)").FindAllStringSubmatch(page, -1) {
+		listed[line[1]] = true
+	}
+	families := map[string]bool{}
+	for metric := range exports(t) {
+		if strings.HasPrefix(metric, "resetd_") {
+			families[regexp.MustCompile(`_seconds_(bucket|sum|count)$`).ReplaceAllString(metric, "_seconds")] = true
+		}
+	}
+	for family := range families {
+		if !listed[family] {
+			t.Errorf("docs/operations.md does not list %s", family)
+		}
+	}
+	for metric := range listed {
+		if !families[metric] {
+			t.Errorf("docs/operations.md lists %s, which no server exports", metric)
+		}
+	}
+}
+
+var linkPattern = regexp.MustCompile(`\]\(([^)\s]+)\)`)
+
+// TestLinks: what the manuals link to within this repository is there, headings included.
+func TestLinks(t *testing.T) {
+	t.Parallel()
+	const root = "../.."
+	for _, page := range []string{"docs/operations.md", "SECURITY.md", "CONTRIBUTING.md"} {
+		links := linkPattern.FindAllStringSubmatch(read(t, filepath.Join(root, page)), -1)
+		if len(links) == 0 {
+			t.Errorf("%s links to nothing", page)
+		}
+		for _, link := range links {
+			if strings.Contains(link[1], "://") {
+				continue
+			}
+			path, anchor, hasAnchor := strings.Cut(link[1], "#")
+			target := filepath.Join(root, page)
+			if path != "" {
+				target = filepath.Join(filepath.Dir(target), path)
+			}
+			if _, err := os.Stat(target); err != nil {
+				t.Errorf("%s links to %s, which is not there", page, link[1])
+				continue
+			}
+			if hasAnchor && !slices.Contains(anchors(read(t, target)), anchor) {
+				t.Errorf("%s links to %s, where no heading is called so", page, link[1])
+			}
+		}
+	}
+}
+
+// TestFingerprintAsDocumented: what the manual makes of a key and an address, in a language of its
+// own, is what the log has.
+func TestFingerprintAsDocumented(t *testing.T) {
+	t.Parallel()
+	page := read(t, manual)
+	mac := func(key []byte, text string) []byte {
+		hash := hmac.New(sha256.New, key)
+		hash.Write([]byte(text))
+		return hash.Sum(nil)
+	}
+	const purpose = "resetd: fingerprints in the log"
+	if !strings.Contains(page, `key = hmac.digest(secret, b"`+purpose+`", "sha256")`) {
+		t.Error("docs/operations.md derives the key in another way")
+	}
+	const secret, address = "test-service-role-key", "Hello@example.com"
+	documented := hex.EncodeToString(mac(mac([]byte(secret), purpose), strings.ToLower(address)))[:16]
+
+	f := start(t, setup{})
+	f.ask(address)
+	if logged := f.logs.await(t, `"msg":"request".*"account":"([^"]+)"`); logged != documented {
+		t.Errorf("the log has the account %s, and by the manual it is %s", logged, documented)
+	}
+}
