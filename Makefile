@@ -1,7 +1,7 @@
 # The two that matter: make run, make test. Each does its own set-up; Go and make are enough.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run test check build generate lint unit fuzz bench timing redis clean
+.PHONY: help run test check spec lint redis unit fuzz web deploy container supply release build generate bench timing clean
 
 help: ## list what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -9,7 +9,7 @@ help: ## list what there is
 run: ## resetd dev: the server against stand-ins, with an inbox
 	go run ./cmd/resetd dev
 
-test: check lint redis unit fuzz ## everything: formatting, vet, generated code, linters, all tests with the race detector, a short fuzz
+test: check lint spec redis unit fuzz web deploy supply ## everything but the image: linters, generated code, all tests with the race detector, a short fuzz, clients, browser, deployment files
 
 check: ## formatting, vet, tidy modules, generated code that is not stale
 	@bad=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$bad" || { echo "not formatted: $$bad"; exit 1; }
@@ -20,6 +20,10 @@ check: ## formatting, vet, tidy modules, generated code that is not stale
 
 lint: ## golangci-lint, of the version in tools/go.mod
 	go tool -modfile=tools/go.mod golangci-lint run ./...
+
+spec: ## openapi.yaml: linted, and no breaking change without a version that says so
+	@./test/spec.sh
+	@./test/breaking.sh
 
 redis: ## redis-server for the tests: found, or installed on Debian
 	@./test/redis.sh
@@ -33,11 +37,30 @@ FUZZTIME ?= 5s
 fuzz: ## every fuzz target, for FUZZTIME each
 	@./test/fuzz.sh $(FUZZTIME)
 
+web: ## the TypeScript client, and the pages in Chromium, against the real server
+	@./test/web.sh
+
+deploy: ## alert rules, dashboard, compose file and Kubernetes manifests
+	@./test/alerts.sh
+	@./test/manifests.sh
+
+container: ## the image: built, and run as it is meant to be (Debian, root)
+	@./test/container.sh
+
+supply: ## licences of what is shipped, workflows, known vulnerabilities
+	@go run ./test/licences
+	@./test/workflows.sh
+	@./test/vulnerabilities.sh --offline-ok
+
+release: ## a trial of the release, in bin/release: binaries, SBOMs, licences, checksums
+	@./test/release.sh
+
 build: ## bin/resetd
 	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o bin/resetd ./cmd/resetd
 
-generate: ## gen/ from openapi.yaml
+generate: ## gen/ and the types of the TypeScript client, from openapi.yaml
 	go generate ./...
+	./test/node.sh npm --prefix test/web run --silent generate
 
 bench: build redis ## processor time, requests per second and memory, beside a floor server
 	go run ./test/bench -resetd bin/resetd
