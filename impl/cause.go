@@ -36,7 +36,7 @@ func Cause(err error) error {
 		return errors.New("its certificate is not valid for it")
 	case errors.As(err, &record):
 		return errors.New("it does not speak TLS")
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed):
 		return errors.New("the connection was closed before the answer's end")
 	case errors.Is(err, context.Canceled):
 		return context.Canceled

@@ -3,8 +3,6 @@ package ratelimit
 import (
 	"context"
 	"crypto/rand"
-	"errors"
-	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -15,7 +13,7 @@ import (
 )
 
 // MaxRoundTrip is how soon Redis must answer for limits to be counted there: a request asks it
-// up to four times, and waits 250 ms at most for all of them.
+// up to four times, and waits for patience at most for all of them.
 const MaxRoundTrip = patience / probeParts
 
 // RefusedError is what Redis says instead of counting. Code is what that begins with: NOAUTH,
@@ -65,9 +63,7 @@ func Ping(ctx context.Context, url string, timeout time.Duration) (Pong, error) 
 }
 
 func pingError(err error) error {
-	var said redis.Error
-	if errors.As(err, &said) {
-		code, _, _ := strings.Cut(said.Error(), " ")
+	if code := codeOf(err); code != "" {
 		return &RefusedError{code}
 	}
 	return impl.Cause(err)

@@ -2,6 +2,8 @@ package ratelimit
 
 import (
 	"errors"
+	"fmt"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -41,6 +43,8 @@ func TestPing(t *testing.T) {
 		{name: "plain to TLS", url: "redis://:p%40ss%2Fword@127.0.0.1:" + tlsPort, want: "connection"},
 		{name: "nobody there", url: "redis://:wrong@127.0.0.1:" + freePort(t), want: "connection refused"},
 		{name: "no such host", url: "redis://:wrong@no-such-host.invalid", want: "its host name has no address"},
+		{name: "no Redis, and repeats what it is told", url: "redis://:wrong@" + parrot(t, "HTTP/1.1 400 "), want: "its answer could not be understood"},
+		{name: "an error that is none of Redis'", url: "redis://:wrong@" + parrot(t, "-"), want: "its answer could not be understood"},
 		{name: "no URL of Redis", url: "http://:wrong@127.0.0.1", want: "the URL of Redis must be"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -77,6 +81,35 @@ func TestPing(t *testing.T) {
 			}
 		})
 	}
+}
+
+// parrot answers whatever it is sent with it, in one line. It returns its address.
+func parrot(t *testing.T, before string) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = listener.Close() })
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				for told := make([]byte, 4096); ; {
+					n, err := conn.Read(told)
+					if err != nil {
+						return
+					}
+					_, _ = fmt.Fprintf(conn, "%s%s\r\n", before, strings.ReplaceAll(string(told[:n]), "\r\n", " "))
+				}
+			}()
+		}
+	}()
+	return listener.Addr().String()
 }
 
 func (s *redisServer) keysAs(password string) string {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -16,6 +17,8 @@ import (
 	"github.com/redis/go-redis/v9/maintnotifications"
 	"github.com/ulule/limiter/v3"
 	limiterredis "github.com/ulule/limiter/v3/drivers/store/redis"
+
+	"github.com/resetd/resetd/impl"
 )
 
 const (
@@ -221,23 +224,34 @@ func (s *Store) changed(level slog.Level, message, inUse string, err error) {
 	}
 }
 
-// reason is what of an error may be logged. Of what Redis says that is the
-// code it begins with (READONLY, NOAUTH, OOM), since the rest may quote a key.
+// reason is what of an error may be logged.
 func reason(err error) string {
-	var said redis.Error
-	if errors.As(err, &said) {
-		code, _, _ := strings.Cut(said.Error(), " ")
+	if code := codeOf(err); code != "" {
 		return code
 	}
-	var timed interface{ Timeout() bool }
-	if errors.As(err, &timed) && timed.Timeout() {
+	cause := impl.Cause(err)
+	if errors.Is(cause, context.DeadlineExceeded) || errors.Is(err, redis.ErrPoolTimeout) {
 		return "no answer in time"
 	}
-	for inner := err; inner != nil; inner = errors.Unwrap(inner) {
-		err = inner
-	}
-	return err.Error() // "connection refused", "EOF"
+	return cause.Error()
 }
+
+// codeOf is what of Redis' own words may be told: the code that they begin with (READONLY, NOAUTH,
+// OOM). The rest may quote a key, and what is no Redis may say anything, and repeat the password
+// it was sent. Empty: it is no word of Redis'.
+func codeOf(err error) string {
+	var said redis.Error
+	if !errors.As(err, &said) {
+		return ""
+	}
+	code, _, _ := strings.Cut(said.Error(), " ")
+	if !plainCode.MatchString(code) {
+		return ""
+	}
+	return code
+}
+
+var plainCode = regexp.MustCompile(`^[A-Z]{1,20}$`)
 
 // newClient makes a client that gives up early and never tries twice: the
 // defaults of go-redis wait and retry for seconds, and ignore a context's
