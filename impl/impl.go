@@ -189,39 +189,31 @@ func (s *Service) Close(ctx context.Context) error { return s.deferred.wait(ctx)
 // Deferred is how many deliveries go on after their answer.
 func (s *Service) Deferred() int { return len(s.deferred.places) }
 
-// linkURL is where the mail leads.
-func (s *Service) linkURL(link *Link, redirectTo string) string {
+// LinkURL is where a mail leads that carries the link. A trial of the settings sends what users
+// get.
+func (s *Service) LinkURL(link *Link, redirectTo string) string {
 	if s.LinkMode == ActionLink {
 		return link.ActionLink
 	}
 	return redirectTo + "?token_hash=" + url.QueryEscape(link.TokenHash) + "&type=recovery"
 }
 
-// decoyURL is a made-up link of the form and length of a real one.
-func (s *Service) decoyURL(redirectTo string) string {
+// DecoyURL is a made-up link of the form and length of a real one, which opens nothing.
+func (s *Service) DecoyURL(redirectTo string) string {
 	token := made(tokenHashLength / 2)
-	return s.linkURL(&Link{
+	return s.LinkURL(&Link{
 		TokenHash:  token,
 		ActionLink: s.AuthURL + "/verify?token=" + token + "&type=recovery&redirect_to=" + redirectTo,
 	}, redirectTo)
 }
 
-// LinkURL is where a mail leads that carries the link: what a trial of the settings sends has to
-// be what users get.
-func (s *Service) LinkURL(link *Link, redirectTo string) string { return s.linkURL(link, redirectTo) }
-
-// DecoyURL is a made-up link of the same form and length, which opens nothing.
-func (s *Service) DecoyURL(redirectTo string) string { return s.decoyURL(redirectTo) }
-
 // tokenHashLength is that of Supabase's hashed_token: SHA-224 in hexadecimal.
 const tokenHashLength = 56
 
-// nobody is an address that no account can have: its domain is reserved never to exist
-// (RFC 2606, section 2), and its name is new each time, so that nothing answers from a cache.
-func nobody() string { return "resetd-" + made(12) + "@" + made(4) + ".invalid" }
-
-// Nobody is the address of the control question, another one at each call.
-func Nobody() string { return nobody() }
+// Nobody is an address that no account can have, for control questions: its domain is reserved
+// never to exist (RFC 2606, section 2), and its name is new each time, so that nothing answers
+// from a cache.
+func Nobody() string { return "resetd-" + made(12) + "@" + made(4) + ".invalid" }
 
 // made returns 2n random hexadecimal digits.
 func made(n int) string {

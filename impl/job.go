@@ -110,7 +110,7 @@ func (j *job) decide(told bool) {
 // address alone, finish is the lookup to go on with.
 func (j *job) findLink() (link *Link, finish question[*Link], err error) {
 	ask := func(ctx context.Context) (*Link, error) { return j.Links.MakeLink(ctx, j.email, j.redirectTo) }
-	control := func(ctx context.Context) (*Link, error) { return j.Links.MakeLink(ctx, nobody(), j.redirectTo) }
+	control := func(ctx context.Context) (*Link, error) { return j.Links.MakeLink(ctx, Nobody(), j.redirectTo) }
 	link, finish, err = settle(j.ctx, j.lookupPatience(), nil, ask, control)
 	j.evenOut()
 	return link, finish, err
@@ -183,7 +183,7 @@ func (j *job) mail(link *Link) (question[struct{}], error) {
 	if link.RedirectTo != j.redirectTo {
 		j.saw(RedirectReplaced, nil)
 	}
-	mail, err := j.Writer.Write(j.language, j.linkURL(link, j.redirectTo))
+	mail, err := j.Writer.Write(j.language, j.LinkURL(link, j.redirectTo))
 	if err != nil {
 		return nil, err
 	}
@@ -192,7 +192,7 @@ func (j *job) mail(link *Link) (question[struct{}], error) {
 
 // decoy writes a mail with a made-up link and sends it to nobody.
 func (j *job) decoy(ctx context.Context) (struct{}, error) {
-	mail, err := j.Writer.Write(j.language, j.decoyURL(j.redirectTo))
+	mail, err := j.Writer.Write(j.language, j.DecoyURL(j.redirectTo))
 	if err != nil {
 		return struct{}{}, err
 	}

@@ -239,7 +239,7 @@ func TestDeferred(t *testing.T) {
 
 // TestMadeUp: the control question's address can have no account, and is never the same.
 func TestMadeUp(t *testing.T) {
-	a, b := nobody(), nobody()
+	a, b := Nobody(), Nobody()
 	if a == b || !strings.HasSuffix(a, ".invalid") || strings.Count(a, "@") != 1 {
 		t.Errorf("%s, %s", a, b)
 	}
