@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/net/publicsuffix"
+
 	"github.com/resetd/resetd/impl"
 	"github.com/resetd/resetd/impl/mailgun"
 	"github.com/resetd/resetd/impl/origin"
@@ -23,8 +25,8 @@ import (
 // a verdict, what it is about, what was found, and, where something is wrong, what to do.
 //
 // It asks Supabase for a link for an address that cannot exist, hands Mailgun a message in test
-// mode to ourselves (accepted, billed, delivered to nobody), and counts once in Redis under a key
-// that it removes. With --send-to it does the whole thing for an address of the operator's.
+// mode to ourselves (accepted, billed, delivered to nobody), and counts in Redis under a key that
+// it removes. With --send-to it does the whole thing for an address of the operator's.
 func check(ctx context.Context, args, environ []string, stdout, stderr io.Writer) error {
 	var address string
 	send := false
@@ -189,8 +191,8 @@ func (c *checker) judge(found *findings) {
 		}
 	}
 	if s.MailgunDomain != "" && s.from.Address != "" {
-		if from := strings.ToLower(s.from.Address[strings.LastIndex(s.from.Address, "@")+1:]); !related(from, strings.ToLower(s.MailgunDomain)) {
-			found.add(risky, aboutSettings, "MAIL_FROM is at %s, and Mailgun sends and signs for %s: SPF and DKIM are not aligned, and where DMARC is asked mail is refused or taken for spam. What to do: use a sender at %s, or MAILGUN_DOMAIN of the sender's domain", from, s.MailgunDomain, s.MailgunDomain)
+		if from := strings.ToLower(s.from.Address[strings.LastIndex(s.from.Address, "@")+1:]); !aligned(from, strings.ToLower(s.MailgunDomain)) {
+			found.add(bad, aboutSettings, "MAIL_FROM is at %s, and Mailgun sends and signs for %s: SPF and DKIM are not aligned, so mail fails DMARC, and is refused or taken for spam. What to do: use a sender at %s, or MAILGUN_DOMAIN of the sender's domain", from, s.MailgunDomain, s.MailgunDomain)
 		}
 	}
 	if domain := strings.ToLower(s.MailgunDomain); strings.HasPrefix(domain, "sandbox") && strings.HasSuffix(domain, ".mailgun.org") {
@@ -216,10 +218,12 @@ func mailsPerHour(rate ratelimit.Rate) int64 {
 	return most
 }
 
-// related says whether relaxed alignment holds as far as can be told without a list of the
-// domains under which anyone may register: one is the other, or lies under it.
-func related(a, b string) bool {
-	return a == b || strings.HasSuffix(a, "."+b) || strings.HasSuffix(b, "."+a)
+// aligned says whether two domains belong to one organization, which is what DMARC asks of them
+// unless it is told to be strict (RFC 7489, section 3.1.1).
+func aligned(a, b string) bool {
+	of, err := publicsuffix.EffectiveTLDPlusOne(a)
+	with, otherErr := publicsuffix.EffectiveTLDPlusOne(b)
+	return a == b || err == nil && otherErr == nil && of == with
 }
 
 func isLoopback(host string) bool {

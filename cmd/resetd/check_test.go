@@ -312,17 +312,21 @@ func TestCheck(t *testing.T) {
 			},
 		},
 		"another sender": {
-			env:  map[string]string{"MAIL_FROM": "Example <hello@example.org>"},
-			want: []string{`warning settings  MAIL_FROM is at example\.org, and Mailgun sends and signs for mg\.example\.com: SPF and DKIM are not aligned`},
+			env: map[string]string{"MAIL_FROM": "Example <hello@example.org>"}, status: 1,
+			want: []string{`FAILED  settings  MAIL_FROM is at example\.org, and Mailgun sends and signs for mg\.example\.com: SPF and DKIM are not aligned`},
 		},
 		"another sender, that ends alike": {
-			env: map[string]string{"MAIL_FROM": "hello@notmg.example.com"}, want: []string{`warning settings  MAIL_FROM is at notmg\.example\.com`},
+			env: map[string]string{"MAIL_FROM": "hello@notexample.com"}, status: 1, want: []string{`FAILED  settings  MAIL_FROM is at notexample\.com`},
 		},
-		"the parent's sender": {env: map[string]string{"MAIL_FROM": "Example <hello@Example.com>"}},
+		"a sender at what is nobody's": {
+			env: map[string]string{"MAIL_FROM": "hello@com"}, status: 1, want: []string{`FAILED  settings  MAIL_FROM is at com`},
+		},
+		"a sender beside the domain": {env: map[string]string{"MAIL_FROM": "hello@mail.example.com"}}, // DMARC is relaxed about it
+		"the parent's sender":        {env: map[string]string{"MAIL_FROM": "Example <hello@Example.com>"}},
 		"sandbox": {
-			env:     map[string]string{"MAILGUN_DOMAIN": "sandbox123.mailgun.org", "MAIL_FROM": "no-reply@mg.example.com"},
+			env: map[string]string{"MAILGUN_DOMAIN": "sandbox123.mailgun.org", "MAIL_FROM": "no-reply@mg.example.com"}, status: 1,
 			mailgun: saying(200, `{"id":"<1@sandbox>","message":"Queued. Thank you."}`),
-			want:    []string{`warning settings  MAIL_FROM is at mg\.example\.com`, `warning settings  MAILGUN_DOMAIN is a sandbox domain`},
+			want:    []string{`FAILED  settings  MAIL_FROM is at mg\.example\.com`, `warning settings  MAILGUN_DOMAIN is a sandbox domain`},
 		},
 
 		// Supabase: the key.
@@ -504,7 +508,7 @@ func TestCheck(t *testing.T) {
 		},
 		"wrong domain": {
 			env: map[string]string{"MAILGUN_DOMAIN": "mx.example.com", "MAIL_FROM": "no-reply@mg.example.com"}, status: 1,
-			want: []string{`warning settings  MAIL_FROM`, `FAILED  mailgun   the domain is not known there \(status 404\)\. What to do: check that MAILGUN_DOMAIN=mx\.example\.com is spelt.*https://api\.mailgun\.net for domains in the US, https://api\.eu\.mailgun\.net for the EU$`},
+			want: []string{`FAILED  mailgun   the domain is not known there \(status 404\)\. What to do: check that MAILGUN_DOMAIN=mx\.example\.com is spelt.*https://api\.mailgun\.net for domains in the US, https://api\.eu\.mailgun\.net for the EU$`},
 		},
 		"wrong Mailgun key, send": {
 			env: map[string]string{"MAILGUN_API_KEY": "key-of-somebody-else"}, args: []string{"--send-to", knownEmail}, status: 1,

@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/mail"
@@ -178,7 +179,8 @@ func readSettings(command string, args []string, environ []string, output io.Wri
 	}
 	var wrong mistakes
 	if flags.NArg() > 0 {
-		wrong.add("arguments", "%q is not expected", flags.Arg(0))
+		// Not repeated: after "--mailgun-api-key= KEY" it is the key.
+		wrong.add("arguments", "number %d is not expected: flags are --name=value", len(args)-flags.NArg()+1)
 	}
 	readFiles(fields, variables, &wrong)
 	if value, set := variables["ADMIN_ADDR"]; set && value == "" {
@@ -209,7 +211,8 @@ func flagName(variable string) string {
 const maxSettingFile = 64 << 10
 
 // readFiles reads X_FILE for X. Editors and secret stores end files with a newline, which is
-// not part of the value.
+// not part of the value. What X_FILE says is not repeated: it may be the value itself, put into
+// the wrong variable.
 func readFiles(fields []reflect.StructField, variables map[string]string, wrong *mistakes) {
 	for _, field := range fields {
 		name := field.Tag.Get("env")
@@ -223,20 +226,29 @@ func readFiles(fields []reflect.StructField, variables map[string]string, wrong 
 		}
 		file, err := os.Open(path)
 		if err != nil {
-			wrong.add(name+"_FILE", "%v", err)
+			wrong.add(name+"_FILE", "must be the path of a file that can be read (%s)", fileCause(err))
 			continue
 		}
 		content, err := io.ReadAll(io.LimitReader(file, maxSettingFile+1))
 		file.Close()
 		switch {
 		case err != nil:
-			wrong.add(name+"_FILE", "%v", err)
+			wrong.add(name+"_FILE", "must be the path of a file that can be read (%s)", fileCause(err))
 		case len(content) > maxSettingFile:
-			wrong.add(name+"_FILE", "%s is larger than 64 KiB", path)
+			wrong.add(name+"_FILE", "must be the path of a file of at most 64 KiB")
 		default:
 			variables[name] = strings.TrimRight(string(content), "\r\n")
 		}
 	}
+}
+
+// fileCause is an error of os without the path: "no such file or directory".
+func fileCause(err error) error {
+	var of *fs.PathError
+	if errors.As(err, &of) {
+		return of.Err
+	}
+	return err
 }
 
 // explain names the variable where the library names the field of the struct. It never repeats

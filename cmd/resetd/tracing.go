@@ -6,6 +6,10 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -48,7 +52,49 @@ func tracingWanted(variables map[string]string, wrong *mistakes) bool {
 	default:
 		wrong.add(exporter, "must be otlp or none")
 	}
-	return wanted && variables["OTEL_SDK_DISABLED"] != "true"
+	wanted = wanted && !strings.EqualFold(variables["OTEL_SDK_DISABLED"], "true")
+	if wanted {
+		checkTracing(variables, wrong)
+	}
+	return wanted
+}
+
+// samplers are OpenTelemetry's own.
+var samplers = []string{"", "always_on", "always_off", "traceidratio", "parentbased_always_on", "parentbased_always_off", "parentbased_traceidratio"}
+
+// checkTracing judges what the SDK would ignore, or speak of in its own words when spans are lost.
+func checkTracing(variables map[string]string, wrong *mistakes) {
+	sampler := variables["OTEL_TRACES_SAMPLER"]
+	if !slices.Contains(samplers, strings.ToLower(sampler)) {
+		wrong.add("OTEL_TRACES_SAMPLER", "must be one of %s", strings.Join(samplers[1:], ", "))
+	}
+	if argument := variables["OTEL_TRACES_SAMPLER_ARG"]; argument != "" && strings.HasSuffix(strings.ToLower(sampler), "traceidratio") {
+		if ratio, err := strconv.ParseFloat(argument, 64); err != nil || !(ratio >= 0 && ratio <= 1) {
+			wrong.add("OTEL_TRACES_SAMPLER_ARG", "must be a number from 0 to 1")
+		}
+	}
+	for _, signal := range []string{"", "TRACES_"} {
+		name := "OTEL_EXPORTER_OTLP_" + signal
+		if timeout := variables[name+"TIMEOUT"]; timeout != "" {
+			if ms, err := strconv.Atoi(timeout); err != nil || ms <= 0 {
+				wrong.add(name+"TIMEOUT", "must be a whole number of milliseconds")
+			}
+		}
+		for pair := range strings.SplitSeq(variables[name+"HEADERS"], ",") {
+			key, value, found := strings.Cut(pair, "=")
+			_, err := url.PathUnescape(value)
+			if pair != "" && (!found || strings.TrimSpace(key) == "" || err != nil) {
+				wrong.add(name+"HEADERS", "must be NAME=VALUE, comma separated, with special characters as %%XX")
+			}
+		}
+		for _, file := range []string{"CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY"} {
+			if path := variables[name+file]; path != "" {
+				if _, err := os.Stat(path); err != nil {
+					wrong.add(name+file, "must be the path of a file that can be read (%s)", fileCause(err))
+				}
+			}
+		}
+	}
 }
 
 // flushTimeout is for the last spans, on the way out.
