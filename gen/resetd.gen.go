@@ -29,13 +29,13 @@ type Acknowledgment struct {
 	Ok bool `json:"ok"`
 }
 
-// Error defines model for Error.
-type Error struct {
+// ErrorBody defines model for ErrorBody.
+type ErrorBody struct {
 	// Code Stable machine-readable error code for client branching: `invalid_request`,
 	// `invalid_json`, `not_found`, `method_not_allowed`, `payload_too_large`,
 	// `unsupported_media_type`, `rate_limited`, `auth_not_configured`,
 	// `internal_error`, `email_delivery_failed`, `auth_unavailable`, `overloaded`.
-	// More may follow.
+	// More may follow, so treat one that you do not know by its status.
 	Code *string `json:"code,omitempty"`
 
 	// Error Human-readable error message
@@ -60,9 +60,10 @@ type Issue struct {
 	Path string `json:"path"`
 }
 
-// RateLimitedError defines model for RateLimitedError.
-type RateLimitedError struct {
-	// Code Stable machine-readable error code for client branching
+// RateLimitedErrorBody defines model for RateLimitedErrorBody.
+type RateLimitedErrorBody struct {
+	// Code Stable machine-readable error code for client branching: `rate_limited`. More may
+	// follow.
 	Code *string `json:"code,omitempty"`
 
 	// Error Human-readable error message
@@ -247,7 +248,7 @@ type SendPasswordReset400ResponseHeaders struct {
 }
 
 type SendPasswordReset400JSONResponse struct {
-	Body    Error
+	Body    ErrorBody
 	Headers SendPasswordReset400ResponseHeaders
 }
 
@@ -279,7 +280,7 @@ type SendPasswordReset413ResponseHeaders struct {
 }
 
 type SendPasswordReset413JSONResponse struct {
-	Body    Error
+	Body    ErrorBody
 	Headers SendPasswordReset413ResponseHeaders
 }
 
@@ -311,7 +312,7 @@ type SendPasswordReset415ResponseHeaders struct {
 }
 
 type SendPasswordReset415JSONResponse struct {
-	Body    Error
+	Body    ErrorBody
 	Headers SendPasswordReset415ResponseHeaders
 }
 
@@ -344,7 +345,7 @@ type SendPasswordReset429ResponseHeaders struct {
 }
 
 type SendPasswordReset429JSONResponse struct {
-	Body    RateLimitedError
+	Body    RateLimitedErrorBody
 	Headers SendPasswordReset429ResponseHeaders
 }
 
@@ -377,7 +378,7 @@ type SendPasswordReset500ResponseHeaders struct {
 }
 
 type SendPasswordReset500JSONResponse struct {
-	Body    Error
+	Body    ErrorBody
 	Headers SendPasswordReset500ResponseHeaders
 }
 
@@ -409,7 +410,7 @@ type SendPasswordReset502ResponseHeaders struct {
 }
 
 type SendPasswordReset502JSONResponse struct {
-	Body    Error
+	Body    ErrorBody
 	Headers SendPasswordReset502ResponseHeaders
 }
 
@@ -442,7 +443,7 @@ type SendPasswordReset503ResponseHeaders struct {
 }
 
 type SendPasswordReset503JSONResponse struct {
-	Body    Error
+	Body    ErrorBody
 	Headers SendPasswordReset503ResponseHeaders
 }
 
@@ -540,61 +541,63 @@ func (sh *strictHandler) SendPasswordReset(ctx echo.Context, params SendPassword
 // const string: with thousands of chunks the chained `+` fold is several
 // times slower for the Go compiler than parsing a slice literal.
 var swaggerSpec = []string{
-	"7Fr/cts2kH6VHV5nKjUULck/WsuTubppMvVdmmScZHpzls+CyKWImgQYADStZvzuNwuAEiXRjn3tTXuZ",
-	"+08iQWCx++3utwt8DmJZlFKgMDqYfA4yZAkq+/OcGXzNC27oT4I6Vrw0XIpgEvyWMQNcQ46pAS4AWZyB",
-	"TMFkqBFqLhJZ6xCYSOhtJmsomFiCxliKRAO3H9eZzBHYgnERTcU5fqpQGw2G5mYKQWFaaUwgkSCkgVhW",
-	"wkRTEYSBjjMsGImFt6wocwwmwTQoUQ0KLiqD0+BEPT84Mc+PhiG4F5mslH08Pj4xz/ePhsMgDAp2+xrF",
-	"wmTBZHx4FAYlMwYVbfC/psEFG/wxuHxmP7oYDo4vn50Y/6NHsz7wvv/dN0EYmGVJgmmjuFgEd3fhWqPv",
-	"ZM7j5a5eP2Qr7Xl1Qk7jmz9xzlGYbzWcvQOWJAo1aVnDp0oaZtXtVTwVvUSx1Aw4mnSQGVOykg8UM2jn",
-	"G3gz9yN4Iw1oFAbqDBWCkH7Fmmlg+hqTR6v80/PDk3pX5Z+e7w9P6ieq/FOj0rpb5Tvv71W5g9VZsqvs",
-	"N6xAghvXoNwoAiupWaO6QfWthlwuIjhtXn+rQdaCoGvYNQqQN6iApwTnlBs31VT4Hd2vtv30ODmKh+xw",
-	"/j0ejJLxD+x4GI9wnO7PD5JDdrSppaODDSVdnA7+kw3+GA6OrwaXn0fh0cFd18bvmqWtJ5/G10LWOSaL",
-	"AoV1Z5YknNTA8ndKlqgMRx1MUpZrDIOy9ehzUKDWbIHdYNWsQDB4ayCVCvAG1bIBZtRh7S0xw0Be7857",
-	"mtdsqcGoCqP11uZS5siENSrZgytMgskFzRCuZLxcDZfz3zE2tMRLpaR64p5jmXRs+L1h8xyhYHHGBQ4U",
-	"ssQ+QFoB6BurBeekMFdM0MDFBGZc3LCcJ1ceSLNwKlbPftdSzEKYCWmuUlmJhP4UaDKZXNEzlueyRvu0",
-	"ZMtcsuTKSHmVM7VAO1EldFWWUhlMrgpMOLsiHdB48vcr687ue1aZzM4ZS5HyRaXosRWF4MXyK7sTGokF",
-	"4/lVgjknk16ljOetKSrBbhjPafP0jPyA5MJkFk3Fr1KRjpaQSpLc+cEDgGaDP64un3WAOAywMd2mHX6p",
-	"Cia21d9A4BGgSznmiYWFvh8Xn3e/25TiFVfagLUho0eNBFCiArsElMxkTqD2zKOjDpRyrSu37DbmVBUb",
-	"slR7KT86DLjBwn71jcI0mAT/srdO53s+Auyd0WhapGC3Z+6D0XA4XEnBlGLLwPqVUcvT1GCH0t/73F0J",
-	"w3MgZPlEoVCj0dA7GB/T71IKjbq/NqeoijmqHb91tu1yWCfuXxSkGqZSKykWUHOTATch1Iobg8L6a4my",
-	"zPFR4coadGeNn6Ux6KzdJGpr/xPAojRLuwg9nMtkSdmaOeoTPegXPe8Yvek08j/73/X/tTvLtRXbgO6B",
-	"kLjiIZj87dHx/4PDVxccCOs7AYK2ygUvqiKYjB4XHDbW7MLxexTJO6Z1LVVyTqt4tkcCbkGW5fmcxddX",
-	"UvEFF91kxr2D3szqBid7e5nU5mJCufVy1m98m5WlK1IcPRfXoDOW55AjS8DI0DHpqVgzSbA5nOqeCE7F",
-	"0hDuAXON9hsNRjrayQ16julECUEqCl5MTIUDsiPprZm5Bo2GZlBIaqE1bMZd801i/3qyt8fKMvJPo1gW",
-	"nT5Fab9bOZ7VrZQQ23qMajw4f/UCDvfHI6Cv5/J2ArNcxiz/MZEF42JGtPr0/YuzsxDYVCTSDJiRBc3E",
-	"DBRSGzg6gDhjisUGlYY5ptLvcvbjLAQGZAcQxDUZgYFC+FSMDze+aubigtS9owTMc/nj5vZTqQpmgonf",
-	"9pcCqxu1i0Max0Uqd/XWYHNgXcCqx8ZABu+rks2ZRjitTAalkjRV6AoxkylZLTL4lfF8UVEhMRVvBQLh",
-	"2Xr4hAozP1G5u0QEZ4Ywo2uHD9Pw9DpDk6EiUAlppoKJxoyAt1wbHcFLy+Ad1vwMMVOKY2saSmOhS6UM",
-	"tIv6M4rvs6kw0kd2kE7wJv8KAqiPyb98+PBuXXI1omICc8xl7SoyS0lTFqOtb8ucUWlGdQYTyVTYxW1B",
-	"LIXA2Ia9OJcakwkcDIfQK1hO1sWkH8LB6HtbGh8OR9CrBJVCAvC2xNi4gEnpWTGhU1RTEcuEiwV9tj+C",
-	"nq+TCauFwyQTMDqCf+c/9UM4HB6uZ7xBpbkUfYc8w43FnTVLEoSBfx1MgmE0joa2+ClRsJJTSRgNo/3A",
-	"8Qsbr/aIZ+9pFMlg08I2tEnd0ZOxKWdQMmWWoDCWzpIWczecAUsKLmCBgkCEryls9ZphfXjWQpuvvxSa",
-	"SgmyDsiSfaoQdBXHFAKaXNZDURUekwPNUqS9n71rxX5MTsjyb11gbZzJAsMhrUGBRaF2zSBtNhsfVFq3",
-	"+x021XkQR1Px0eu/QEolqwDlyJZC4AshFQnC/BBY8BsUYGpO6JIKpLCGNVOR8DSlOVIlC18EzWjEbCt/",
-	"zECKfAnzJVQlZXSCF1Vp5C0aQwdq50YODivfPUsowGznLWt6xQo0tvd20RWAcyYWFandb5CEs84xV7LW",
-	"JDVNC9xAjwLy8Wg0pIDinGM0jg6jg34E3h+nQkgDlSBwGymT0OsTJCkAk9AqScNLsci5zrajaYKDF7+E",
-	"kODJp+fD6DgEFPbXIbEOYcMt+U0QBhS0qaaPYyzN4LXfw0ZnZDvqXrqwi9r8JJOlI5zCNI2Lssx5bFW5",
-	"R5Vzq7XiCJKMqwKFQdvw0VVRMLX0Gly/a3BHfslyV23sUITVfld5sSOLUPC3vIbluwtacvBwim9L8PAq",
-	"pcIbjvWXVmFC2iDv2wYdy+xutGEIpRp8H/l1tqjCQ7Ldta35ENe8l6/ZOba6QD6du2BLoP/44dXgB2JX",
-	"zCBRH8r9lvuQM2DCGRCSLE3QoW8ZFyXFDMKzzRsCNVlfSEgQyXFtPN8fQ443mGsH83XON6pCSwJ8VUv7",
-	"Gw+HT4QkW3XfHChXhlgVrcFZCjvJ2JeNzLQ6vat070i1D+9cA9F+o6FmS6oq5bWX/fGm2WoRdhjkrUsC",
-	"bGMg9DZJxe42+kF476FCl0B+7N56YLtgHaw754/62A+/C4P/GHiwDVwv+MHPV01jq4eDJ5vc9/b+7f3b",
-	"NxsWd5Vz0G79BatK1jpzkxBt+rK8yZeRQJORcZti8KINIPIswFsWm3xp8xmNBrtuFDR9iyC4u3Rk1c7Y",
-	"KpbuE3AdJhsZX2QYX1uXy/giy/kiI4eyFa22adCopT/TCXaK6SaIvCRyB8xvzIF41TW+u2eLD3602qJb",
-	"wu1TSHMq3jqW/qRNtg3RtsHD6mdO6a4s2Nb6ox3RNWQ6/O/MidsIFu12lSdr4pNIdHKn3AVIN72n7VLg",
-	"VNiNuH4Eq/L2fLYj3ZrMq6AbXlRv2cjsguf/dVcf7T/R1Y2Ur5lyrcdthO3067/g7EZKsOOi4K9AzIeW",
-	"Ae20ql2/QK/jPOFriNajwyeaUEhzX6TuPltpmdF6vtm2JdOwvehfb1Lyydn2MjPo3Xcg9DXYdnz8RNuq",
-	"dau7y77tE7K2c0rpbix4q+oIPjR5jQLewbg5aI82u5STg/ETzLzTh++w+HmrmIbe5pHeP8Wi56SAwT29",
-	"4d/sNY/m6oeRUDNuQmCGahYi+Cfr1pJrB5P7zNZKnUU7pLz7YP1gvNngHw03DxNGg+NLe1vgnrsCfwKY",
-	"h0+vCiqTvZHmxeoktgueHQe2LZS+2ywGfEign1VJFYFtpLk+cRQ44ufOeVeHPruUqH0Q3A5zskDXtq7t",
-	"XRF7miYFyEqB5gm2/SNnxi3458Od7Y66Sq7ZP/Q6j7H7jq+s+qofz19TSXKNNlQWXGsuFuFUSLXVe3W3",
-	"jFx78xqXlgZtnIZPgDmG1DReVrdDZC2+CtJzOBw/EbyWZf/sbwe8spcDuuDUeYtgiwM5Ih/LKk+spedo",
-	"u+D/S4B6aVdrJAInEfTuue/Qn/iePeO53r3h4uDkG6eN+60x+ZVgY/9/ENg+ri+I3BvWWpdIHoxprXGg",
-	"qN4EIeutfMwgxXqdkknw9aWULglabzfhuD5Wm1d6+aVl/jwgN4PRqmxzRyKhO+QRK8Q1wa99Aadve7fG",
-	"M5apaCiLa34LSG2RDr32NZ3+PwebT+AO7uyvznic2X5qY5o2mXgsVzj8m6gCIWbVvbXFQ1dLj9ZkCx1M",
-	"LqyvBL6BYLHZdT5wJqBUMqlss98fQAODBMtcLm2frqzmOdcZ2su3vbIysKTcLWvhDlfpiz4pr1J5qyPc",
-	"avTusZIHYXA7aPKjvx1yF25Lc445M/wGLdmjiW9s5cn1qgNvb5emaOIME3vYEhJS11sgRNsj5LVE9y5/",
-	"udLVzkVC34hsjrmi9XmE1erd5d1/BwAA//8=",
+	"7Fp/bxs5kv0qBd4CI++0ZMm/Zi0juPFmMxjfZSdBksEeLvJZpe6SmutuskOyLWsCf/dDkWypJbU98V0W",
+	"NzfY/+wWf1a9enxV5GeR6rLSipSzYvxZ5IQZGf/nO3T0WpbS8T8Z2dTIykmtxFj8LUcH0kJBcwdSAWGa",
+	"g56Dy8kSLKXK9NImgCrjX3O9hBLVCiylWmUWpO+8zHVBgAuUajBR7+hTTdZZcDw2GgJUdkmGMjg5OodM",
+	"g9IOUl0rN5gokQib5lQir43usawKEmMxERWZfilV7WgiLsyLkwv34myYQPgh17Xxn4/OL9yL47PhUCSi",
+	"xPvXpBYuF+Oj07NEVOgcGd7lf03ER+z/0r/+1nf6OOyfX3974eIfPR71id8P/vgHkQi3qnhh1hmpFuLh",
+	"IdmY9a0uZLraN+6HfG3CaFMouH3zT1pIUu4bC1dvAbPMkGVTW/hUa4fe5tHOE9XLDM5dX5Kb93PnKqxk",
+	"36AjP14/+vrgi+356cXpxXLfnp9eHA8vls+056fGXstue+79/qg9A3Cusn1L/oQlMaCkBRNaMRzZhpbM",
+	"HZlvLBR6MYDL5udvLOilYnA6vCUF+o4MyDkDdi5dGGqi4o4eN9vx/Dw7S4d4OvuOTkbZ0Z/wfJiO6Gh+",
+	"PDvJTvFs20pnJ1tG+njZ/0/s/zLsn9/0rz+PkrOTh66NPzRT+1i9TG+VXhaULUpSPmAxyySbAYu3Rldk",
+	"nCQrxnMsLCWian36LEqyFhfUjUSLJYGjewdzbYDuyKwa1A06vL2zzETo2/1xL4slriw4U9Ngs7WZ1gWh",
+	"8k5lf0hDmRh/5BGS9Rqv18317O+UOp7ilTHa/Flnq2fuO9VZx6bfO5wVBCWmuVTUN4SZ/0A8C3Afb4kQ",
+	"hTAzqLjhYgxTqe6wkNlNBNM0maj1t79braYJTJV2N3Ndq4z/KcnlOrvhb1gUekn+a4WrQmN247S+KdAs",
+	"yA9UK1tXlTaOspuSMok3bAduzwF94yM69Mfa5X7MVKu5XNSGP/ulMMSwuPE74ZZUoixuMioku/VmjrJo",
+	"DVErvENZ8Ob5G8cCr4uy6WCi/qoN22gFc80rT8BqcIbQgVYUOHyl64a2GZwwWwHHkHXoahuC54kowP4v",
+	"N9ff7iM/Efd9unekrJwV1CdVlwySHduLRLQtLxKxNrwH067dBU++Y3aRiG6ji0S0bS4S0WFyv4K2wUUi",
+	"Ou3ddG+ZWyRiY21x/ZCIMMIeVn+sS1S7EG1C5QuCcy6pyHz42Mdj5/N+v+1V/CCNdeCtjfypWQFUZMBP",
+	"ARW6PCyoPfLorCOapbV1mHY3Lk2dOjZte6rYOhHSUel7/cHQXIzFvxxuhM1hZMrDK27Nk5R4fxU6jIbD",
+	"4XoVaAyuhOcfZ1aXc0cdRn8fVUytnCyAkRDPZ0OWnIUe6xVDttLKkj3YIFjV5YzMHr8F33YRW1juVyLz",
+	"RrMtjVYLWEqXg3QJLI10jpTntIp0VdAX0bp36N4cf9HOUfB2o1a8/y+Aysqt/CT8caazFUsWDCJw8CQV",
+	"9CIX9CaTQfzz4I8H/9qtBtqGbUD3xNGxFmOU/VZOkS06H0BDtBMVmPZrE+cWk/2Tan7LVMORs0c3vFWp",
+	"ZMneHH0Z1WzN2RUV70llb9HapTbZO54lamxe4A74sShmmN7eaCMXUnVLyPAb9KbeNjQ+PMy1dR/HfLBe",
+	"Tw8apsCqCsIhZDzqFmyORQEFYQZOJ7DMydBEbfQ7+NOb88kBXKqV4wgCKiz5PhacDmJfOorKPiwlAW2Y",
+	"ClFNVACyH7qVGfCvlhyPYIjNwnP4yNuofE6o7PjwEKtqEL8OUl2KDvD7g7/bOFFLr42Q+hSXc2d498NL",
+	"OD0+GgH3nun7MUwLnWLxfaZLlGrKyczl+5dXVwngRGXa9dHpkkdCB6W2Ds5OIM3RYOrIWJjRXMddTr+f",
+	"JoDAfgDFCh8ZDHwgTNTR6VavZiyp2Nx7RqCi0N9vb3+uTYlOjOO2f42mQ6t9HHI7qeZ6324NNvs+BLx5",
+	"PJsivK8rnKEluKxdDpXRPFQClknW5UbXixz+irJY1Jy+TdQbRcB49hE+BrS3caBqf4oBXDkbqxI+RWyy",
+	"o2VOLifDoFLaTRSqxo1A99I6O4BXPm8KWIsjpGiMpNYwfCgm4WBGVslMs1M+KaYT5XQ8I0CHhTenuWKA",
+	"Rk7+8cOHt5tE124KKDMq9DLkwV6TzjElXzKoCuSEmLM7VNlE+cl9jUErRamnvbTQlrIxnAyH0CuxYO9S",
+	"dpDAyeg7X204HY6gVyvW+ArovqLUBcLkw96gsnMyE5XqTKoFdzseQS+WHhirZcAkKhidwb/LPx8kcDo8",
+	"3Yx4R8ZKrWKVwknncefdwto5/izGYjg4Ggx9ylmRwkpyIj4YDo5FUCuerw5Zah9aUll/28Oe2rTtqHX5",
+	"I6dfoXErMJTq4EmPuTuJgFkpFSxIMYjoNdNWr2l2AN+20BazXkOuNoq9A7rCTzWBrdOUKaA5y3p8NkdM",
+	"9i3Oifd+9bbF/ZRdsOffBGJtgskDIyCtQYFHoQ1FNuu2a0mcjLVLSP6oiyBOYFa7KNe09aSL7e6G5rWl",
+	"oHV5dT9HZ5XE586azYLOMwRyobThVWNsAgt5RwrcUjIUtVmnjROVyfmcx5gbXcYcdcotpjuHzRS0Klac",
+	"VtYVH/+MRU7mOLQsJSECQswF7KwD/SpjNto95DxODJbkfAH0YxdbF6gWNfsobpAX5yNpZvTS8qp5WJAO",
+	"esze56PRkNknRNLoaHA6ODkYQAzeieLcuFYcCU7rLInGB80GoCzxRrLwSi0KafNd6s2o//LHBDK6+PRi",
+	"ODhPgJT/69Snnp6bOcg498WSO1ymKVWu/zruYat4tUvR14GjybpGEqdauaa2VFWFTL0pD316val+BTWl",
+	"07okxYpy/FnYuizRrKIFN7/BJle/wyIkOnt6Yr3f9SHaceTwSeFFEBb7E3ol8bQeaK/g6VkqQ3eSlr82",
+	"CyrtT4RYXeiYZn+jjZyoTP+7QZxnR1c8tbaHtjefEqaPijs/xk6hLp79gZkZ9D9/+KH/J5Zi6Ih1EgsF",
+	"L5Q4GCiTCIwkrylsEkv2ZcUEw3j2h4wiy95XGjIiDlxP/sdHUNAdFbEytBEIztTkFUNMqHl/R8PhMyGJ",
+	"6wJpAOXaEet8WVzNYe/kjhSIrlVpX2uDoMDjWSAtcI7gLCxxxQmtvo1r/3LX7FRxOxzyJpwYuNUQetsK",
+	"ZH8bByJ59Gana0Gx7eGmYTtX7m9uLr6oc2z+kIj/6Eew9UO5/snu67q+t8PJs10eC4D/9v7NT1seDwn7",
+	"bn0wpr0+mJvT0x9fXmTFnBN4MHZukzl+bAOIIwvoHlNXrPx5xq3BzzsQTclEiIfroGz9iK3M6rEFbmiy",
+	"WePLnNJbH3K5XOSFXOQcUD79tf4YdGYVL9bEXubdkMgrVoKAcWMBxOvC/sMjW3yy03qLYYqwT6XdpXoT",
+	"JP2zNtl2RNsHT5sfg9FDDrFr9S8OxE0tqCMGr8KSm8UN9gv/4434yTSFtc9lIMkwRdT5WtFE+c2EAgbW",
+	"RXs8f2nQGiyaoRtinKBFds7RTtRaaW00FvcP5Ot0YN9Atv/fqWF0/ExqcFq/9iX+DkR23QM8RQ5sSt9u",
+	"IL4Wwj60HO6HNu0ECXodV0S/B4YfnT7TjUq7x9j90ZubxpWeLdyuP9HC7qT/GLdyHE93p5o2UbrRTNB7",
+	"7Obv9+Dxo/Nnetxs6vVdXt+5lluHrdbhAUr0tR3Ah+aEZNo8OWqeTAy2i6Pjk6NnOL/zMqEDB+9aeTz0",
+	"tgv+vxWvvmMj9B8pS//Nv9xpXvM4DUuULgF0nAFxunCxqWqFSjQH1nRj2OlgT+J3v6Q4Odq+WxgNty87",
+	"Rv3za/885JHHIf8LcJ4+P8eoXf6Tdi83d8AdEO2+Km6Q+nY7tYhEwX/WFecXvoYXStQDEWRkuGN+1dza",
+	"7Aus3UvohgB1SaFivuQcIlwLagW6NmBlRu0YKdCFCb8OEfribMgNGxtAr/PdwkFQP+uy7s/vXjNF3pIn",
+	"0VJaK9UimShtdkq/TYGKe9/SyouqrecPY8Cgt5pSzvpJkF6q34UsOh0ePRPAXrf/JT5P+CG8TuiA1GPP",
+	"GNoqKaQGqa6LzHt6Rr4I/w8E1Ss/Y7MqCKuC3iOPXA7G8doAZWH3nzYFSMXabROGG1z+TvBx/D8guJ9b",
+	"z1Qeo7ftpyyPc1urHRjOYkHp5c7ZjDCn5eZ45oW33sZ0rKD16zYkNzd7s9qufm2arwPKbVJaJ4PhZiYJ",
+	"d01qjbqGBNsvrw68JnRRwUxUI2FCWV3B3Kf/0Gu/zzr47eDzGToiXEEuc5nmvlLbuKctLL5UN5z+H8kG",
+	"Rs26LuxTjK5iIc+JCyvGH328iFia8Pjsunl4RwU6eUdeauVkfOXVS4Gmmg5LtDAnl+aU+YuThLFRGZ3V",
+	"aXMX5++O2YC1KcRYHGIl/aOQ5mCM71seks97BY/WSPEaHhAyqgq98rNX9ayQNif/tLtX1f7xn/EVdn/F",
+	"zD0ONlM3pe5WBfvR1VyvbbX3ijSWOJvbtsHmpsNb9eH64b8DAAD//w==",
 }
 
 // decodeSpec returns the embedded OpenAPI spec as raw JSON bytes,

@@ -164,11 +164,30 @@ func validKinds(valid func(*rapid.T) object) []kind {
 		{name: "valid/nothing but what is required", draw: func(t *rapid.T) generated {
 			return asked(t, written(t, object{{"email", mailbox(t)}}))
 		}},
+		{name: "valid/nested as deep as may be", draw: func(t *rapid.T) generated {
+			return asked(t, written(t, append(object{{"email", mailbox(t)}}, nested(t, maxLevels-1))))
+		}},
 		{name: "valid/half an escaped pair", draw: func(t *rapid.T) generated { // JSON's grammar allows it (RFC 8259, section 8.2)
 			callback := member{"callback_origin", rawText(`"https://app.example.com\ud83d` + rapid.SampledFrom([]string{"", "x", `\ud83d`, `\n`}).Draw(t, "after") + `"`)}
 			return asked(t, written(t, object{{"email", mailbox(t)}, callback}))
 		}},
 	}
+}
+
+// maxLevels is the "32 levels" of openapi.yaml's request body. The body itself is the first.
+const maxLevels = 32
+
+// nested is a member with so many levels in it.
+func nested(t *rapid.T, levels int) member {
+	open, shut := "", ""
+	for range levels {
+		if rapid.Bool().Draw(t, "array") {
+			open, shut = open+"[", "]"+shut
+		} else {
+			open, shut = open+`{"x":`, "}"+shut
+		}
+	}
+	return member{"nested", rawText(open + rapid.SampledFrom([]string{"1", `"[[["`, "null"}).Draw(t, "innermost") + shut)}
 }
 
 // several breaks more than one field, and expects to be told of each.
@@ -266,6 +285,10 @@ func jsonKinds(valid func(*rapid.T) object) []kind {
 		insteadOf("no value", "", "nul", "True", "undefined", "NaN", "Infinity", "'a'", "`a`", "a"),
 		insteadOf("no number", "01", "1.", ".5", "+1", "0x1", "1e", "--1", "1_000", "1,5"),
 		insteadOf("no structure", "{a:1}", "{1:1}", "{,}", "[,]", "[1,]", "[1 2]", `{"a" 1}`, `{"a":1 "b":2}`, "[}", "{]"),
+		{name: "json/nested too deep", draw: func(t *rapid.T) generated {
+			levels := maxLevels + rapid.IntRange(0, 50).Draw(t, "more")
+			return invalidJSON(t, written(t, append(object{{"email", mailbox(t)}}, nested(t, levels))))
+		}},
 		{name: "json/a member twice", draw: func(t *rapid.T) generated {
 			return invalidJSON(t, written(t, twice(t, valid(t))))
 		}},
@@ -510,7 +533,7 @@ func (target *contractTarget) finish(t *testing.T) {
 	}
 }
 
-// TestContractGenerated: requests that follow from openapi.yaml, and requests that break each
+// TestContractGenerated: of the binary that is shipped, requests that follow from openapi.yaml, and requests that break each
 // of its rules in turn, at least a hundred of each kind, are answered as it says. More of them:
 //
 //	go test -run TestContractGenerated ./cmd/resetd -rapid.checks=1000
@@ -518,7 +541,7 @@ func (target *contractTarget) finish(t *testing.T) {
 // A failure is shrunk, and names the flags that repeat it: the subtest, and -rapid.seed or the
 // -rapid.failfile that it was written to (in testdata/rapid, not to be committed).
 func TestContractGenerated(t *testing.T) {
-	target := startTarget(t, setup{})
+	target := startTarget(t, setup{binary: shipped(t)})
 	t.Run("requests", func(t *testing.T) { // returns when all of them have ended
 		for _, kind := range requestKinds(t) {
 			t.Run(kind.name, func(t *testing.T) {
@@ -533,7 +556,7 @@ func TestContractGenerated(t *testing.T) {
 // TestContractRejects: where the server is set to reject callback origins, it is exactly those
 // that are not allowed.
 func TestContractRejects(t *testing.T) {
-	target := startTarget(t, setup{env: map[string]string{"CALLBACK_ORIGIN_POLICY": "reject"}})
+	target := startTarget(t, setup{binary: shipped(t), env: map[string]string{"CALLBACK_ORIGIN_POLICY": "reject"}})
 	allowedOrigin := rapid.OneOf(
 		rapid.SampledFrom([]string{site, "HTTPS://App.Example.COM", site + ":443"}),
 		rapid.StringMatching(`https://[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?\.preview\.example\.com`),

@@ -4,11 +4,16 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -43,6 +48,9 @@ type fixture struct {
 	client *http.Client
 	api    *client.ClientWithResponses // the generated one, over client
 	stop   func() error                // as by SIGTERM; returns what run returned
+
+	private      private // what must be in nothing that it writes
+	metricsAtEnd string
 }
 
 // setup is what a test asks for beyond the default.
@@ -51,6 +59,8 @@ type setup struct {
 	supabase func(http.Handler) http.Handler
 	mailgun  func(http.Handler) http.Handler
 	binary   string // the resetd to run; empty: run, in this process
+
+	collector *collecting // to which env sends traces; nil: there is none
 }
 
 // start runs `resetd serve`. Limits are wide and the beat is off unless the test sets them.
@@ -61,7 +71,13 @@ func start(t testing.TB, s setup) *fixture {
 		Accounts: []string{knownEmail, otherKnown, "UPPER@example.com"}, SiteURL: site,
 		RedirectAllowList: []string{"https://*.preview.example.com/**"},
 		ServiceRoleKey:    "test-service-role-key", MailgunKey: "test-mailgun-key", MailgunDomain: "mg.example.com",
-		SupabaseMiddleware: s.supabase, MailgunMiddleware: s.mailgun,
+		SupabaseMiddleware: func(next http.Handler) http.Handler {
+			if s.supabase != nil {
+				next = s.supabase(next)
+			}
+			return f.private.linkRecorder(next)
+		},
+		MailgunMiddleware: s.mailgun,
 	})
 	t.Cleanup(f.stack.Close)
 	supabase, mailgun := httptest.NewServer(f.stack.Supabase()), httptest.NewServer(f.stack.Mailgun())
@@ -90,9 +106,12 @@ func start(t testing.TB, s setup) *fixture {
 			environ = append(environ, name+"="+value)
 		}
 	}
+	f.private.add(knownEmail, otherKnown, "UPPER@example.com")
+	f.private.addSettings(env)
 	program := launch(t, s.binary, environ, f.logs)
 	f.logs.writer = program
 	f.stop = sync.OnceValue(func() error {
+		f.metricsAtEnd = f.metricsIfAny()
 		program.terminate()
 		select {
 		case <-program.ended:
@@ -102,7 +121,14 @@ func start(t testing.TB, s setup) *fixture {
 			return context.DeadlineExceeded
 		}
 	})
-	t.Cleanup(func() { _ = f.stop() })
+	t.Cleanup(func() {
+		_ = f.stop()
+		f.private.search(t, "the output", f.logs.String())
+		f.private.search(t, "the metrics", ownMetrics(f.metricsAtEnd))
+		if s.collector != nil {
+			f.private.search(t, "the collector", s.collector.sent())
+		}
+	})
 
 	f.url = "http://" + f.logs.await(t, `"listening","addr":"([^"]+)"`)
 	if env["ADMIN_ADDR"] != "" && env["ADMIN_ADDR"] != "off" {
@@ -110,7 +136,7 @@ func start(t testing.TB, s setup) *fixture {
 	}
 	transport := &http.Transport{MaxIdleConnsPerHost: 100}
 	t.Cleanup(transport.CloseIdleConnections)
-	f.client = &http.Client{Transport: contract{t, transport}, Timeout: time.Minute}
+	f.client = &http.Client{Transport: contract{t, transport, &f.private}, Timeout: time.Minute}
 	api, err := client.NewClientWithResponses(f.url+"/api", client.WithHTTPClient(f.client))
 	if err != nil {
 		t.Fatal(err)
@@ -146,17 +172,55 @@ func launch(t testing.TB, binary string, environ []string, logs io.Writer) *prog
 	if binary == "" {
 		ctx, cancel := context.WithCancel(context.Background())
 		p.terminate = cancel
-		go wait(func() error { return run(ctx, []string{"serve"}, environ, io.Discard, logs) })
+		go wait(func() error { return run(ctx, []string{"serve"}, environ, logs, logs) })
 		return p
 	}
 	command := exec.Command(binary, "serve")
-	command.Env, command.Stderr = environ, logs
+	command.Env, command.Stdout, command.Stderr = environ, logs, logs
 	if err := command.Start(); err != nil {
 		t.Fatal(err)
 	}
 	p.terminate = func() { _ = command.Process.Signal(syscall.SIGTERM) }
 	go wait(command.Wait)
 	return p
+}
+
+// binary is resetd as `make build` makes it, without the race detector.
+var binary struct {
+	once      sync.Once
+	dir, path string
+	err       error
+}
+
+func shipped(t testing.TB) string {
+	t.Helper()
+	b := &binary
+	b.once.Do(func() {
+		if b.dir, b.err = os.MkdirTemp("", "resetd-"); b.err != nil {
+			return
+		}
+		b.path = filepath.Join(b.dir, "resetd")
+		build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", b.path, ".")
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			b.err = fmt.Errorf("go build: %w\n%s", err, out)
+		}
+	})
+	if b.err != nil {
+		t.Fatal(b.err)
+	}
+	return b.path
+}
+
+// withoutBinary removes it when all tests have ended.
+type withoutBinary struct{ *testing.M }
+
+func (m withoutBinary) Run() int {
+	code := m.M.Run()
+	if binary.dir != "" {
+		os.RemoveAll(binary.dir)
+	}
+	return code
 }
 
 // answer is what a caller got.
@@ -236,9 +300,13 @@ func (f *fixture) read(response *http.Response) answer {
 type contract struct {
 	t    testing.TB
 	next http.RoundTripper
+	told *private // learns what requests say; nil: nobody asks
 }
 
 func (c contract) RoundTrip(request *http.Request) (*http.Response, error) {
+	if c.told != nil {
+		c.told.addRequest(request)
+	}
 	response, err := c.next.RoundTrip(request)
 	if err != nil {
 		return nil, err
@@ -301,8 +369,9 @@ func checkContract(t reporter, request *http.Request, response *http.Response, b
 		if err != nil {
 			t.Errorf("%s: not as documented: %v\n%s", where, err, body)
 		}
-		if response.StatusCode != http.StatusOK && !bytes.Contains(body, []byte(`"code":"`)) {
-			t.Errorf("%s: an error without a code: %s", where, body)
+		if documented := item.Post.Responses.Status(response.StatusCode); documented != nil {
+			checkHeaders(t, where, response.Header, documented.Value)
+			checkCode(t, where, body, documented.Value)
 		}
 		return
 	}
@@ -312,12 +381,53 @@ func checkContract(t reporter, request *http.Request, response *http.Response, b
 			t.Errorf("%s: no JSON: %q", where, body)
 			return
 		}
-		if err := document().Components.Schemas["Error"].Value.VisitJSON(value); err != nil {
+		if err := document().Components.Schemas["ErrorBody"].Value.VisitJSON(value); err != nil {
 			t.Errorf("%s: not the documented error body: %v\n%s", where, err, body)
 		}
 		if response.StatusCode == http.StatusMethodNotAllowed && response.Header.Get("Allow") == "" {
 			t.Errorf("%s: no Allow", where)
 		}
+	}
+}
+
+// undocumentedHeaders are those of HTTP itself, of CORS, and those that every answer has.
+var undocumentedHeaders = map[string]bool{
+	"Content-Type": true, "Content-Length": true, "Date": true, "Connection": true, "Vary": true, "Cache-Control": true,
+	"X-Content-Type-Options": true, "Access-Control-Allow-Origin": true, "Access-Control-Expose-Headers": true,
+}
+
+// checkHeaders: all that are documented, and none besides. The document does not require them,
+// because the generated server would then write empty ones.
+func checkHeaders(t reporter, where string, header http.Header, documented *openapi3.Response) {
+	known, sent := maps.Clone(undocumentedHeaders), map[string]bool{}
+	for name := range documented.Headers {
+		known[http.CanonicalHeaderKey(name)] = true
+	}
+	for name := range header {
+		name = http.CanonicalHeaderKey(name) // the server writes RateLimit as the draft does
+		sent[name] = true
+		if !known[name] {
+			t.Errorf("%s: %s is not documented", where, name)
+		}
+	}
+	for name := range documented.Headers {
+		if !sent[http.CanonicalHeaderKey(name)] {
+			t.Errorf("%s: no %s", where, name)
+		}
+	}
+}
+
+// checkCode: every error has one, which is among those that its status is documented to carry.
+func checkCode(t reporter, where string, body []byte, documented *openapi3.Response) {
+	var said struct {
+		Ok   *bool
+		Code string
+	}
+	if err := json.Unmarshal(body, &said); err != nil || said.Ok != nil {
+		return
+	}
+	if !slices.Contains(backticked(*documented.Description), said.Code) {
+		t.Errorf("%s: the code %q is not documented for it", where, said.Code)
 	}
 }
 

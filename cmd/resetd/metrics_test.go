@@ -16,16 +16,27 @@ import (
 // metricsText is all of /metrics.
 func (f *fixture) metricsText() string {
 	f.t.Helper()
-	response, err := http.Get(f.admin + "/metrics")
+	text, err := f.getMetrics()
 	if err != nil {
 		f.t.Fatal(err)
+	}
+	return text
+}
+
+// metricsIfAny are empty where nobody answers.
+func (f *fixture) metricsIfAny() string {
+	text, _ := f.getMetrics()
+	return text
+}
+
+func (f *fixture) getMetrics() (string, error) {
+	response, err := http.Get(f.admin + "/metrics")
+	if err != nil {
+		return "", err
 	}
 	defer response.Body.Close()
 	text, err := io.ReadAll(response.Body)
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	return string(text)
+	return string(text), err
 }
 
 // scrape is every series of /metrics with its value.
@@ -132,8 +143,22 @@ func TestMetrics(t *testing.T) {
 				before = f.scrape()
 			}
 			f.ask(test.email)
-			if got := grown(before, f.scrape()); !maps.Equal(got, test.want) {
+			after := f.scrape()
+			if got := grown(before, after); !maps.Equal(got, test.want) {
 				t.Errorf("grown:\n%v\nwant:\n%v", got, test.want)
+			}
+			for series, n := range test.want {
+				if !strings.Contains(series, "_seconds_count{") {
+					continue
+				}
+				least := 0.0
+				if name == "Supabase hangs" {
+					least = n * 0.1 // UPSTREAM_TIMEOUT, each time
+				}
+				sum := strings.Replace(series, "_count{", "_sum{", 1)
+				if took := after[sum] - before[sum]; took <= 0 || took < least || took > 60 {
+					t.Errorf("%s has grown by %v, want %v or more", sum, took, least)
+				}
 			}
 		})
 	}
@@ -205,7 +230,7 @@ func TestMetricsAreClosed(t *testing.T) {
 				}
 				request.Header = http.Header{
 					"Content-Type": {"application/json"}, "Origin": {"https://" + salt + ".example"}, "User-Agent": {salt},
-					"X-Request-Id": {salt}, "X-Forwarded-For": {"192.0.2.1"}, "Accept-Language": {salt},
+					"X-Request-Id": {"id-of-" + salt[5:]}, "X-Forwarded-For": {"192.0.2.1"}, "Accept-Language": {salt},
 				}
 				response, err := f.client.Do(request)
 				if err != nil {
@@ -228,7 +253,7 @@ func TestMetricsAreClosed(t *testing.T) {
 		if _, there := before[name]; !there {
 			t.Errorf("a caller has added %s", name)
 		}
-		for _, sent := range []string{"wave-", "example", "192.0.2.1", "127.0.0.1"} {
+		for _, sent := range []string{"wave-", "id-of-", "example", "192.0.2.1", "127.0.0.1"} {
 			if strings.HasPrefix(name, "resetd_") && strings.Contains(name, sent) {
 				t.Errorf("what a caller sent is in %s", name)
 			}

@@ -377,6 +377,21 @@ func TestRequestID(t *testing.T) {
 	}
 }
 
+// TestRecordOfRefusal: the log says what decided a 400, in names of the document's.
+func TestRecordOfRefusal(t *testing.T) {
+	f := start(t, setup{env: map[string]string{"CALLBACK_ORIGIN_POLICY": "reject"}})
+	for body, want := range map[string]string{
+		`{"email":"nonsense","callback_origin":"https://evil.example"}`: `"code":"invalid_request",.*"fields":\["email","callback_origin"\]`,
+		`{"email":"known@example.com","Callback_Origin":""}`:            `"code":"invalid_request",.*"fields":\["callback_origin"\]`,
+		`{}`: `"code":"invalid_request",.*"fields":\["email"\]`,
+		`[]`: `"code":"invalid_request","client":"[0-9a-f]+"}`,
+		`{`:  `"code":"invalid_json","client":"[0-9a-f]+"}`,
+	} {
+		id := f.post(body, nil).header.Get("X-Request-Id")
+		f.logs.await(t, `"request_id":"`+id+`".*`+want)
+	}
+}
+
 func newRequest(t testing.TB, method, url string) *http.Request {
 	t.Helper()
 	request, err := http.NewRequest(method, url, nil)

@@ -77,7 +77,7 @@ func TestOverload(t *testing.T) {
 // and says what is left.
 func TestOverloadComesAfterTheLimit(t *testing.T) {
 	t.Parallel()
-	f := startFull(t, with(behindProxy, map[string]string{"RATE_LIMIT": "2-H"}))
+	f := startFull(t, setup{env: with(behindProxy, map[string]string{"RATE_LIMIT": "2-H"})})
 	for left := range 2 {
 		a := f.askAs(knownEmail, "192.0.2.1")
 		if fields := a.readRateFields(t, `"per-hour";q=2;w=3600`); a.body.Code != "overloaded" || fields["hour"].remaining != 1-left {
@@ -118,15 +118,14 @@ func TestStalledBodiesTakeNoPlace(t *testing.T) {
 }
 
 // startFull starts a server that has as many requests in flight as it may: two.
-func startFull(t *testing.T, env map[string]string) *fixture {
+func startFull(t *testing.T, s setup) *fixture {
 	t.Helper()
 	release := make(chan struct{})
-	f := start(t, setup{
-		env: with(env, map[string]string{"MAX_IN_FLIGHT": "2", "UPSTREAM_TIMEOUT": "30s"}),
-		supabase: func(http.Handler) http.Handler {
-			return http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release })
-		},
-	})
+	s.env = with(s.env, map[string]string{"MAX_IN_FLIGHT": "2", "UPSTREAM_TIMEOUT": "30s"})
+	s.supabase = func(http.Handler) http.Handler {
+		return http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release })
+	}
+	f := start(t, s)
 	t.Cleanup(func() { close(release) })
 	for i := range 2 {
 		go func() {

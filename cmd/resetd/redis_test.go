@@ -11,7 +11,6 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -169,16 +168,6 @@ type process struct {
 	cmd        *exec.Cmd
 }
 
-// build builds the binary as it is shipped: without the race detector.
-func build(t *testing.T) string {
-	t.Helper()
-	binary := filepath.Join(t.TempDir(), "resetd")
-	if out, err := exec.Command("go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
-	}
-	return binary
-}
-
 func startProcess(t testing.TB, binary string, environ []string) *process {
 	t.Helper()
 	p := &process{logs: &buffer{}, cmd: exec.Command(binary, "serve")}
@@ -204,7 +193,7 @@ func (p *process) stop(t testing.TB) {
 // may keep a process from hearing Redis in time, and then it counts for itself, as it should;
 // such a run says nothing, and is done again.
 func TestThreeProcesses(t *testing.T) {
-	binary := build(t)
+	binary := shipped(t)
 	const runs = 3
 	for run := 1; !t.Failed() && !threeProcesses(t, binary); run++ {
 		if run == runs {
@@ -261,7 +250,7 @@ func threeProcesses(t *testing.T, binary string) (sound bool) {
 	var other atomic.Int64
 	transport := &http.Transport{MaxIdleConnsPerHost: 64}
 	defer transport.CloseIdleConnections()
-	client := &http.Client{Transport: contract{t, transport}, Timeout: time.Minute}
+	client := &http.Client{Transport: contract{t: t, next: transport}, Timeout: time.Minute}
 	began := time.Now()
 	var workers sync.WaitGroup
 	for range 64 {

@@ -19,7 +19,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"resetd": main})
+	testscript.Main(withoutBinary{m}, map[string]func(){"resetd": main})
 }
 
 // TestScripts runs the binary itself, as an operator does: testdata/script.

@@ -26,10 +26,14 @@ type collecting struct {
 	resource []*common.KeyValue
 }
 
-// traced starts resetd with a collector, and points the standard variables of this process to
-// it too, because the SDK reads them itself. What was collected is complete once f.stop has
-// returned.
-func traced(t *testing.T, s setup) (*fixture, *collecting) {
+// sent is all that it was sent.
+func (c *collecting) sent() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.raw.String()
+}
+
+func newCollector(t *testing.T) *collecting {
 	t.Helper()
 	c := &collecting{}
 	c.Server = httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
@@ -50,11 +54,20 @@ func traced(t *testing.T, s setup) (*fixture, *collecting) {
 		}
 	}))
 	t.Cleanup(c.Close)
+	return c
+}
+
+// traced starts resetd with a collector, and points the standard variables of this process to
+// it too, because the SDK reads them itself. What was collected is complete once f.stop has
+// returned.
+func traced(t *testing.T, s setup) (*fixture, *collecting) {
+	t.Helper()
+	c := newCollector(t)
 	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", c.URL)
 	if s.env == nil {
 		s.env = map[string]string{}
 	}
-	s.env["OTEL_EXPORTER_OTLP_ENDPOINT"] = c.URL
+	s.env["OTEL_EXPORTER_OTLP_ENDPOINT"], s.collector = c.URL, c
 	return start(t, s), c
 }
 
@@ -236,10 +249,23 @@ func TestTracesTellNothing(t *testing.T) {
 					}
 				}
 			}
+			failed := map[string]bool{} // by the span's name, and only where all of them did
 			for _, span := range c.spans {
-				failed := span.Status.GetCode() == otlp.Status_STATUS_CODE_ERROR
-				if healthy := strings.Contains(name, "well"); failed && healthy {
-					t.Errorf("%s failed", span.Name)
+				once, seen := failed[span.Name]
+				failed[span.Name] = (once || !seen) && span.Status.GetCode() == otlp.Status_STATUS_CODE_ERROR
+			}
+			upstream, _, _ := strings.Cut(name, " ")
+			for span, want := range map[string]bool{
+				linkSpan: upstream == "Supabase" || name == "the key is refused", sendSpan: upstream == "Mailgun", decoySpan: upstream == "Mailgun",
+			} {
+				if got, made := failed[span]; made && got != want {
+					t.Errorf("%s has failed: %v, want %v", span, got, want)
+				}
+			}
+			for _, span := range c.spans {
+				bad := attributeOf(span.Attributes, "http.response.status_code").GetIntValue() >= 500
+				if span.Name == operationSpan && bad != (span.Status.GetCode() == otlp.Status_STATUS_CODE_ERROR) {
+					t.Errorf("the span of a request: %v", span)
 				}
 			}
 		})
@@ -256,7 +282,7 @@ func TestTracingOff(t *testing.T) {
 		"by default":               {},
 		"a service name alone":     {env: map[string]string{"OTEL_SERVICE_NAME": "resetd"}},
 		"OTEL_TRACES_EXPORTER":     {env: map[string]string{"OTEL_TRACES_EXPORTER": "none"}, collector: true},
-		"OTEL_SDK_DISABLED":        {env: map[string]string{"OTEL_SDK_DISABLED": "true"}, collector: true},
+		"OTEL_SDK_DISABLED":        {env: map[string]string{"OTEL_SDK_DISABLED": "TRUE"}, collector: true},
 		"OTEL_METRICS_EXPORTER":    {env: map[string]string{"OTEL_METRICS_EXPORTER": "otlp"}},
 		"OTEL_EXPORTER_OTLP_LOGS_": {env: map[string]string{"OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": "http://127.0.0.1:1"}},
 	} {

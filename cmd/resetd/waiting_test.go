@@ -9,7 +9,6 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -50,12 +49,8 @@ func TestWaitingIsCheap(t *testing.T) {
 	}))
 	defer mailgun.Close()
 
-	binary := filepath.Join(t.TempDir(), "resetd")
-	if out, err := exec.Command("go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
 	logs := &buffer{}
-	command := exec.Command(binary, "serve")
+	command := exec.Command(shipped(t), "serve")
 	command.Stderr = logs
 	command.Env = append(os.Environ(),
 		"LISTEN_ADDR=127.0.0.1:0", "ADMIN_ADDR=off",

@@ -25,13 +25,13 @@ type Acknowledgment struct {
 	Ok bool `json:"ok"`
 }
 
-// Error defines model for Error.
-type Error struct {
+// ErrorBody defines model for ErrorBody.
+type ErrorBody struct {
 	// Code Stable machine-readable error code for client branching: `invalid_request`,
 	// `invalid_json`, `not_found`, `method_not_allowed`, `payload_too_large`,
 	// `unsupported_media_type`, `rate_limited`, `auth_not_configured`,
 	// `internal_error`, `email_delivery_failed`, `auth_unavailable`, `overloaded`.
-	// More may follow.
+	// More may follow, so treat one that you do not know by its status.
 	Code string `json:"code,omitempty"`
 
 	// Error Human-readable error message
@@ -56,9 +56,10 @@ type Issue struct {
 	Path string `json:"path"`
 }
 
-// RateLimitedError defines model for RateLimitedError.
-type RateLimitedError struct {
-	// Code Stable machine-readable error code for client branching
+// RateLimitedErrorBody defines model for RateLimitedErrorBody.
+type RateLimitedErrorBody struct {
+	// Code Stable machine-readable error code for client branching: `rate_limited`. More may
+	// follow.
 	Code string `json:"code,omitempty"`
 
 	// Error Human-readable error message
@@ -183,7 +184,8 @@ type ClientInterface interface {
 	// Always returns an opaque success message (enumeration-safe).
 	// IP rate limited; no Origin required.
 	//
-	// Every request counts against the limit of its IP address, valid or not.
+	// Every request counts against the limit of its IP address, valid or not, but for those
+	// that the limit refuses (429).
 	// Unknown members of the body are ignored; a member given twice, or one that
 	// differs from `email` or `callback_origin` only by upper and lower case, is an error.
 	//
@@ -198,7 +200,8 @@ type ClientInterface interface {
 	// Always returns an opaque success message (enumeration-safe).
 	// IP rate limited; no Origin required.
 	//
-	// Every request counts against the limit of its IP address, valid or not.
+	// Every request counts against the limit of its IP address, valid or not, but for those
+	// that the limit refuses (429).
 	// Unknown members of the body are ignored; a member given twice, or one that
 	// differs from `email` or `callback_origin` only by upper and lower case, is an error.
 	//
@@ -214,7 +217,8 @@ type ClientInterface interface {
 // Always returns an opaque success message (enumeration-safe).
 // IP rate limited; no Origin required.
 //
-// Every request counts against the limit of its IP address, valid or not.
+// Every request counts against the limit of its IP address, valid or not, but for those
+// that the limit refuses (429).
 // Unknown members of the body are ignored; a member given twice, or one that
 // differs from `email` or `callback_origin` only by upper and lower case, is an error.
 //
@@ -239,7 +243,8 @@ func (c *Client) SendPasswordResetWithBody(ctx context.Context, params *SendPass
 // Always returns an opaque success message (enumeration-safe).
 // IP rate limited; no Origin required.
 //
-// Every request counts against the limit of its IP address, valid or not.
+// Every request counts against the limit of its IP address, valid or not, but for those
+// that the limit refuses (429).
 // Unknown members of the body are ignored; a member given twice, or one that
 // differs from `email` or `callback_origin` only by upper and lower case, is an error.
 //
@@ -361,7 +366,8 @@ type ClientWithResponsesInterface interface {
 	// Always returns an opaque success message (enumeration-safe).
 	// IP rate limited; no Origin required.
 	//
-	// Every request counts against the limit of its IP address, valid or not.
+	// Every request counts against the limit of its IP address, valid or not, but for those
+	// that the limit refuses (429).
 	// Unknown members of the body are ignored; a member given twice, or one that
 	// differs from `email` or `callback_origin` only by upper and lower case, is an error.
 	//
@@ -376,7 +382,8 @@ type ClientWithResponsesInterface interface {
 	// Always returns an opaque success message (enumeration-safe).
 	// IP rate limited; no Origin required.
 	//
-	// Every request counts against the limit of its IP address, valid or not.
+	// Every request counts against the limit of its IP address, valid or not, but for those
+	// that the limit refuses (429).
 	// Unknown members of the body are ignored; a member given twice, or one that
 	// differs from `email` or `callback_origin` only by upper and lower case, is an error.
 	//
@@ -450,19 +457,19 @@ type SendPasswordResetResponse struct {
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *Acknowledgment
 	// JSON400 the response for an HTTP 400 `application/json` response
-	JSON400 *Error
+	JSON400 *ErrorBody
 	// JSON413 the response for an HTTP 413 `application/json` response
-	JSON413 *Error
+	JSON413 *ErrorBody
 	// JSON415 the response for an HTTP 415 `application/json` response
-	JSON415 *Error
+	JSON415 *ErrorBody
 	// JSON429 the response for an HTTP 429 `application/json` response
-	JSON429 *RateLimitedError
+	JSON429 *RateLimitedErrorBody
 	// JSON500 the response for an HTTP 500 `application/json` response
-	JSON500 *Error
+	JSON500 *ErrorBody
 	// JSON502 the response for an HTTP 502 `application/json` response
-	JSON502 *Error
+	JSON502 *ErrorBody
 	// JSON503 the response for an HTTP 503 `application/json` response
-	JSON503 *Error
+	JSON503 *ErrorBody
 	// Headers200 the parsed response headers for an HTTP 200 response
 	Headers200 *SendPasswordResetResponse200Headers
 	// Headers400 the parsed response headers for an HTTP 400 response
@@ -511,7 +518,8 @@ func (r SendPasswordResetResponse) ContentType() string {
 // Always returns an opaque success message (enumeration-safe).
 // IP rate limited; no Origin required.
 //
-// Every request counts against the limit of its IP address, valid or not.
+// Every request counts against the limit of its IP address, valid or not, but for those
+// that the limit refuses (429).
 // Unknown members of the body are ignored; a member given twice, or one that
 // differs from `email` or `callback_origin` only by upper and lower case, is an error.
 //
@@ -532,7 +540,8 @@ func (c *ClientWithResponses) SendPasswordResetWithBodyWithResponse(ctx context.
 // Always returns an opaque success message (enumeration-safe).
 // IP rate limited; no Origin required.
 //
-// Every request counts against the limit of its IP address, valid or not.
+// Every request counts against the limit of its IP address, valid or not, but for those
+// that the limit refuses (429).
 // Unknown members of the body are ignored; a member given twice, or one that
 // differs from `email` or `callback_origin` only by upper and lower case, is an error.
 //
@@ -569,49 +578,49 @@ func ParseSendPasswordResetResponse(rsp *http.Response) (*SendPasswordResetRespo
 		response.JSON200 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
-		var dest Error
+		var dest ErrorBody
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
 		response.JSON400 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 413:
-		var dest Error
+		var dest ErrorBody
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
 		response.JSON413 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 415:
-		var dest Error
+		var dest ErrorBody
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
 		response.JSON415 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
-		var dest RateLimitedError
+		var dest RateLimitedErrorBody
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
 		response.JSON429 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
-		var dest Error
+		var dest ErrorBody
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
 		response.JSON500 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 502:
-		var dest Error
+		var dest ErrorBody
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
 		response.JSON502 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
-		var dest Error
+		var dest ErrorBody
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}

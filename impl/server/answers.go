@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"slices"
 	"strconv"
 
 	"github.com/labstack/echo/v4"
@@ -72,6 +73,16 @@ func rateLimited(seconds int) *answer {
 	}
 }
 
+// fields are those that the issues name, each once.
+func (a *answer) fields() (names []string) {
+	for _, issue := range a.issues {
+		if issue.Path != "" && !slices.Contains(names, issue.Path) {
+			names = append(names, issue.Path)
+		}
+	}
+	return names
+}
+
 // answerFor finds what the caller may know of an error: without an entry, nothing.
 func answerFor(err error) *answer {
 	var known *answer
@@ -97,7 +108,7 @@ func answerFor(err error) *answer {
 
 // write sends the documented body.
 func (a *answer) write(w http.ResponseWriter) {
-	body := gen.Error{Error: a.message, Code: &a.code}
+	body := gen.ErrorBody{Error: a.message, Code: &a.code}
 	if len(a.issues) > 0 {
 		body.Issues = &a.issues
 		fields := make(map[string]string, len(a.issues))

@@ -77,7 +77,7 @@ func TestDocsOfOtherDocuments(t *testing.T) {
 			member(d, "tags", "0")["name"], member(d, "tags", "0")["description"] = "auth, undeclared", "Both."
 		}),
 		"members": change(func(d map[string]any) {
-			properties := member(d, "components", "schemas", "Error", "properties")
+			properties := member(d, "components", "schemas", "ErrorBody", "properties")
 			member(properties, "fieldErrors")["additionalProperties"] = map[string]any{"type": "string", "maxLength": 77, "description": "Of a field"}
 			member(properties, "issues")["items"] = map[string]any{
 				"type": "object", "required": []string{"part"}, "properties": map[string]any{"part": map[string]any{"type": "string", "pattern": "^x+$"}},

@@ -57,6 +57,7 @@ type record struct {
 	account string
 	outcome impl.EventKind
 	notices []string
+	fields  []string // that a refused body is wrong in: names of the document's, never a caller's
 	err     error
 	written bool
 }
@@ -127,7 +128,7 @@ func (o *Observer) finish(ctx context.Context, r *record, method, route string, 
 	if !o.logger.Enabled(ctx, level) {
 		return
 	}
-	attrs := make([]slog.Attr, 0, 12)
+	attrs := make([]slog.Attr, 0, 13)
 	attrs = append(attrs, slog.String("request_id", r.id), slog.String("method", method), slog.String("route", route),
 		slog.Int("status", status), slog.Float64("duration_ms", float64(took.Microseconds())/1000))
 	add := func(key, value string) {
@@ -144,6 +145,9 @@ func (o *Observer) finish(ctx context.Context, r *record, method, route string, 
 	}
 	if len(r.notices) > 0 {
 		attrs = append(attrs, slog.Any("notices", r.notices))
+	}
+	if len(r.fields) > 0 {
+		attrs = append(attrs, slog.Any("fields", r.fields))
 	}
 	if r.err != nil {
 		attrs = append(attrs, errorAttr(r.err))
@@ -182,7 +186,7 @@ func (o *Observer) middleware(next echo.HandlerFunc) echo.HandlerFunc {
 		if err != nil {
 			a := answerFor(err)
 			r.mu.Lock()
-			r.code = a.code
+			r.code, r.fields = a.code, a.fields()
 			if a == errInternal && r.err == nil {
 				r.err, r.level = internalCause(err), slog.LevelError
 			}

@@ -105,20 +105,32 @@ func New(config Config) (*Server, error) {
 // inFlight bounds what waits for upstreams and for the beat, whoever asks. It comes last, so
 // that a client that never finishes its body takes no place.
 func inFlight(limit int, metrics *metrics) echo.MiddlewareFunc {
-	places := make(chan struct{}, limit)
+	working := make(places, limit)
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {
-			select {
-			case places <- struct{}{}:
-				metrics.inFlight.Inc()
-				atEnd(c.Request().Context(), func() { metrics.inFlight.Dec(); <-places })
-				return next(c)
-			default:
+			if !working.take() {
 				return errOverloaded
 			}
+			metrics.inFlight.Inc()
+			atEnd(c.Request().Context(), func() { metrics.inFlight.Dec(); working.free() })
+			return next(c)
 		}
 	}
 }
+
+// places bounds how many are somewhere at once; nobody waits for one.
+type places chan struct{}
+
+func (p places) take() bool {
+	select {
+	case p <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+func (p places) free() { <-p }
 
 // limitClients counts every request of a client before anything of it is read.
 func limitClients(config Config) echo.MiddlewareFunc {

@@ -62,6 +62,10 @@ var webhookRefusals = []struct {
 	{errReplay, "replay", nil},
 }
 
+// errWebhookOverloaded has a code of its own: anybody can cause it, and it is not what people who
+// forgot their password are told.
+var errWebhookOverloaded = &answer{status: http.StatusServiceUnavailable, code: "webhook_overloaded", message: errOverloaded.message, retryAfter: errOverloaded.retryAfter}
+
 // errReplay refuses to count, and is answered 200: whoever repeats an event because its answer
 // was lost is to stop.
 var errReplay = errors.New("seen before")
@@ -114,7 +118,7 @@ func (h *webhook) take(c echo.Context) error {
 	if request.ContentLength < 0 || request.ContentLength > maxBody { // less than 0: not announced
 		if !h.reading.take() {
 			c.Response().Header()["Connection"] = []string{"close"} // the rest is not worth reading
-			return errOverloaded
+			return errWebhookOverloaded
 		}
 		defer h.reading.free()
 	}
@@ -123,7 +127,7 @@ func (h *webhook) take(c echo.Context) error {
 		return err
 	}
 	if !h.judging.take() {
-		return errOverloaded
+		return errWebhookOverloaded
 	}
 	defer h.judging.free()
 
@@ -207,17 +211,3 @@ func (o *Observer) delivered(ctx context.Context, event impl.DeliveryEvent, fing
 	}
 	o.logger.LogAttrs(ctx, level, "delivery event", attrs...)
 }
-
-// places bounds how many are somewhere at once; nobody waits for one.
-type places chan struct{}
-
-func (p places) take() bool {
-	select {
-	case p <- struct{}{}:
-		return true
-	default:
-		return false
-	}
-}
-
-func (p places) free() { <-p }

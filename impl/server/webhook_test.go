@@ -86,7 +86,7 @@ func TestWebhooksAtOnce(t *testing.T) {
 	for range maxWebhooks {
 		<-inside
 	}
-	if status, body := post(t, url); status != http.StatusServiceUnavailable || !strings.Contains(body, `"overloaded"`) {
+	if status, body := post(t, url); status != http.StatusServiceUnavailable || !strings.Contains(body, `"webhook_overloaded"`) {
 		t.Errorf("one more than may be: %d %s", status, body)
 	}
 	held.Store(false)

@@ -114,7 +114,7 @@ func (c *Client) SendPasswordReset(ctx context.Context, request Request) (messag
 // where it is not the documented one.
 func refusal(response *client.SendPasswordResetResponse) *Error {
 	var about error
-	var body *client.Error
+	var body *client.ErrorBody
 	switch response.StatusCode() {
 	case http.StatusBadRequest:
 		about, body = ErrInvalid, response.JSON400
@@ -123,7 +123,7 @@ func refusal(response *client.SendPasswordResetResponse) *Error {
 	case http.StatusUnsupportedMediaType:
 		about, body = ErrInvalid, response.JSON415
 	case http.StatusTooManyRequests:
-		about, body = ErrRateLimited, (*client.Error)(response.JSON429)
+		about, body = ErrRateLimited, (*client.ErrorBody)(response.JSON429)
 	case http.StatusInternalServerError:
 		about, body = ErrInternal, response.JSON500
 		if body != nil && body.Code == "auth_not_configured" {
@@ -136,16 +136,32 @@ func refusal(response *client.SendPasswordResetResponse) *Error {
 	}
 	header := response.HTTPResponse.Header
 	refused := &Error{Status: response.StatusCode(), RequestID: header.Get("X-Request-Id"), about: ErrUndocumented}
-	if seconds, err := strconv.Atoi(header.Get("Retry-After")); err == nil && seconds > 0 {
-		refused.Wait = time.Duration(seconds) * time.Second
+	// Not the generated Headers429: what stands in between may answer 429 and 503 too, in other words.
+	if seconds, err := strconv.ParseInt(header.Get("Retry-After"), 10, 64); err == nil {
+		refused.Wait = wait(float64(seconds))
 	}
 	if body == nil {
 		return refused
 	}
 	refused.about = about
 	refused.Code, refused.Message, refused.FieldErrors, refused.Issues = body.Code, body.Error, body.FieldErrors, body.Issues
-	if refused.Wait == 0 { // a browser sees the header only where the server exposes it; so may a proxy
-		refused.Wait = time.Duration(body.RetryAfter * float64(time.Second))
+	if refused.Wait == 0 { // a proxy may have dropped the header
+		refused.Wait = wait(body.RetryAfter)
 	}
 	return refused
+}
+
+// longestWait is more than any limit of the server's.
+const longestWait = 24 * time.Hour
+
+// wait is a number of seconds as a time that can be waited for: what an answer says may be
+// negative, no number, or more than a time.Duration holds.
+func wait(seconds float64) time.Duration {
+	switch {
+	case !(seconds > 0):
+		return 0
+	case seconds > longestWait.Seconds():
+		return longestWait
+	}
+	return time.Duration(seconds * float64(time.Second))
 }

@@ -308,7 +308,7 @@ func TestEveryDocumentedAnswer(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			var body client.Error
+			var body client.ErrorBody
 			if err := json.Unmarshal(text, &body); err != nil {
 				t.Fatal(err)
 			}
@@ -351,6 +351,7 @@ func TestOtherAnswers(t *testing.T) {
 		"no acknowledgment":   {200, jsonType, `{"ok":false,"message":"x"}`, "", &goclient.Error{Status: 200}},
 		"a date to wait for":  {503, html, "", "Wed, 21 Oct 2026 07:28:00 GMT", &goclient.Error{Status: 503}},
 		"a negative wait":     {503, html, "", "-5", &goclient.Error{Status: 503}},
+		"a wait beyond time":  {503, html, "", "9223372036854775807", &goclient.Error{Status: 503, Wait: 24 * time.Hour}},
 		"broken JSON":         {200, jsonType, `{"ok":`, "", nil},
 		"broken JSON, failed": {500, jsonType, `<`, "", nil},
 	} {
@@ -370,10 +371,12 @@ func TestOtherAnswers(t *testing.T) {
 		}
 	}
 	// The header may get lost on the way; the body says it again.
-	_, err := answering(t, 429, http.Header{"Content-Type": {jsonType}}, `{"error":"x","code":"rate_limited","retryAfter":7}`).SendPasswordReset(t.Context(), goclient.Request{})
 	var refused *goclient.Error
-	if !errors.As(err, &refused) || refused.Wait != 7*time.Second {
-		t.Errorf("without Retry-After: %v", err)
+	for said, want := range map[string]time.Duration{"7": 7 * time.Second, "0.5": 500 * time.Millisecond, "-5": 0, "1e300": 24 * time.Hour} {
+		_, err := answering(t, 429, http.Header{"Content-Type": {jsonType}}, `{"error":"x","code":"rate_limited","retryAfter":`+said+`}`).SendPasswordReset(t.Context(), goclient.Request{})
+		if !errors.As(err, &refused) || refused.Wait != want {
+			t.Errorf("without Retry-After, and retryAfter %s: %v", said, err)
+		}
 	}
 	if _, err := connect(t, "http://127.0.0.1:1").SendPasswordReset(t.Context(), goclient.Request{}); err == nil || errors.As(err, &refused) && refused.Status == 0 {
 		t.Errorf("nobody there: %v", err)

@@ -1,70 +1,34 @@
 // What the tests of this folder share: the real server, a real browser that is watched, and pages
 // on other origins.
 import assert from 'node:assert/strict'
-import { execFileSync, spawn } from 'node:child_process'
+import { execFileSync } from 'node:child_process'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { createServer } from 'node:http'
 import { createRequire } from 'node:module'
 import path from 'node:path'
-import { createInterface } from 'node:readline'
 import { setTimeout } from 'node:timers/promises'
 import { chromium } from 'playwright-core'
+import { startResetd as start } from '../client/dist/test/resetd.js'
 
 const require = createRequire(import.meta.url)
 
-// The runner ends a test that takes too long by a signal, which would skip what kills the server.
-for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP']) {
-	process.once(signal, () => process.exit(1))
-}
-
-/**
- * Starts the binary that RESETD names until the test t ends. Its environment is what is given and
- * nothing else.
- */
+/** Starts the server until the test t ends, on localhost. */
 export async function startResetd(t, command, settings = {}) {
-	const binary = process.env.RESETD
-	assert(binary, 'RESETD must be the path of the resetd binary; test/web.sh builds one')
-	const child = spawn(binary, [command], {
-		env: {
-			LISTEN_ADDR: 'localhost:0', ADMIN_ADDR: 'off', LOG_FORMAT: 'json', LOG_LEVEL: 'debug',
-			RESPONSE_QUANTUM: '50ms', SHUTDOWN_DELAY: '0s', RATE_LIMIT: '100000-M', RECIPIENT_LIMIT: '100000-M',
-			...settings,
-		},
-		stdio: ['ignore', 'ignore', 'pipe'],
+	const server = await start(command, {
+		LISTEN_ADDR: 'localhost:0', LOG_LEVEL: 'debug', RESPONSE_QUANTUM: '50ms', ...settings,
 	})
-	const kill = () => child.kill('SIGKILL')
-	process.once('exit', kill)
-	const ended = once(child, 'exit').then(([code]) => {
-		process.removeListener('exit', kill)
-		return code
-	})
-	t.after(async () => {
-		child.kill('SIGTERM')
-		assert.equal(await ended, 0, 'resetd did not stop well')
-	})
-
-	const log = []
-	const address = await new Promise((resolve, reject) => {
-		createInterface(child.stderr).on('line', (line) => {
-			const record = JSON.parse(line)
-			log.push(record)
-			if (record.msg === 'listening') {
-				resolve(record.addr)
-			}
-		})
-		child.once('error', reject)
-		child.once('exit', (code) => reject(new Error(`resetd ended with ${code}: ${JSON.stringify(log)}`)))
-	})
-	const url = `http://localhost:${address.slice(address.lastIndexOf(':') + 1)}`
+	t.after(() => server.stop())
+	const url = `http://localhost:${new URL(server.url).port}`
+	const records = () => server.log.map((line) => JSON.parse(line))
 	return {
 		url,
 		endpoint: `${url}/api/auth/send-password-reset`,
 		/** What the server has answered so far on the operation's path, as "METHOD status". */
 		async answers() {
-			await settle(child.stderr)
-			return log.filter((r) => r.msg === 'request' && r.route !== '/healthz' && !r.route.startsWith('/dev'))
+			await settle()
+			return records().filter((r) => r.msg === 'request' && r.route !== '/healthz' && !r.route.startsWith('/dev'))
 				.map((r) => `${r.method} ${r.status}`)
 		},
 		/** What resetd dev has in its inbox. */
@@ -76,10 +40,10 @@ export async function startResetd(t, command, settings = {}) {
 	// A record is written before its answer goes out, but it comes by another way. One that is asked
 	// for now comes after all of them.
 	async function settle() {
-		const id = `settled-${log.length}-${Math.random().toString(36).slice(2)}`
+		const id = `settled-${server.log.length}-${Math.random().toString(36).slice(2)}`
 		await fetch(`${url}/healthz`, { headers: { 'X-Request-Id': id } })
-		while (!log.some((r) => r.request_id === id)) {
-			await once(child.stderr, 'data')
+		while (!records().some((r) => r.request_id === id)) {
+			await server.logs()
 		}
 	}
 }

@@ -117,7 +117,7 @@ function isField(path: string): path is Field {
 	return Object.hasOwn(fields, path);
 }
 
-function sortErrors(body: components["schemas"]["Error"]) {
+function sortErrors(body: components["schemas"]["ErrorBody"]) {
 	const fieldErrors: Partial<Record<Field, string>> = {};
 	for (const [path, message] of Object.entries(body.fieldErrors ?? {})) {
 		if (isField(path)) {

@@ -19,7 +19,8 @@ export interface paths {
          *     Always returns an opaque success message (enumeration-safe).
          *     IP rate limited; no Origin required.
          *
-         *     Every request counts against the limit of its IP address, valid or not.
+         *     Every request counts against the limit of its IP address, valid or not, but for those
+         *     that the limit refuses (429).
          *     Unknown members of the body are ignored; a member given twice, or one that
          *     differs from `email` or `callback_origin` only by upper and lower case, is an error.
          */
@@ -57,7 +58,7 @@ export interface components {
             /** @description The same text for every address. */
             message: string;
         };
-        Error: {
+        ErrorBody: {
             /** @description Human-readable error message */
             error: string;
             /**
@@ -65,7 +66,7 @@ export interface components {
              *     `invalid_json`, `not_found`, `method_not_allowed`, `payload_too_large`,
              *     `unsupported_media_type`, `rate_limited`, `auth_not_configured`,
              *     `internal_error`, `email_delivery_failed`, `auth_unavailable`, `overloaded`.
-             *     More may follow.
+             *     More may follow, so treat one that you do not know by its status.
              */
             code?: string;
             /** @description First validation message per field path */
@@ -77,10 +78,13 @@ export interface components {
             /** @description Seconds until rate limit resets (429 responses) */
             retryAfter?: number;
         };
-        RateLimitedError: {
+        RateLimitedErrorBody: {
             /** @description Human-readable error message */
             error: string;
-            /** @description Stable machine-readable error code for client branching */
+            /**
+             * @description Stable machine-readable error code for client branching: `rate_limited`. More may
+             *     follow.
+             */
             code?: string;
             /** @description First validation message per field path */
             fieldErrors?: {
@@ -104,12 +108,12 @@ export interface components {
     headers: {
         /**
          * @description The windows of the limit of the client's IP address, as quota and seconds
-         *     (draft-ietf-httpapi-ratelimit-headers). Not sent where no limit was asked.
+         *     (draft-ietf-httpapi-ratelimit-headers).
          */
         RateLimitPolicy: string;
         /**
          * @description What is left in each of these windows, and in how many seconds it is whole again.
-         *     Requests that are refused do not count.
+         *     Requests that are answered 429 do not count.
          */
         RateLimit: string;
         /**
@@ -160,7 +164,8 @@ export interface operations {
             };
             /**
              * @description Invalid request. `invalid_request`: the body does not fit the schema, with one
-             *     issue per fault. `invalid_json`: the body is not exactly one JSON value in UTF-8.
+             *     issue per fault. `invalid_json`: the body is not exactly one JSON value in UTF-8, has
+             *     a member twice, or is nested too deep.
              */
             400: {
                 headers: {
@@ -170,7 +175,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Error"];
+                    "application/json": components["schemas"]["ErrorBody"];
                 };
             };
             /** @description The body is larger than 16 KiB (`payload_too_large`) */
@@ -182,10 +187,10 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Error"];
+                    "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description The body is not `application/json` (`unsupported_media_type`) */
+            /** @description The body is not `application/json`, or is compressed (`unsupported_media_type`) */
             415: {
                 headers: {
                     "X-Request-Id": components["headers"]["RequestId"];
@@ -194,7 +199,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Error"];
+                    "application/json": components["schemas"]["ErrorBody"];
                 };
             };
             /** @description Rate limited (`rate_limited`) */
@@ -208,7 +213,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["RateLimitedError"];
+                    "application/json": components["schemas"]["RateLimitedErrorBody"];
                 };
             };
             /**
@@ -223,7 +228,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Error"];
+                    "application/json": components["schemas"]["ErrorBody"];
                 };
             };
             /**
@@ -238,7 +243,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Error"];
+                    "application/json": components["schemas"]["ErrorBody"];
                 };
             };
             /**
@@ -255,7 +260,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Error"];
+                    "application/json": components["schemas"]["ErrorBody"];
                 };
             };
         };

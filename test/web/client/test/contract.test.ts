@@ -56,7 +56,7 @@ describe("openapi.yaml with", () => {
 	for (const { name, changed, complaint } of [
 		{
 			name: "a status that is handled nowhere",
-			changed: replace(/( +)'429':\n/, (`$1'418':\n$1  description: A teapot\n$1  content:\n$1    application/json:\n$1      schema:\n$1        $ref: '#/components/schemas/Error'\n$&`)),
+			changed: replace(/( +)'429':\n/, (`$1'418':\n$1  description: A teapot\n$1  content:\n$1    application/json:\n$1      schema:\n$1        $ref: '#/components/schemas/ErrorBody'\n$&`)),
 			complaint: /^password-reset\.ts: Property '418' is missing/,
 		},
 		{

@@ -1,4 +1,6 @@
-// Starts the real server, of the binary that RESETD names, and ends it.
+// Starts the real server, of the binary that RESETD names, and ends it. The tests in a browser
+// (../../browser) do so by this too, as it is compiled.
+import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { createServer, type RequestListener } from "node:http";
@@ -6,10 +8,15 @@ import type { AddressInfo } from "node:net";
 import { createInterface } from "node:readline";
 
 export interface Resetd {
-	/** http://127.0.0.1:PORT */
+	/** http://ADDRESS:PORT */
 	url: string;
 	/** The base of the API, for createClient. */
 	api: string;
+	/** The lines that it has logged so far. */
+	log: string[];
+	/** Waits for one line more. */
+	logs(): Promise<void>;
+	/** Fails if it does not end well. */
 	stop(): Promise<void>;
 }
 
@@ -39,11 +46,15 @@ export async function startResetd(
 	// However this process ends, its servers end too.
 	const kill = (): void => void child.kill("SIGKILL");
 	process.once("exit", kill);
-	const ended = once(child, "exit").then(() => process.removeListener("exit", kill));
+	const ended = once(child, "exit").then(([code]) => {
+		process.removeListener("exit", kill);
+		return code as number | null;
+	});
 
 	const log: string[] = [];
+	const lines = createInterface(child.stderr);
 	const url = await new Promise<string>((resolve, reject) => {
-		createInterface(child.stderr).on("line", (line) => {
+		lines.on("line", (line) => {
 			log.push(line);
 			const address = /"msg":"listening","addr":"([^"]+)"/.exec(line)?.[1];
 			if (address !== undefined) {
@@ -58,9 +69,13 @@ export async function startResetd(
 	return {
 		url,
 		api: `${url}/api`,
+		log,
+		async logs() {
+			await once(lines, "line");
+		},
 		async stop() {
 			child.kill("SIGTERM");
-			await ended;
+			assert.equal(await ended, 0, `resetd ${command} did not stop well:\n${log.join("\n")}`);
 		},
 	};
 }

@@ -1,0 +1,431 @@
+package main
+
+import (
+	"bufio"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// The tests of this file are about H7: no address, token, link, code or key, and nothing that an
+// upstream wrote, is in anything that the process writes. They are part of every test that starts
+// a server: at its end all that the server wrote is searched for all that it was told. What was
+// written is the standard output and the log, at its lowest level; the metrics; and what a
+// collector of traces was sent, where there is one.
+
+// private collects what a server was told and must not tell.
+type private struct {
+	mu    sync.Mutex
+	texts map[string]bool
+	codes map[string]bool // of six digits, which are found among others by what is around them
+}
+
+// maxPrivate is where a test that makes thousands of requests has enough of them remembered.
+const maxPrivate = 150
+
+func (p *private) add(texts ...string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.texts == nil {
+		p.texts, p.codes = map[string]bool{}, map[string]bool{}
+	}
+	for _, text := range texts {
+		// What is shorter is in other words by chance.
+		if len(text) >= 6 && len(p.texts) < maxPrivate {
+			p.texts[text] = true
+		}
+	}
+}
+
+// addRequest takes what a caller sends that may say who asks, or about whom.
+func (p *private) addRequest(request *http.Request) {
+	p.add(request.URL.RawQuery, request.Header.Get("Authorization"), request.Header.Get("Cookie"), request.Header.Get("Baggage"))
+	for _, forwarded := range request.Header.Values("X-Forwarded-For") {
+		for address := range strings.SplitSeq(forwarded, ",") {
+			if parsed := net.ParseIP(strings.TrimSpace(address)); parsed != nil && !parsed.IsLoopback() {
+				p.add(strings.TrimSpace(address))
+			}
+		}
+	}
+	if request.GetBody == nil {
+		return
+	}
+	body, err := request.GetBody()
+	if err != nil {
+		return
+	}
+	raw, _ := io.ReadAll(io.LimitReader(body, 1<<10))
+	var members struct {
+		Email    any `json:"email"`
+		Callback any `json:"callback_origin"`
+	}
+	if json.Unmarshal(raw, &members) != nil {
+		p.add(string(raw))
+		return
+	}
+	for _, member := range []any{members.Email, members.Callback} {
+		if text, ok := member.(string); ok && text != "example" {
+			p.add(text)
+		}
+	}
+}
+
+var tokenOfLink = regexp.MustCompile(`token=([^&]+)`)
+
+// addLink takes what Supabase Auth answers of a link.
+func (p *private) addLink(answer []byte) {
+	var link struct {
+		Email      any `json:"email"`
+		EmailOTP   any `json:"email_otp"`
+		TokenHash  any `json:"hashed_token"`
+		ActionLink any `json:"action_link"`
+	}
+	if json.Unmarshal(answer, &link) != nil {
+		return
+	}
+	for _, member := range []any{link.Email, link.TokenHash, link.ActionLink} {
+		if text, ok := member.(string); ok && len(text) < 1<<10 {
+			p.add(text)
+			for _, token := range tokenOfLink.FindAllStringSubmatch(text, -1) {
+				p.add(token[1])
+			}
+		}
+	}
+	if code, ok := link.EmailOTP.(string); ok && code != "" {
+		p.add() // makes the maps
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if len(p.codes) < maxPrivate {
+			p.codes[code] = true
+		}
+	}
+}
+
+// addSettings takes the secrets among a server's settings, and what becomes of them on the wire.
+func (p *private) addSettings(env map[string]string) {
+	for _, name := range []string{"SUPABASE_SERVICE_ROLE_KEY", "SUPABASE_SECRET_KEY", "MAILGUN_API_KEY", "MAILGUN_WEBHOOK_SIGNING_KEY", "OTEL_EXPORTER_OTLP_HEADERS"} {
+		p.add(env[name])
+	}
+	if redis, err := url.Parse(env["REDIS_URL"]); err == nil && redis.User != nil {
+		password, _ := redis.User.Password()
+		p.add(password)
+	}
+}
+
+// linkRecorder remembers every link that next makes.
+func (p *private) linkRecorder(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		seen := &seenAnswer{ResponseWriter: w}
+		defer func() { p.addLink(seen.body) }()
+		next.ServeHTTP(seen, r)
+	})
+}
+
+// seenAnswer keeps the beginning of what is written through it.
+type seenAnswer struct {
+	http.ResponseWriter
+	body []byte
+}
+
+func (s *seenAnswer) Write(b []byte) (int, error) {
+	if len(s.body) < 16<<10 {
+		s.body = append(s.body, b...)
+	}
+	return s.ResponseWriter.Write(b)
+}
+
+func (s *seenAnswer) Flush() { s.ResponseWriter.(http.Flusher).Flush() }
+
+func (s *seenAnswer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	return s.ResponseWriter.(http.Hijacker).Hijack()
+}
+
+// forms are the ways in which a text may be written down, in lower case, and those in which its
+// case counts.
+func forms(text string) (folded, exact []string) {
+	quoted := strconv.Quote(text)
+	encoded, _ := json.Marshal(text)
+	folded = []string{
+		text, url.QueryEscape(text), url.PathEscape(text), quoted[1 : len(quoted)-1], strings.Trim(string(encoded), `"`), hex.EncodeToString([]byte(text)),
+	}
+	for i := range folded {
+		folded[i] = strings.ToLower(folded[i])
+	}
+	// In base64 a text looks otherwise behind one, two or three other bytes. The first and last
+	// letters depend on what is around it.
+	for _, encoding := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
+		for before := range 3 {
+			coded := encoding.EncodeToString([]byte(strings.Repeat("x", before) + text))
+			coded = coded[[]int{0, 2, 3}[before]:]
+			if (before+len(text))%3 != 0 {
+				coded = coded[:len(coded)-1]
+			}
+			if len(coded) >= 8 {
+				exact = append(exact, coded)
+			}
+		}
+	}
+	return slices.Compact(folded), slices.Compact(exact)
+}
+
+var (
+	numberBefore = regexp.MustCompile(`^[0-9A-Za-z_.-]$`)
+	numberAfter  = regexp.MustCompile(`^(?:[0-9A-Za-z_]|\.[0-9])`)
+)
+
+// search says what of the private texts is in what was written.
+func (p *private) search(t testing.TB, where, written string) {
+	t.Helper()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	lower := strings.ToLower(written)
+	show := func(at, length int) string {
+		return written[max(0, at-100):min(len(written), at+length+60)]
+	}
+	for text := range p.texts {
+		folded, exact := forms(text)
+		for _, form := range folded {
+			if at := strings.Index(lower, form); at >= 0 {
+				t.Errorf("H7: %s has %q: …%s…", where, text, show(at, len(form)))
+				break
+			}
+		}
+		for _, form := range exact {
+			if at := strings.Index(written, form); at >= 0 {
+				t.Errorf("H7: %s has %q in base64: …%s…", where, text, show(at, len(form)))
+				break
+			}
+		}
+	}
+	for code := range p.codes {
+		for from := 0; ; {
+			at := strings.Index(written[from:], code)
+			if at < 0 {
+				break
+			}
+			from += at + len(code)
+			// A number beside a letter, or with a point and more digits, is a time, a duration or a hash.
+			start := from - len(code)
+			if !numberBefore.MatchString(written[max(0, start-1):start]) && !numberAfter.MatchString(written[from:min(len(written), from+2)]) {
+				t.Errorf("H7: %s has the code %s: …%s…", where, code, show(start, len(code)))
+				break
+			}
+		}
+	}
+	if at := strings.Index(lower, gossip); at >= 0 {
+		t.Errorf("H7: %s has what an upstream wrote: …%s…", where, show(at, len(gossip)))
+	}
+}
+
+// ownMetrics are resetd's among the metrics. Go's own have numbers of any kind.
+func ownMetrics(metrics string) string {
+	var own strings.Builder
+	for line := range strings.Lines(metrics) {
+		if strings.Contains(line, "resetd_") {
+			own.WriteString(line)
+		}
+	}
+	return own.String()
+}
+
+// TestPrivateIsFound: the search finds what it is for, in each form, and nothing else.
+func TestPrivateIsFound(t *testing.T) {
+	t.Parallel()
+	const address, code = "Hello+World@example.com", "482913"
+	var p private
+	p.add(address)
+	p.addLink([]byte(`{"email_otp":"` + code + `"}`))
+	for _, written := range []string{
+		address, strings.ToUpper(address), url.QueryEscape(address), fmt.Sprintf("%x", address), fmt.Sprintf("%+q", address),
+		base64.StdEncoding.EncodeToString([]byte(address)),
+		base64.StdEncoding.EncodeToString([]byte("a" + address + "z")),
+		base64.URLEncoding.EncodeToString([]byte("ab" + address + "yz")),
+		base64.StdEncoding.EncodeToString([]byte("api:" + address)),
+		`{"otp":"` + code + `"}`, "otp=" + code, "code " + code + ".", gossip,
+	} {
+		if !reports(&p, "before "+written+" after") {
+			t.Errorf("%q is not found", written)
+		}
+	}
+	for _, written := range []string{"", "hello", "example.com", "0.482913", "a482913", "4829131", base64.StdEncoding.EncodeToString([]byte("something else"))} {
+		if reports(&p, "before "+written+" after") {
+			t.Errorf("%q is found", written)
+		}
+	}
+}
+
+func reports(p *private, written string) bool {
+	var faults silent
+	p.search(&faults, "", written)
+	return faults.any
+}
+
+// silent is a test that remembers whether something is wrong with it.
+type silent struct {
+	testing.TB
+	any bool
+}
+
+func (s *silent) Helper()               {}
+func (s *silent) Errorf(string, ...any) { s.any = true }
+
+// TestNothingIsTold is H7 for the binary itself: it meets with every fault there is, one after
+// the other, with everything on that writes: the log at debug, metrics, traces, webhooks, and a
+// Redis that repeats its password. TestOracle does the same to a server of its own for each.
+func TestNothingIsTold(t *testing.T) {
+	t.Parallel()
+	var supabase, mailgun faulty
+	parrot := newParrot(t)
+	c := newCollector(t)
+	f := start(t, setup{
+		binary: shipped(t), collector: c,
+		env: with(withWebhooks, map[string]string{
+			"UPSTREAM_TIMEOUT": "100ms", "OTEL_EXPORTER_OTLP_ENDPOINT": c.URL, "OTEL_EXPORTER_OTLP_HEADERS": "authorization=key-of-the-collector",
+			"REDIS_URL": "redis://:password-of-redis@" + parrot, "TRUSTED_PROXIES": "127.0.0.0/8", "RATE_LIMIT": "1000000-S",
+		}),
+		supabase: supabase.middleware, mailgun: mailgun.middleware,
+	})
+
+	asked := 0
+	askAbout := func() {
+		var both sync.WaitGroup
+		for _, email := range []string{knownEmail, unknownEmail, "O'Hara+" + strconv.Itoa(asked) + "@Example.NET"} {
+			asked++
+			from := fmt.Sprintf("2001:db8:0:%x::1", asked)
+			both.Go(func() {
+				body, _ := json.Marshal(map[string]string{"email": email, "callback_origin": "https://callback-of-the-caller.example"})
+				f.post(string(body), map[string]string{
+					"X-Forwarded-For": from, "Authorization": "Bearer token-of-the-caller", "Cookie": "session=of-the-caller", "Baggage": "who=of-the-caller",
+					"Referer": "https://referrer-of-the-caller.example/?of-the-caller", "User-Agent": "agent-of-the-caller", "Origin": "https://origin-of-the-caller.example",
+				})
+			})
+		}
+		both.Wait()
+	}
+	f.private.add("of-the-caller", "origin-of", "https://origin-of-the-caller.example")
+	askAbout()
+	for _, scope := range []func(upstreamCall) bool{everyone, accountsOnly} {
+		supabase.hits, mailgun.hits = scope, scope
+		for _, fault := range append(supabaseFaults(), accountFaults()...) {
+			supabase.current.Store(&fault)
+			askAbout()
+		}
+		supabase.current.Store(nil)
+		for _, fault := range mailgunFaults() {
+			mailgun.current.Store(&fault)
+			askAbout()
+		}
+		mailgun.current.Store(nil)
+	}
+	for _, request := range badRequests() {
+		f.post(request.body, request.header)
+	}
+	for _, path := range []string{endpoint + "?address=" + url.QueryEscape(knownEmail), "/" + url.PathEscape(unknownEmail), "/%ff" + knownEmail} {
+		f.do(newRequest(t, http.MethodPost, f.url+path))
+		f.do(newRequest(t, "X-METHOD-OF-THE-CALLER", f.url+path))
+	}
+	speakNoHTTP(t, f, "GET /"+knownEmail+" HTTP/9.9\r\n\r\n", "nonsense of "+unknownEmail+"\r\n\r\n", "POST "+endpoint+" HTTP/1.1\r\nHost: x\r\nX: "+strings.Repeat(knownEmail, 2000)+"\r\n\r\n")
+	for _, change := range []func(*report){
+		func(*report) {}, func(r *report) { r.key = "another" }, func(r *report) { r.at = time.Unix(1, 0) }, func(r *report) { r.event = "made-up-by-the-caller" },
+	} {
+		r := newReport(knownEmail)
+		change(&r)
+		f.private.add(r.token, r.signature(), "secret-reason", "secret-message", "made-up-by")
+		f.hook(r.body())
+		f.hook(r.body()[:100])
+	}
+	if err := f.stop(); err != nil {
+		t.Error(err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for what, minimum := range map[string]int{operationSpan: asked, linkSpan: asked, sendSpan: 50, decoySpan: 50} {
+		if got := strings.Count(c.raw.String(), what); got < minimum {
+			t.Errorf("the collector was sent %d spans %s of %d requests", got, what, asked)
+		}
+	}
+	f.logs.await(t, `Redis does not work.*"reason":"its answer could not be understood"`)
+	if !strings.Contains(f.metricsAtEnd, "resetd_webhook_refused_total") {
+		t.Error("there are no metrics to search")
+	}
+	// The search itself comes at the end of every test.
+}
+
+// badRequest is one that is refused.
+type badRequest struct {
+	body   string
+	header map[string]string
+}
+
+func badRequests() []badRequest {
+	return []badRequest{
+		{body: `{"email":"` + knownEmail}, {body: `["` + knownEmail + `"]`}, {body: `"` + knownEmail + `"`},
+		{body: `{"email":"` + knownEmail + `","email":"` + unknownEmail + `"}`},
+		{body: `{"email":"` + knownEmail + `","EMAIL":"` + unknownEmail + `"}`},
+		{body: `{"email":"no address of known@example"}`}, {body: `{"email":["` + knownEmail + `"]}`},
+		{body: `{"email":{"address":"` + knownEmail + `"}}`}, {body: `{"email":"` + knownEmail + `","callback_origin":7}`},
+		{body: `{"email":"` + knownEmail + `"} {"email":"` + unknownEmail + `"}`},
+		{body: "{\"email\":\"\xff" + knownEmail + `"}`}, {body: `{"email":"` + strings.Repeat("x", 300) + knownEmail + `"}`},
+		{body: strings.Repeat(" ", 17<<10) + knownEmail},
+		{body: `{"email":"` + knownEmail + `"}`, header: map[string]string{"Content-Type": "text/" + url.QueryEscape(knownEmail)}},
+		{body: `{"email":"` + knownEmail + `"}`, header: map[string]string{"X-Request-Id": knownEmail}},
+		{body: `{"email":"` + knownEmail + `"}`, header: map[string]string{"Accept-Language": knownEmail}},
+		{body: `{"email":"` + knownEmail + `"}`, header: map[string]string{"X-Forwarded-For": "no address of the caller"}},
+	}
+}
+
+// speakNoHTTP sends what net/http answers by itself.
+func speakNoHTTP(t *testing.T, f *fixture, texts ...string) {
+	t.Helper()
+	for _, text := range texts {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(f.url, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.WriteString(conn, text)
+		_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+		_, _ = io.ReadAll(conn)
+		_ = conn.Close()
+	}
+}
+
+// newParrot is no Redis: it answers whatever it is sent with it. It returns its address.
+func newParrot(t *testing.T) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = listener.Close() })
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				for told := make([]byte, 4096); ; {
+					n, err := conn.Read(told)
+					if err != nil {
+						return
+					}
+					_, _ = fmt.Fprintf(conn, "HTTP/1.1 400 %s\r\n", strings.ReplaceAll(string(told[:n]), "\r\n", " "))
+				}
+			}()
+		}
+	}()
+	return listener.Addr().String()
+}
