@@ -1,11 +1,12 @@
-# The image of resetd: one static binary and the roots of TLS, nothing else. There is no shell,
-# no package and no user database in it; it runs as a number, on a read-only file system, with
-# no capability.
+# The image of resetd: one static binary, the roots of TLS and the licences of both, nothing
+# else. There is no shell, no package and no user database in it; it runs as a number, on a
+# read-only file system, with no capability.
 #
 #   docker build --build-arg VERSION=0.2.0 --build-arg REVISION="$(git rev-parse HEAD)" -t resetd .
 #
 # The base is named by version for people and by digest for machines: an index of all
-# platforms. Both change together.
+# platforms. Both change together, and the workflows' go-version with them: the program is
+# checked and released by the Go that builds the image (test/workflows.sh).
 FROM --platform=$BUILDPLATFORM docker.io/library/golang:1.26.8-alpine3.24@sha256:8ac98ca534ac3f51e1f420a1dd2c15e74c75cfa0f23f3ad27eb5d7236c349a0c AS build
 WORKDIR /src
 ENV CGO_ENABLED=0 GOFLAGS=-mod=readonly GOTOOLCHAIN=local
@@ -15,6 +16,10 @@ COPY go.mod go.sum ./
 RUN go mod download
 
 COPY . .
+# The licences ask that their texts go with every copy, and an image is one. The texts are those
+# of all platforms, so this comes before there is one. It fails on a licence that nobody has read.
+RUN mkdir /out && go run ./test/licences -texts /out/THIRD_PARTY_LICENSES
+
 # Told by the builder; a default here would win over what it tells.
 ARG TARGETOS
 ARG TARGETARCH
@@ -29,6 +34,7 @@ RUN GOOS="$TARGETOS" GOARCH="$TARGETARCH" go build -trimpath -buildvcs=false \
 FROM scratch
 # Supabase and Mailgun are asked by TLS.
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
+COPY --from=build /out/THIRD_PARTY_LICENSES /licenses/THIRD_PARTY_LICENSES
 COPY --from=build /out/resetd /resetd
 
 # The number that others use for "nonroot". There is no name for it: nothing here looks names up.

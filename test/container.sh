@@ -58,6 +58,9 @@ export CONTAINERS_CONF=$dir/containers.conf CONTAINERS_STORAGE_CONF=$dir/storage
 # What works inside of another container as well: no systemd, no journal, no higher limits.
 cat >"$CONTAINERS_CONF" <<-CONF
 	[containers]
+	# AppArmor of Ubuntu 24.04 does not let runc's signals through to containers with podman's own
+	# profile: podman stop would wait in vain, and kill. Where there is no AppArmor it says nothing.
+	apparmor_profile = "unconfined"
 	default_ulimits = ["nofile=1024:4096", "nproc=4096:4096"]
 	log_driver = "k8s-file"
 	[engine]
@@ -153,7 +156,8 @@ container=$(buildah from scratch)
 root=$(buildah mount "$container")
 mkdir -p "$root/run/secrets"
 install_into "$root" "$(command -v redis-server)" "$(command -v redis-cli)"
-buildah config --env PATH=/bin "$container"
+# The published image's entrypoint loads modules, so deploy/ replaces it: here it is none that runs.
+buildah config --env PATH=/bin --entrypoint '["/not-replaced"]' "$container"
 buildah commit --quiet "$container" localhost/redis >/dev/null
 
 CGO_ENABLED=0 go build -o "$dir/outside" ./test/container
@@ -168,12 +172,14 @@ buildah rm --all >/dev/null
 context=$dir/context
 mkdir -p "$context"/{.git,deploy/compose/secrets,test}
 cp -R Dockerfile .dockerignore go.mod go.sum README.md cmd gen impl "$context/"
+cp -R test/licences test/container test/container.sh "$context/test/"
 touch "$context"/{.env,.git/config,deploy/compose/secrets/redis_url,test/left.go}
 echo 'package main' >"$context/cmd/resetd/left_test.go"
 printf 'FROM scratch\nCOPY . /\n' >"$dir/Dockerfile.everything"
 buildah bud --quiet --isolation chroot -f "$dir/Dockerfile.everything" --ignorefile .dockerignore -t localhost/everything "$context" >/dev/null
 mounted=$(podman image mount localhost/everything)
-same "what the build sees" "cmd gen go.mod go.sum impl " "$(find "$mounted" -mindepth 1 -maxdepth 1 -printf '%f\n' | LC_ALL=C sort | tr '\n' ' ')"
+same "what the build sees" "cmd gen go.mod go.sum impl test " "$(find "$mounted" -mindepth 1 -maxdepth 1 -printf '%f\n' | LC_ALL=C sort | tr '\n' ' ')"
+same "what the build sees of test/" "licences/known.go licences/main.go " "$(find "$mounted/test" -type f -printf '%P\n' | LC_ALL=C sort | tr '\n' ' ')"
 same "what the build sees of tests" "" "$(find "$mounted" -name '*_test.go' -o -name testdata)"
 ok "only sources reach the build"
 
@@ -182,11 +188,16 @@ if [ -n "$clean" ]; then
 	caches=("$dir/cache1" "$dir/cache2")
 fi
 mkdir -p "${caches[@]}"
-buildah bud --quiet --isolation chroot --format docker --pull-never --timestamp 0 \
-	--build-context "$base=container-image://localhost/golang" \
-	-v "$(go env GOROOT):/usr/local/go:ro" -v "${caches[0]}:/root/.cache/go-build" -v "$(go env GOMODCACHE)/cache/download:/downloaded:ro" \
-	--build-arg "VERSION=$version" --build-arg "REVISION=$revision" --build-arg "CREATED=$created" \
-	-t localhost/resetd "$context" >/dev/null 2>"$dir/build.log" || failed "the build: $(tail -n 30 "$dir/build.log")"
+build() { # TAG OPTION...
+	local tag=$1
+	shift
+	buildah bud --quiet --isolation chroot --format docker --pull-never --timestamp 0 \
+		--build-context "$base=container-image://localhost/golang" \
+		-v "$(go env GOROOT):/usr/local/go:ro" -v "${caches[0]}:/root/.cache/go-build" -v "$(go env GOMODCACHE)/cache/download:/downloaded:ro" \
+		--build-arg "VERSION=$version" --build-arg "REVISION=$revision" --build-arg "CREATED=$created" \
+		"$@" -t "localhost/$tag" "$context" >/dev/null 2>"$dir/build.log" || failed "the build of $tag: $(tail -n 30 "$dir/build.log")"
+}
+build resetd
 ok "the Dockerfile builds ($((SECONDS - began)) s)"
 
 # --- What the image is.
@@ -206,14 +217,24 @@ done
 ok "user, command, port, health check and labels"
 
 mounted=$(podman image mount localhost/resetd)
-same "files in the image" "/etc/ssl/certs/ca-certificates.crt 644 0:0,/resetd 755 0:0," \
+same "files in the image" "/etc/ssl/certs/ca-certificates.crt 644 0:0,/licenses/THIRD_PARTY_LICENSES 644 0:0,/resetd 755 0:0," \
 	"$(find "$mounted" ! -type d -printf '/%P %m %U:%G\n' | LC_ALL=C sort | tr '\n' ',')"
 cmp -s "$mounted/etc/ssl/certs/ca-certificates.crt" /etc/ssl/certs/ca-certificates.crt || failed "the TLS roots are not those of the base"
 cp "$mounted/resetd" "$dir/resetd"
-has "the binary" CGO_ENABLED=0 "$(go version -m "$dir/resetd")"
+built=$(go version -m "$dir/resetd")
+has "the binary" CGO_ENABLED=0 "$built"
+has "the binary" "GOARCH=$(go env GOHOSTARCH)"$'\n' "$built"$'\n'
+go run ./test/licences -texts "$dir/licences"
+cmp "$mounted/licenses/THIRD_PARTY_LICENSES" "$dir/licences" || failed "the licences in the image are not those of the release"
+# Every module of the binary is named in them.
+dependencies=$(awk '$1 == "dep" { print $2, $3 }' <<<"$built")
+has "the binary's modules" github.com/redis/go-redis/v9 "$dependencies"
+while IFS= read -r dependency; do
+	grep -qF "$dependency (" "$mounted/licenses/THIRD_PARTY_LICENSES" || failed "the licences in the image do not name $dependency"
+done <<<"$dependencies"
 size=$(inspect '{{.Size}}')
 [ "$size" -le "$max_size" ] || failed "the image has $size bytes, more than $max_size"
-ok "one binary and the TLS roots: $((size / 1000000)) MB, at most $((max_size / 1000000))"
+ok "one binary, the TLS roots and the licences of both: $((size / 1000000)) MB, at most $((max_size / 1000000))"
 
 # Another folder, and no container: the same bytes.
 mkdir -p "$dir/else/where"
@@ -222,6 +243,19 @@ cp -R "$context"/{go.mod,go.sum,cmd,gen,impl} "$dir/else/where/"
 	-ldflags "-s -w -X main.version=$version -X main.commit=$revision" -o "$dir/again" ./cmd/resetd)
 same "the binary of another build" "$(sha256sum <"$dir/resetd")" "$(sha256sum <"$dir/again")"
 ok "built twice, the same: sha256 $(sha256sum <"$dir/resetd" | cut -c1-16)…"
+
+# For the other architecture, which the release has too: compiled on this one. It is told by
+# arguments, as buildah looks for a base that stands in on the platform that --platform names; and
+# its modules have been downloaded and unpacked once above.
+other=arm64
+[ "$(go env GOHOSTARCH)" != arm64 ] || other=amd64
+build "resetd-$other" --build-arg TARGETOS=linux --build-arg "TARGETARCH=$other" -v "$(go env GOMODCACHE):/go/pkg/mod:ro"
+foreign=$(podman image mount "localhost/resetd-$other")
+built=$(go version -m "$foreign/resetd")
+has "the binary of linux/$other" GOOS=linux$'\n' "$built"$'\n'
+has "the binary of linux/$other" "GOARCH=$other"$'\n' "$built"$'\n'
+cmp -s "$foreign/licenses/THIRD_PARTY_LICENSES" "$mounted/licenses/THIRD_PARTY_LICENSES" || failed "the licences of linux/$other are others"
+ok "built for linux/$other too ($((SECONDS - began)) s)"
 
 # --- How it runs. All containers share one network, which has the loopback and nothing else.
 
@@ -288,13 +322,17 @@ if deploy/compose/redis-secret.sh "$dir/secrets" 2>/dev/null; then
 fi
 printf 'container-service-role-key\n' >"$dir/secrets/supabase_key"
 printf 'container-mailgun-key\n' >"$dir/secrets/mailgun_key"
+composed=$(sed -n '/^  redis:/,/^networks:/p' deploy/compose.yaml)
+redis_entrypoint=$(sed -n 's/^    entrypoint: //p' <<<"$composed")
 redis_command=()
 while IFS= read -r argument; do
 	argument=${argument#\"}
 	redis_command+=("${argument%\"}")
-done < <(sed -n '/^  redis:/,/^networks:/p' deploy/compose.yaml | sed -n '/^    command:/,/^    secrets:/s/^      - //p')
-same "the first argument of Redis" redis-server "${redis_command[0]}"
-podman run --detach --name redis --network container:outside "${hardened[@]}" --user 999:1000 \
+done < <(sed -n '/^    command:/,/^    secrets:/s/^      - //p' <<<"$composed")
+same "the entrypoint of Redis" '["redis-server"]' "$redis_entrypoint"
+same "the first argument of Redis" /run/secrets/redis_conf "${redis_command[0]-}"
+redis_memory=$(sed -n 's/^    mem_limit: //p' <<<"$composed")
+podman run --detach --name redis --network container:outside "${hardened[@]}" --memory "$redis_memory" --user 999:1000 --entrypoint "$redis_entrypoint" \
 	-v "$dir/secrets/redis_conf:/run/secrets/redis_conf:ro" localhost/redis "${redis_command[@]}" >/dev/null
 for _ in $(seq 100); do
 	[ "$(podman exec redis redis-cli -e ping 2>/dev/null)" = PONG ] && break

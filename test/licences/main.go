@@ -4,7 +4,7 @@ handed on with it.
 
 	go run ./test/licences                  check docs/licences.md
 	go run ./test/licences -write           write it
-	go run ./test/licences -texts FILE      all licence texts and notices in one file, for releases
+	go run ./test/licences -texts FILE      all licence texts and notices in one file, for releases and the image
 	go run ./test/licences -sbom FILE       put the licences into a CycloneDX document (JSON)
 	go run ./test/licences -platforms       print the platforms that are released
 
@@ -275,9 +275,9 @@ func fingerprint(text []byte) string {
 func table(works []work) []byte {
 	var page bytes.Buffer
 	fmt.Fprintf(&page, "# Licences of what is in the program\n\n"+
-		"Written by `go run ./test/licences -write`; `make licences` fails if it is stale, or if a licence\n"+
+		"Written by `go run ./test/licences -write`; `make supply` fails if it is stale, or if a licence\n"+
 		"is not allowed. What is linked into `resetd` counts, not what builds and tests it, on\n"+
-		"%s. The texts go with every release as\n`THIRD_PARTY_LICENSES`.\n\n"+
+		"%s. The texts go with every release as\n`THIRD_PARTY_LICENSES`, and with the image as `/licenses/THIRD_PARTY_LICENSES`.\n\n"+
 		"| module | version | licence (SPDX) |\n|---|---|---|\n", strings.Join(platforms, ", "))
 	for _, w := range works {
 		fmt.Fprintf(&page, "| %s | %s | %s |\n", w.name, cmp.Or(w.version, "the toolchain's"), strings.Join(w.licences, " AND "))

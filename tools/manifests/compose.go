@@ -45,6 +45,8 @@ func checkCompose(ctx context.Context, f *findings, deploy string, known setting
 		}
 	}
 	checkEnvironment(f, where, environment, known)
+	f.want(resetd.HealthCheck != nil && slices.Equal(resetd.HealthCheck.Test, []string{"CMD", "/resetd", "healthcheck"}),
+		"%s: the health check is not the program's own, and the image has no other program", where)
 	checkComposeSecrets(f, where, project, environment)
 	checkComposeNetworks(f, where, project, environment, port(environment, known, "LISTEN_ADDR"))
 	if resetd.StopGracePeriod != nil {
@@ -57,21 +59,9 @@ func checkCompose(ctx context.Context, f *findings, deploy string, known setting
 	}
 	return &deployment{
 		image: resetd.Image, user: resetd.User, environment: environment,
-		redisImage: redis.Image, redisUser: redis.User, redisCommand: redisCommand(redis.Command),
+		redisImage: redis.Image, redisUser: redis.User,
+		redisEntrypoint: redis.Entrypoint, redisCommand: slices.Concat(redis.Entrypoint, redis.Command), redisMemory: int64(redis.MemLimit),
 	}
-}
-
-// redisCommand is what must be the same wherever Redis is started; where the secret is mounted
-// is not.
-func redisCommand(command []string) string {
-	var words []string
-	for _, word := range command {
-		if strings.HasPrefix(word, "/") {
-			word = filepath.Base(word)
-		}
-		words = append(words, word)
-	}
-	return strings.Join(words, "|")
 }
 
 // checkService is what goes for every container.

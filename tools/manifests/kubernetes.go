@@ -209,7 +209,9 @@ func checkObjects(f *findings, built, examples *objects, known settings) *deploy
 	}), "kubernetes: redis is not started with its Secret")
 	return &deployment{
 		image: container.Image, user: userOf(resetd), environment: environment,
-		redisImage: redisContainer.Image, redisUser: userOf(redis), redisCommand: redisCommand(redisContainer.Command),
+		redisImage: redisContainer.Image, redisUser: userOf(redis),
+		redisEntrypoint: redisContainer.Command, redisCommand: slices.Concat(redisContainer.Command, redisContainer.Args),
+		redisMemory: redisContainer.Resources.Limits.Memory().Value(),
 	}
 }
 
@@ -279,7 +281,8 @@ func checkPod(f *findings, where string, d *appsv1.Deployment, built, examples *
 		if f.want(volume.Secret != nil, "%s: the volume %s is no Secret", where, volume.Name); volume.Secret == nil {
 			continue
 		}
-		f.want(value(volume.Secret.DefaultMode) == 0o440 && security.FSGroup != nil, "%s: not only its own user reads %s", where, volume.Name)
+		f.want(value(volume.Secret.DefaultMode) == 0o440, "%s: not only its own user reads %s", where, volume.Name)
+		f.want(security.FSGroup != nil && value(security.FSGroup) == value(security.RunAsGroup), "%s: %s is not given to its user's group", where, volume.Name)
 		example, there := named(examples.secrets, volume.Secret.SecretName)
 		if f.want(there, "%s: %s has no Secret %s", where, exampleSecrets, volume.Secret.SecretName); !there {
 			continue
@@ -341,6 +344,7 @@ func checkAvailability(f *findings, d *appsv1.Deployment, built *objects) {
 		if selects(budget.Spec.Selector, d.Spec.Template.Labels) {
 			f.want(budget.Spec.MinAvailable == nil && budget.Spec.MaxUnavailable != nil && *budget.Spec.MaxUnavailable == intstr.FromInt32(1),
 				"kubernetes: the PodDisruptionBudget does not allow exactly one instance to go")
+			f.want(value(budget.Spec.UnhealthyPodEvictionPolicy) == policyv1.AlwaysAllow, "kubernetes: an instance that is not ready stands in the way of a drain")
 			return
 		}
 	}
@@ -369,7 +373,7 @@ func containerPorts(c *corev1.Container) map[string]int32 {
 
 // checkServices: each leads to a port that its pods have, and none to the operator's.
 func checkServices(f *findings, built *objects) {
-	for _, name := range []string{"resetd", "redis"} {
+	for name, number := range map[string]int32{"resetd": 80, "redis": 6379} {
 		service, there := named(built.services, name)
 		deployed, _ := named(built.deployments, name)
 		if f.want(there, "kubernetes: there is no Service %s", name); !there {
@@ -378,6 +382,8 @@ func checkServices(f *findings, built *objects) {
 		f.want(service.Spec.Type == "" || service.Spec.Type == corev1.ServiceTypeClusterIP, "kubernetes: the Service %s is reached from outside of the cluster", name)
 		f.want(labels.SelectorFromSet(service.Spec.Selector).Matches(labels.Set(deployed.Spec.Template.Labels)), "kubernetes: the Service %s selects no pod of its own", name)
 		ports := containerPorts(&deployed.Spec.Template.Spec.Containers[0])
+		f.want(len(service.Spec.Ports) == 1 && service.Spec.Ports[0].Port == number,
+			"kubernetes: the port of the Service %s is not %d, which README.md and redis_url name", name, number)
 		for _, p := range service.Spec.Ports {
 			f.want(ports[p.TargetPort.StrVal] != 0, "kubernetes: the Service %s leads to the port %s, which there is not", name, p.TargetPort.String())
 			f.want(p.TargetPort.StrVal != "admin", "kubernetes: the operator's port is part of the Service")
@@ -442,9 +448,33 @@ func checkPolicies(f *findings, built *objects, resetd, redis *appsv1.Deployment
 	onlyPods(f, out["resetd to TCP 6379"], redis, "resetd reaches others than redis by Redis' port")
 	f.want(slices.Equal(slices.Sorted(maps.Keys(out)), []string{"resetd to TCP 443", "resetd to TCP 53", "resetd to TCP 6379", "resetd to UDP 53"}),
 		"kubernetes: the NetworkPolicies let out %q", slices.Sorted(maps.Keys(out)))
-	for _, peer := range out["resetd to TCP 443"] {
-		f.want(peer.IPBlock != nil && len(peer.IPBlock.Except) > 0, "kubernetes: resetd reaches the cluster's own networks")
+	for _, protocol := range []string{"UDP", "TCP"} {
+		peers := out["resetd to "+protocol+" 53"]
+		f.want(len(peers) == 1 && peers[0].IPBlock == nil &&
+			only(peers[0].NamespaceSelector, "kubernetes.io/metadata.name", "kube-system") && only(peers[0].PodSelector, "k8s-app", "kube-dns"),
+			"kubernetes: resetd reaches others than the cluster's DNS by port 53 of %s", protocol)
 	}
+	blocks := map[string][]string{}
+	for _, peer := range out["resetd to TCP 443"] {
+		if peer.IPBlock == nil {
+			f.want(false, "kubernetes: resetd reaches pods by port 443")
+			continue
+		}
+		blocks[peer.IPBlock.CIDR] = slices.Sorted(slices.Values(peer.IPBlock.Except))
+	}
+	f.want(len(out["resetd to TCP 443"]) == len(outside) && maps.EqualFunc(blocks, outside, slices.Equal[[]string]),
+		"kubernetes: by port 443 resetd reaches %v, want all but the networks of clusters and of clouds' metadata: %v", blocks, outside)
+}
+
+// outside is the Internet: all addresses, but for those that networks use within.
+var outside = map[string][]string{
+	"0.0.0.0/0": {"10.0.0.0/8", "100.64.0.0/10", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16"},
+	"::/0":      {"fc00::/7", "fe80::/10"},
+}
+
+// only says whether a selector asks for this label, and for nothing else.
+func only(selector *metav1.LabelSelector, label, value string) bool {
+	return selector != nil && len(selector.MatchExpressions) == 0 && maps.Equal(selector.MatchLabels, map[string]string{label: value})
 }
 
 // collect notes who is let through by which port. A rule without ports or peers is for all.

@@ -55,6 +55,10 @@ func check(ctx context.Context, deploy string, resetd program) (findings, error)
 	if err != nil {
 		return nil, err
 	}
+	version, err := resetd.version(ctx)
+	if err != nil {
+		return nil, err
+	}
 	var f findings
 	composed := checkCompose(ctx, &f, deploy, known)
 	clustered := checkKubernetes(&f, deploy, known)
@@ -63,11 +67,15 @@ func check(ctx context.Context, deploy string, resetd program) (findings, error)
 	}
 	resetd.judge(ctx, &f, "compose.yaml", composed.environment)
 	resetd.judge(ctx, &f, "kubernetes", clustered.environment)
+	checkVersion(&f, "compose.yaml", composed.image, version)
+	checkVersion(&f, "kustomization.yaml", clustered.image, version)
+	checkRedis(&f, "compose.yaml", composed)
+	checkRedis(&f, "kubernetes", clustered)
 
 	for name, pair := range map[string][2]string{
 		"the image of resetd":   {composed.image, clustered.image},
 		"the image of redis":    {composed.redisImage, clustered.redisImage},
-		"the command of redis":  {composed.redisCommand, clustered.redisCommand},
+		"the command of redis":  {commonCommand(composed.redisCommand), commonCommand(clustered.redisCommand)},
 		"the user of resetd":    {composed.user, clustered.user},
 		"the user of redis":     {composed.redisUser, clustered.redisUser},
 		"the user of the image": {composed.user, imageUser(deploy)},
@@ -79,7 +87,10 @@ func check(ctx context.Context, deploy string, resetd program) (findings, error)
 
 // deployment is what the two ways to run resetd have in common.
 type deployment struct {
-	image, user                         string
-	environment                         map[string]string
-	redisImage, redisUser, redisCommand string
+	image, user           string
+	environment           map[string]string
+	redisImage, redisUser string
+	redisEntrypoint       []string // what replaces the image's
+	redisCommand          []string // all of it, with the entrypoint
+	redisMemory           int64    // the limit, in bytes
 }

@@ -5,8 +5,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
+
+	monitoringv1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
+	"k8s.io/apimachinery/pkg/util/yaml"
 )
 
 // resetdVariable says where TestMain has built resetd: the one that these files are for.
@@ -68,8 +74,29 @@ func TestAsTheyAre(t *testing.T) {
 	}
 }
 
-// TestMistakes: each rule finds what it is for. A mistake replaces the first place where the old
-// text is, which must be there.
+// What updates change, so that they need no change here.
+var placeholders = strings.NewReplacer("<VERSION>", `[0-9]+\.[0-9]+\.[0-9]+`, "<DIGEST>", `sha256:[0-9a-f]{64}`)
+
+// mutate replaces the first place where the old text is, which must be there.
+func mutate(t *testing.T, deploy, name, old, by string) {
+	t.Helper()
+	file := filepath.Join(deploy, name)
+	content, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	place := regexp.MustCompile(placeholders.Replace(regexp.QuoteMeta(old))).FindIndex(content)
+	if place == nil {
+		t.Fatalf("%s has no %q", name, old)
+	}
+	mutated := slices.Concat(content[:place[0]], []byte(by), content[place[1]:])
+	if err := os.WriteFile(file, mutated, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestMistakes: each rule finds what it is for. In the old text <VERSION> and <DIGEST> stand for
+// any.
 func TestMistakes(t *testing.T) {
 	const (
 		compose       = "compose.yaml"
@@ -133,12 +160,23 @@ func TestMistakes(t *testing.T) {
 		{compose, "127.0.0.1:8080:8080", "127.0.0.1:9090:9090", "resetd listens on 8080"},
 		{compose, "internal: true", "internal: false", "which leads out"},
 		{compose, "172.30.80.1/32", "172.30.80.0/24", "a proxy on this machine comes from"},
-		{compose, "resetd:0.2.0", "resetd:latest", "is not of one version"},
-		{compose, "resetd:0.2.0", "resetd:0.1.9", "the image of resetd is"},
-		{compose, "VERSION: 0.2.0", "VERSION: 0.1.9", "the version that is built"},
-		{compose, "alpine@sha256:b51665e66f00759be7c3152ad5ac3c66fb2f619c13ef62dea7cc1f9914524635", "alpine", "has no digest"},
-		{compose, "noeviction", "allkeys-lru", "the command of redis is"},
-		{compose, "    command:\n      - redis-server\n", "    ports: [\"6379:6379\"]\n    command:\n      - redis-server\n", "redis is published"},
+		{compose, "resetd:<VERSION>", "resetd:latest", "is not of one version"},
+		{compose, "resetd:<VERSION>", "resetd:0.1.9", "the image of resetd is"},
+		{compose, "resetd:<VERSION>", "resetd:0.1.9", "compose.yaml: the image of resetd is \"ghcr.io/resetd/resetd:0.1.9\", and this is version"},
+		{compose, "VERSION: <VERSION>", "VERSION: 0.1.9", "the version that is built"},
+		{compose, "alpine@<DIGEST>", "alpine", "has no digest"},
+		{compose, "redis:<VERSION>", "redis:7.0.0", "the image of redis is"},
+		{compose, `test: ["CMD", "/resetd", "healthcheck"]`, `test: ["CMD", "wget", "http://127.0.0.1:8080/healthz"]`, "the health check is not the program's own"},
+		{compose, "- --appendonly\n      - \"no\"", "- --appendonly\n      - \"yes\"", "the command of redis is"},
+		{compose, "noeviction", "allkeys-lru", "compose.yaml: redis forgets limits"},
+		{compose, "    entrypoint: [\"redis-server\"]\n", "", "compose.yaml: redis is started by the image's entrypoint"},
+		{compose, "    command:\n      - /run/secrets/redis_conf\n", "    command:\n      - redis-server\n      - /run/secrets/redis_conf\n", "the command of redis is"},
+		{compose, "mem_limit: 128m", "mem_limit: 96m", "compose.yaml: maxmemory of redis is"},
+		{compose, "96mb", "96m", "the command of redis is"},
+		{compose, "96mb", "96mib", `compose.yaml: --maxmemory of redis: "96mib" is no size`},
+		{compose, "96mb", "0mb", "compose.yaml: maxmemory of redis is 0 bytes"},
+		{compose, "96mb", "97mb", "compose.yaml: maxmemory of redis is 101711872 bytes"},
+		{compose, "    entrypoint: [\"redis-server\"]\n", "    ports: [\"6379:6379\"]\n    entrypoint: [\"redis-server\"]\n", "redis is published"},
 		{"../Dockerfile", "USER 65532:65532", "USER 0", "the user of the image is"},
 		{instance, "replicas: 2", "replicas: 1", "there is one instance"},
 		{instance, "maxUnavailable: 0", "maxUnavailable: 1", "takes an instance away"},
@@ -162,16 +200,24 @@ func TestMistakes(t *testing.T) {
 		{instance, "configMapRef:\n                name: resetd-settings", "secretRef:\n                name: resetd", "a Secret is in the environment"},
 		{instance, `prometheus.io/port: "9090"`, `prometheus.io/port: "8080"`, "do not lead to /metrics"},
 		{redis, "/run/secrets/redis/redis_conf", "/etc/redis.conf", "redis is not started with its Secret"},
+		{redis, "          command:\n            - redis-server", "          args:\n            - redis-server", "kubernetes: redis is started by the image's entrypoint"},
+		{redis, "noeviction", "allkeys-lru", "kubernetes: redis forgets limits"},
+		{redis, "memory: 128Mi", "memory: 96Mi", "kubernetes: maxmemory of redis is"},
+		{redis, "fsGroup: 1000", "fsGroup: 999", "is not given to its user's group"},
+		{instance, "fsGroup: 65532", "fsGroup: 65533", "is not given to its user's group"},
 		{redis, "runAsUser: 999", "runAsUser: 1000", "the user of redis is"},
 		{redis, "          startupProbe:\n            tcpSocket:\n              port: redis\n            periodSeconds: 1\n            failureThreshold: 30\n", "", "a probe is missing"},
 		{budget, "maxUnavailable: 1", "maxUnavailable: 0", "does not allow exactly one instance to go"},
 		{budget, "app.kubernetes.io/name: resetd", "app.kubernetes.io/name: redis", "no PodDisruptionBudget is for resetd"},
+		{budget, "unhealthyPodEvictionPolicy: AlwaysAllow", "unhealthyPodEvictionPolicy: IfHealthyBudget", "stands in the way of a drain"},
+		{service, "port: 80", "port: 8080", "the port of the Service resetd is not 80"},
 		{service, "targetPort: http", "targetPort: admin", "the operator's port is part of the Service"},
 		{service, "targetPort: http", "targetPort: web", "which there is not"},
 		{service, "  selector:\n    app.kubernetes.io/name: resetd", "  selector:\n    app.kubernetes.io/name: reset", "selects no pod of its own"},
 		{monitor, "port: admin", "port: http", "does not ask for /metrics of the port admin"},
 		{monitor, "jobLabel: app.kubernetes.io/name", "jobLabel: app", "the PodMonitor's job is not called resetd"},
-		{kustomization, "newTag: 0.2.0", "newTag: latest", "is not of one version"},
+		{kustomization, "newTag: <VERSION>", "newTag: latest", "is not of one version"},
+		{kustomization, "newTag: <VERSION>", "newTag: 0.1.9", "kustomization.yaml: the image of resetd is \"ghcr.io/resetd/resetd:0.1.9\", and this is version"},
 		{kustomization, "namespace: resetd", "namespace: other", `is in the namespace "resetd"`},
 		{kustomization, "  - redis.yaml\n", "  - redis.yaml\n  - secret.example.yaml\n", "a Secret is part of a kustomization"},
 		{"kubernetes/namespace.yaml", "enforce: restricted", "enforce: baseline", "does not enforce the restricted"},
@@ -185,27 +231,95 @@ func TestMistakes(t *testing.T) {
 		{policy, "port: 9090", "port: 9091", "the NetworkPolicies let in"},
 		{policy, "port: 443", "port: 80", "the NetworkPolicies let out"},
 		{policy, "        - protocol: UDP\n          port: 53\n", "", "the NetworkPolicies let out"},
-		{policy, "            except:\n              - 10.0.0.0/8\n              - 100.64.0.0/10\n              - 169.254.0.0/16\n              - 172.16.0.0/12\n              - 192.168.0.0/16\n", "", "reaches the cluster's own networks"},
+		{policy, "            except:\n              - 10.0.0.0/8\n              - 100.64.0.0/10\n              - 169.254.0.0/16\n              - 172.16.0.0/12\n              - 192.168.0.0/16\n", "", "by port 443 resetd reaches"},
+		{policy, "              - 169.254.0.0/16\n", "", "by port 443 resetd reaches"},
+		{policy, "              - fe80::/10\n", "", "by port 443 resetd reaches"},
+		{policy, "172.16.0.0/12", "172.16.0.0/16", "by port 443 resetd reaches"},
+		{policy, "cidr: 0.0.0.0/0", "cidr: 8.0.0.0/8", "by port 443 resetd reaches"},
+		{policy, "        - ipBlock:\n            cidr: 0.0.0.0/0", "        - namespaceSelector: {}\n        - ipBlock:\n            cidr: 0.0.0.0/0", "resetd reaches pods by port 443"},
+		{policy, "k8s-app: kube-dns", "k8s-app: dns", "resetd reaches others than the cluster's DNS"},
+		{policy, "          podSelector:\n            matchLabels:\n              k8s-app: kube-dns\n", "", "resetd reaches others than the cluster's DNS"},
+		{policy, "              kubernetes.io/metadata.name: kube-system", "              kubernetes.io/metadata.name: default", "resetd reaches others than the cluster's DNS"},
+		{policy, "      ports:\n        - protocol: UDP\n", "        - podSelector: {}\n      ports:\n        - protocol: UDP\n", "resetd reaches others than the cluster's DNS"},
 		{redis, "        - podSelector:\n            matchLabels:\n              app.kubernetes.io/name: resetd", "        - podSelector: {}", "redis is reached by others than resetd"},
 		{redis, "  policyTypes:\n    - Ingress\n    - Egress", "  policyTypes:\n    - Ingress", "not about both directions"},
 	} {
 		t.Run(fmt.Sprintf("%s %.40q", filepath.Base(test.file), test.new), func(t *testing.T) {
 			t.Parallel()
 			deploy := deployed(t)
-			file := filepath.Join(deploy, test.file)
-			content, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if !strings.Contains(string(content), test.old) {
-				t.Fatalf("%s has no %q", test.file, test.old)
-			}
-			if err := os.WriteFile(file, []byte(strings.Replace(string(content), test.old, test.new, 1)), 0o600); err != nil {
-				t.Fatal(err)
-			}
+			mutate(t, deploy, test.file, test.old, test.new)
 			if wrong := found(t, deploy); !strings.Contains(wrong, test.want) {
 				t.Errorf("found %q, want %q", wrong, test.want)
 			}
 		})
+	}
+}
+
+// TestWebhooks: the lines that are there to be uncommented hold once they are, and only together.
+func TestWebhooks(t *testing.T) {
+	uncomment := func(t *testing.T, deploy, name string, want int) {
+		file := filepath.Join(deploy, name)
+		content, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		line := regexp.MustCompile(`(?m)^( *)# (.*(?:mailgun_webhook_key|MAILGUN_WEBHOOK_SIGNING_KEY_FILE).*)$`)
+		if got := len(line.FindAll(content, -1)); got != want {
+			t.Fatalf("%s has %d lines about the webhooks, want %d", name, got, want)
+		}
+		if err := os.WriteFile(file, line.ReplaceAll(content, []byte("$1$2")), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	deploy := deployed(t)
+	uncomment(t, deploy, "compose.yaml", 4)
+	uncomment(t, deploy, "kubernetes/deployment.yaml", 2)
+	if wrong := found(t, deploy); !strings.Contains(wrong, "kubernetes: MAILGUN_WEBHOOK_SIGNING_KEY_FILE is /run/secrets/resetd/mailgun_webhook_key, which is in no Secret") {
+		t.Errorf("without the key in the Secret: %q", wrong)
+	}
+	uncomment(t, deploy, "kubernetes/secret.example.yaml", 1)
+	if wrong := found(t, deploy); wrong != "" {
+		t.Error(wrong)
+	}
+}
+
+// TestPrometheusRule: the command in deploy/README.md makes one of all alerts.
+func TestPrometheusRule(t *testing.T) {
+	page, err := os.ReadFile("../../deploy/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	script := regexp.MustCompile("(?s)```sh\n([^`]*PrometheusRule[^`]*)```").FindSubmatch(page)
+	if script == nil {
+		t.Fatal("there is no command")
+	}
+	command := exec.Command("bash", "-euc", "kubectl() { cat; }\n"+string(script[1]))
+	command.Dir = "../../deploy"
+	output, err := command.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	decoder, err := newDecoder()
+	if err != nil {
+		t.Fatal(err)
+	}
+	object, _, err := decoder.Decode(output, nil, nil)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, output)
+	}
+	made, ok := object.(*monitoringv1.PrometheusRule)
+	if !ok || made.Namespace != "resetd" {
+		t.Fatalf("it makes %T in %s", object, made.Namespace)
+	}
+	content, err := os.ReadFile("../../deploy/prometheus/alerts.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want monitoringv1.PrometheusRuleSpec
+	if err := yaml.UnmarshalStrict(content, &want); err != nil {
+		t.Fatal(err)
+	}
+	if len(want.Groups) == 0 || !reflect.DeepEqual(made.Spec, want) {
+		t.Errorf("it makes %+v of %+v", made.Spec, want)
 	}
 }

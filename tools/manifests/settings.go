@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -45,6 +46,21 @@ func (p program) settings(ctx context.Context) (settings, error) {
 		return nil, fmt.Errorf("%s serve --help lists no settings: %s", p.path, help.String())
 	}
 	return known, nil
+}
+
+var versionLine = regexp.MustCompile(`^resetd ([0-9]+\.[0-9]+\.[0-9]+) `)
+
+// version is the one that resetd says it is.
+func (p program) version(ctx context.Context) (string, error) {
+	output, err := exec.CommandContext(ctx, p.path, "version").Output() //nolint:gosec // the caller's program
+	if err != nil {
+		return "", fmt.Errorf("%s version: %w", p.path, err)
+	}
+	said := versionLine.FindSubmatch(output)
+	if said == nil {
+		return "", fmt.Errorf("%s version says no version: %q", p.path, output)
+	}
+	return string(said[1]), nil
 }
 
 // has says whether resetd reads a variable, as it is or as the name of a file.
@@ -131,6 +147,54 @@ var pinned = regexp.MustCompile(`^[^:@]+:[^:@]*[0-9]+\.[0-9]+\.[0-9]+[^:@]*(@sha
 func checkImage(f *findings, where, image string, ours bool) {
 	f.want(pinned.MatchString(image), "%s: the image %q is not of one version", where, image)
 	f.want(ours || strings.Contains(image, "@sha256:"), "%s: the image %q, which is not ours, has no digest", where, image)
+}
+
+// checkVersion: the files that are released with a version are for that version.
+func checkVersion(f *findings, where, image, version string) {
+	name, _, _ := strings.Cut(image, "@")
+	f.want(strings.HasSuffix(name, ":"+version), "%s: the image of resetd is %q, and this is version %s", where, image, version)
+}
+
+// commonCommand is what of a command must be the same wherever Redis is started; where the secret is
+// mounted is not.
+func commonCommand(command []string) string {
+	var words []string
+	for _, word := range command {
+		if strings.HasPrefix(word, "/") {
+			word = filepath.Base(word)
+		}
+		words = append(words, word)
+	}
+	return strings.Join(words, "|")
+}
+
+// checkRedis: it is Redis alone that runs, and it refuses before it is killed.
+func checkRedis(f *findings, where string, d *deployment) {
+	f.want(len(d.redisEntrypoint) > 0 && d.redisEntrypoint[0] == "redis-server", "%s: redis is started by the image's entrypoint, which loads modules", where)
+	f.want(argument(d.redisCommand, "--maxmemory-policy") == "noeviction", "%s: redis forgets limits when its memory is full", where)
+	most, err := redisBytes(argument(d.redisCommand, "--maxmemory"))
+	f.want(err == nil, "%s: --maxmemory of redis: %v", where, err)
+	// A quarter is for what maxmemory does not count: connections' buffers, and fragments.
+	f.want(most > 0 && most <= d.redisMemory/4*3, "%s: maxmemory of redis is %d bytes, want some, and three quarters of its limit of %d at most", where, most, d.redisMemory)
+}
+
+// argument is the word behind a name.
+func argument(command []string, name string) string {
+	if i := slices.Index(command, name); i >= 0 && i+1 < len(command) {
+		return command[i+1]
+	}
+	return ""
+}
+
+// redisBytes reads a size as Redis does: 1mb is 1024 times 1kb, 1m is 1000 times 1k.
+func redisBytes(size string) (int64, error) {
+	number := strings.TrimRight(size, "bgkm")
+	unit, known := map[string]int64{"": 1, "b": 1, "k": 1e3, "kb": 1 << 10, "m": 1e6, "mb": 1 << 20, "g": 1e9, "gb": 1 << 30}[size[len(number):]]
+	n, err := strconv.ParseInt(number, 10, 64)
+	if err != nil || !known {
+		return 0, fmt.Errorf("%q is no size", size)
+	}
+	return n * unit, nil
 }
 
 // imageUser is what the Dockerfile beside deploy/ runs as.
