@@ -131,31 +131,71 @@ const (
 )
 
 var (
-	alertStart  = regexp.MustCompile(`(?m)^      - alert: (\w+)\n`)
+	ruleStart   = regexp.MustCompile(`(?m)^      - (alert|record): (\S+)\n`)
 	inlineExpr  = regexp.MustCompile(`(?m)^        expr: ([^|\n].*)\n`)
+	outermost   = regexp.MustCompile(`^\s*\w+ by \(([^)]*)\)`)
 	blockExpr   = regexp.MustCompile(`(?m)^        expr: \|\n((?:          .*\n|\n)+)`)
 	runbookLine = regexp.MustCompile(`(?m)^          runbook_url: (\S+)\n`)
 	headingLine = regexp.MustCompile(`(?m)^#{1,6} (.+)$`)
 	notInAnchor = regexp.MustCompile(`[^a-z0-9 _-]`)
 )
 
-// alerts are the rules of alerts.yaml: each one's text, by its name.
-func alerts(t *testing.T) map[string]string {
+// rules are those of alerts.yaml: each one's text, by its name.
+func rules(t *testing.T) (alerts, recorded map[string]string) {
 	t.Helper()
 	text := read(t, "../../deploy/prometheus/alerts.yaml")
-	rules := map[string]string{}
-	starts := alertStart.FindAllStringSubmatchIndex(text, -1)
+	alerts, recorded = map[string]string{}, map[string]string{}
+	starts := ruleStart.FindAllStringSubmatchIndex(text, -1)
 	for i, at := range starts {
 		end := len(text)
 		if i+1 < len(starts) {
 			end = starts[i+1][0]
 		}
-		rules[text[at[2]:at[3]]] = text[at[1]:end]
+		of := alerts
+		if text[at[2]:at[3]] == "record" {
+			of = recorded
+		}
+		of[text[at[4]:at[5]]] = text[at[1]:end]
 	}
-	if len(rules) < 15 || len(rules) != strings.Count(text, "alert: ") {
-		t.Fatalf("%d rules were read of %d", len(rules), strings.Count(text, "alert: "))
+	have := strings.Count(text, "expr: ")
+	if len(alerts) < 15 || len(alerts)+len(recorded) != have {
+		t.Fatalf("%d alerts and %d recorded metrics were read of %d rules", len(alerts), len(recorded), have)
 	}
-	return rules
+	return alerts, recorded
+}
+
+// exprOf is what a rule asks for; empty if that was not found.
+func exprOf(t *testing.T, name, rule string) string {
+	t.Helper()
+	expr := inlineExpr.FindStringSubmatch(rule)
+	if expr == nil {
+		expr = blockExpr.FindStringSubmatch(rule)
+	}
+	if expr == nil {
+		t.Errorf("%s: no expr was found", name)
+		return ""
+	}
+	return expr[1]
+}
+
+// record adds a metric that Prometheus makes of others: it has the labels that its expression
+// groups by in the end, with the values that these have there.
+func (e exported) record(t *testing.T, metric, expr string) {
+	t.Helper()
+	by := outermost.FindStringSubmatch(expr)
+	if by == nil {
+		t.Errorf("%s: does not begin with the labels that it groups by", metric)
+		return
+	}
+	labels := map[string][]string{}
+	from, _ := used(expr)
+	for _, label := range name.FindAllString(by[1], -1) {
+		labels[label] = nil
+		for _, of := range from {
+			labels[label] = append(labels[label], e[of][label]...)
+		}
+	}
+	e[metric] = labels
 }
 
 // anchors are what a page's headings can be reached by on GitHub.
@@ -171,17 +211,14 @@ func anchors(page string) (list []string) {
 func TestAlerts(t *testing.T) {
 	t.Parallel()
 	all, sections, tests := exports(t), anchors(read(t, manual)), read(t, "../../deploy/prometheus/alerts_test.yaml")
-	rules := alerts(t)
-	for alert, rule := range rules {
-		expr := inlineExpr.FindStringSubmatch(rule)
-		if expr == nil {
-			expr = blockExpr.FindStringSubmatch(rule)
-		}
-		if expr == nil {
-			t.Errorf("%s: no expr was found", alert)
-			continue
-		}
-		all.check(t, alert, expr[1])
+	alerts, recorded := rules(t)
+	for metric, rule := range recorded {
+		expr := exprOf(t, metric, rule)
+		all.check(t, metric, expr)
+		all.record(t, metric, expr)
+	}
+	for alert, rule := range alerts {
+		all.check(t, alert, exprOf(t, alert, rule))
 
 		runbook := runbookLine.FindStringSubmatch(rule)
 		anchor := strings.ToLower(alert)
@@ -202,7 +239,7 @@ func TestAlerts(t *testing.T) {
 	}
 	for _, section := range sections {
 		if strings.HasPrefix(section, "resetd") && len(section) > len("resetd") && !strings.Contains(section, "-") {
-			if !slices.ContainsFunc(slices.Collect(maps.Keys(rules)), func(alert string) bool { return strings.ToLower(alert) == section }) {
+			if !slices.ContainsFunc(slices.Collect(maps.Keys(alerts)), func(alert string) bool { return strings.ToLower(alert) == section }) {
 				t.Errorf("docs/operations.md has a section %s, which is no alert", section)
 			}
 		}
@@ -210,7 +247,7 @@ func TestAlerts(t *testing.T) {
 }
 
 // TestDashboard: the queries of the dashboard ask for what a server really exports, every metric of
-// resetd's is shown, and every panel says what is normal.
+// resetd's is shown, every panel says what is normal, and All is what a variable lists.
 func TestDashboard(t *testing.T) {
 	t.Parallel()
 	all := exports(t)
@@ -235,6 +272,10 @@ func TestDashboard(t *testing.T) {
 				if description, _ := node["description"].(string); !strings.Contains(strings.ToLower(description), "normal") {
 					t.Errorf("the panel %q does not say what is normal", title)
 				}
+			}
+			// All then stands for every process that Prometheus knows, and not for those listed.
+			if all, _ := node["allValue"].(string); all != "" {
+				t.Errorf("the variable %v has an allValue: %s", node["name"], all)
 			}
 			for key, value := range node {
 				switch query, isText := value.(string); {
@@ -298,7 +339,7 @@ var linkPattern = regexp.MustCompile(`\]\(([^)\s]+)\)`)
 func TestLinks(t *testing.T) {
 	t.Parallel()
 	const root = "../.."
-	for _, page := range []string{"docs/operations.md", "SECURITY.md", "CONTRIBUTING.md"} {
+	for _, page := range []string{"README.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md", "deploy/README.md", "docs/operations.md"} {
 		links := linkPattern.FindAllStringSubmatch(read(t, filepath.Join(root, page)), -1)
 		if len(links) == 0 {
 			t.Errorf("%s links to nothing", page)
