@@ -287,13 +287,12 @@ func (s *silent) Errorf(string, ...any) { s.any = true }
 func TestNothingIsTold(t *testing.T) {
 	t.Parallel()
 	var supabase, mailgun faulty
-	parrot := newParrot(t)
 	c := newCollector(t)
 	f := start(t, setup{
 		binary: shipped(t), collector: c,
 		env: with(withWebhooks, map[string]string{
 			"UPSTREAM_TIMEOUT": "100ms", "OTEL_EXPORTER_OTLP_ENDPOINT": c.URL, "OTEL_EXPORTER_OTLP_HEADERS": "authorization=key-of-the-collector",
-			"REDIS_URL": "redis://:password-of-redis@" + parrot, "TRUSTED_PROXIES": "127.0.0.0/8", "RATE_LIMIT": "1000000-S",
+			"REDIS_URL": "redis://:password-of-redis@" + accepting(t, repeat), "TRUSTED_PROXIES": "127.0.0.0/8", "RATE_LIMIT": "1000000-S",
 		}),
 		supabase: supabase.middleware, mailgun: mailgun.middleware,
 	})
@@ -401,31 +400,13 @@ func speakNoHTTP(t *testing.T, f *fixture, texts ...string) {
 	}
 }
 
-// newParrot is no Redis: it answers whatever it is sent with it. It returns its address.
-func newParrot(t *testing.T) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = listener.Close() })
-	go func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer conn.Close()
-				for told := make([]byte, 4096); ; {
-					n, err := conn.Read(told)
-					if err != nil {
-						return
-					}
-					_, _ = fmt.Fprintf(conn, "HTTP/1.1 400 %s\r\n", strings.ReplaceAll(string(told[:n]), "\r\n", " "))
-				}
-			}()
+// repeat is no Redis: it answers whatever it is sent with it.
+func repeat(conn net.Conn) {
+	for told := make([]byte, 4096); ; {
+		n, err := conn.Read(told)
+		if err != nil {
+			return
 		}
-	}()
-	return listener.Addr().String()
+		_, _ = fmt.Fprintf(conn, "HTTP/1.1 400 %s\r\n", strings.ReplaceAll(string(told[:n]), "\r\n", " "))
+	}
 }

@@ -686,6 +686,12 @@ type slowProxy struct{ by atomic.Int64 }
 // listen returns the address.
 func (p *slowProxy) listen(t testing.TB, server string) string {
 	t.Helper()
+	return accepting(t, func(client net.Conn) { p.forward(client, server) })
+}
+
+// accepting serves each connection to the address that it returns, until the test ends.
+func accepting(t testing.TB, serve func(net.Conn)) string {
+	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -693,18 +699,20 @@ func (p *slowProxy) listen(t testing.TB, server string) string {
 	t.Cleanup(func() { _ = listener.Close() })
 	go func() {
 		for {
-			client, err := listener.Accept()
+			conn, err := listener.Accept()
 			if err != nil {
 				return
 			}
-			go p.forward(client, server)
+			go func() {
+				defer conn.Close()
+				serve(conn)
+			}()
 		}
 	}()
 	return listener.Addr().String()
 }
 
 func (p *slowProxy) forward(client net.Conn, address string) {
-	defer client.Close()
 	server, err := net.Dial("tcp", address)
 	if err != nil {
 		return
