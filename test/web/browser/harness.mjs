@@ -14,12 +14,34 @@ import { startResetd as start } from '../client/dist/test/resetd.js'
 
 const require = createRequire(import.meta.url)
 
+// The runner's own hooks run in the order in which they were set, which would end a server before
+// the page that listens to it, and the page would say so.
+const endings = new WeakMap()
+
+/** Has end called when the test t ends, before what was set earlier. */
+function atEnd(t, end) {
+	if (!endings.has(t)) {
+		const all = []
+		endings.set(t, all)
+		t.after(async () => {
+			const faults = []
+			for (const one of all.reverse()) {
+				await Promise.resolve(one()).catch((fault) => faults.push(fault))
+			}
+			if (faults.length > 0) {
+				throw faults[0]
+			}
+		})
+	}
+	endings.get(t).push(end)
+}
+
 /** Starts the server until the test t ends, on localhost. */
 export async function startResetd(t, command, settings = {}) {
 	const server = await start(command, {
 		LISTEN_ADDR: 'localhost:0', LOG_LEVEL: 'debug', RESPONSE_QUANTUM: '50ms', ...settings,
 	})
-	t.after(() => server.stop())
+	atEnd(t, () => server.stop())
 	const url = `http://localhost:${new URL(server.url).port}`
 	const records = () => server.log.map((line) => JSON.parse(line))
 	return {
@@ -67,7 +89,7 @@ export async function startSite(t, folder) {
 	})
 	server.listen(0, '127.0.0.1')
 	await once(server, 'listening')
-	t.after(() => {
+	atEnd(t, async () => {
 		server.close()
 		server.closeAllConnections()
 	})
@@ -110,7 +132,7 @@ export async function openPage(t, { origins, expected = [], ...options }) {
 			window.reportViolation(`${event.effectiveDirective} refused ${event.blockedURI}`)
 		})
 	})
-	t.after(async () => {
+	atEnd(t, async () => {
 		const missing = () => expected.filter((pattern) => !errors.some((error) => pattern.test(error)))
 		for (const end = Date.now() + 5000; missing().length > 0 && Date.now() < end;) {
 			await setTimeout(20) // the browser tells of some a while after they happened
