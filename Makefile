@@ -29,7 +29,7 @@ redis: ## redis-server for the tests: found, or installed on Debian
 	@./test/redis.sh
 
 unit: ## all tests, with the race detector
-	go test -race -timeout 20m $$(go list ./... | grep -v /test/goclient)
+	go test -race -timeout 20m -parallel 4 $$(go list ./... | grep -v /test/goclient)
 	go test -race -count=1 ./test/goclient # asks a binary, of which the cache of results knows nothing
 	go test -count=1 -timeout 5m -run "TestRedisBurst|TestWaitingIsCheap" ./impl/ratelimit ./cmd/resetd # what the race detector is too slow for
 

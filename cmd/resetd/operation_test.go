@@ -50,6 +50,7 @@ func TestWhoIsMailed(t *testing.T) {
 // TestStoredAddress: an account whose stored address is not exactly one address gets no mail,
 // and neither does anyone else.
 func TestStoredAddress(t *testing.T) {
+	t.Parallel()
 	for _, stored := range []string{
 		"", "a@b.co, evil@x.yz", "Evil <evil@x.yz>", "evil@x.yz\r\nBcc: more@x.yz", "known@example.com ", "no address",
 		"a@b.co;evil@x.yz", "<evil@x.yz>",
@@ -69,6 +70,7 @@ func TestStoredAddress(t *testing.T) {
 
 // TestUnusableLinks: a 200 of Supabase Auth counts only with a usable link.
 func TestUnusableLinks(t *testing.T) {
+	t.Parallel()
 	for name, edit := range map[string]func(map[string]any){
 		"no token":          func(a map[string]any) { delete(a, "hashed_token") },
 		"a token to escape": func(a map[string]any) { a["hashed_token"] = `x"><script>alert(1)</script>&a=b` },
