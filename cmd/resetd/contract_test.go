@@ -126,7 +126,7 @@ func askBroken(t *testing.T) answer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &fixture{t: t, logs: &buffer{}}
+	f := &fixture{t: t, logs: &buffer{}, private: newPrivate(0)}
 	app, err := newApp(t.Context(), settings, slog.New(slog.NewJSONHandler(f.logs, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	if err != nil {
 		t.Fatal(err)

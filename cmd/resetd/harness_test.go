@@ -61,12 +61,13 @@ type setup struct {
 	binary   string // the resetd to run; empty: run, in this process
 
 	collector *collecting // to which env sends traces; nil: there is none
+	remember  int         // of what requests say, so that it is searched for; 0: enoughPrivate
 }
 
 // start runs `resetd serve`. Limits are wide and the beat is off unless the test sets them.
 func start(t testing.TB, s setup) *fixture {
 	t.Helper()
-	f := &fixture{t: t, logs: &buffer{}}
+	f := &fixture{t: t, logs: &buffer{}, private: newPrivate(s.remember)}
 	f.stack = devstack.New(devstack.Config{
 		Accounts: []string{knownEmail, otherKnown, "UPPER@example.com"}, SiteURL: site,
 		RedirectAllowList: []string{"https://*.preview.example.com/**"},

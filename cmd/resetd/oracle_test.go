@@ -492,8 +492,9 @@ var (
 	mailLink  = regexp.MustCompile(`token(?:_hash)?=([0-9a-f]+)`)
 )
 
-// checkSecrets: no address, token, link or key, and nothing that an upstream wrote, is in the
-// log, at whatever level, or in the metrics (H7). TestTracesTellNothing does it for traces.
+// checkSecrets is stricter than the search at the end of every test (H7, privacy_test.go): there
+// is nothing in the log, at whatever level, or in the metrics that looks like an address, a link
+// or a token, be it one of a decoy or of a control question.
 func checkSecrets(t *testing.T, f *fixture) {
 	t.Helper()
 	metrics := strings.ReplaceAll(f.metricsText(), `revision="unknown"`, "")

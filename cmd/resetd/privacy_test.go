@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
@@ -30,32 +31,48 @@ type private struct {
 	mu    sync.Mutex
 	texts map[string]bool
 	codes map[string]bool // of six digits, which are found among others by what is around them
+
+	// sampled is how many texts requests and links have added, and most how many they may: a test
+	// that makes thousands of requests has enough of them in the first ones.
+	sampled, most int
 }
 
-// maxPrivate is where a test that makes thousands of requests has enough of them remembered.
-const maxPrivate = 150
+// enoughPrivate is most where a test does not say otherwise.
+const enoughPrivate = 150
+
+func newPrivate(most int) private {
+	return private{texts: map[string]bool{}, codes: map[string]bool{}, most: cmp.Or(most, enoughPrivate)}
+}
 
 func (p *private) add(texts ...string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.texts == nil {
-		p.texts, p.codes = map[string]bool{}, map[string]bool{}
-	}
 	for _, text := range texts {
-		// What is shorter is in other words by chance.
-		if len(text) >= 6 && len(p.texts) < maxPrivate {
+		if len(text) >= 6 { // what is shorter is in other words by chance
 			p.texts[text] = true
 		}
 	}
 }
 
+// sample adds what comes with every request.
+func (p *private) sample(text string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(text) >= 6 && !p.texts[text] && p.sampled < p.most {
+		p.texts[text] = true
+		p.sampled++
+	}
+}
+
 // addRequest takes what a caller sends that may say who asks, or about whom.
 func (p *private) addRequest(request *http.Request) {
-	p.add(request.URL.RawQuery, request.Header.Get("Authorization"), request.Header.Get("Cookie"), request.Header.Get("Baggage"))
+	for _, text := range []string{request.URL.RawQuery, request.Header.Get("Authorization"), request.Header.Get("Cookie"), request.Header.Get("Baggage")} {
+		p.sample(text)
+	}
 	for _, forwarded := range request.Header.Values("X-Forwarded-For") {
 		for address := range strings.SplitSeq(forwarded, ",") {
 			if parsed := net.ParseIP(strings.TrimSpace(address)); parsed != nil && !parsed.IsLoopback() {
-				p.add(strings.TrimSpace(address))
+				p.sample(strings.TrimSpace(address))
 			}
 		}
 	}
@@ -72,12 +89,12 @@ func (p *private) addRequest(request *http.Request) {
 		Callback any `json:"callback_origin"`
 	}
 	if json.Unmarshal(raw, &members) != nil {
-		p.add(string(raw))
+		p.sample(string(raw))
 		return
 	}
 	for _, member := range []any{members.Email, members.Callback} {
 		if text, ok := member.(string); ok && text != "example" {
-			p.add(text)
+			p.sample(text)
 		}
 	}
 }
@@ -97,27 +114,28 @@ func (p *private) addLink(answer []byte) {
 	}
 	for _, member := range []any{link.Email, link.TokenHash, link.ActionLink} {
 		if text, ok := member.(string); ok && len(text) < 1<<10 {
-			p.add(text)
+			p.sample(text)
 			for _, token := range tokenOfLink.FindAllStringSubmatch(text, -1) {
-				p.add(token[1])
+				p.sample(token[1])
 			}
 		}
 	}
 	if code, ok := link.EmailOTP.(string); ok && code != "" {
-		p.add() // makes the maps
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		if len(p.codes) < maxPrivate {
+		if len(p.codes) < p.most {
 			p.codes[code] = true
 		}
 	}
 }
 
-// addSettings takes the secrets among a server's settings, and what becomes of them on the wire.
+// addSettings takes the secrets among a server's settings.
 func (p *private) addSettings(env map[string]string) {
-	for _, name := range []string{"SUPABASE_SERVICE_ROLE_KEY", "SUPABASE_SECRET_KEY", "MAILGUN_API_KEY", "MAILGUN_WEBHOOK_SIGNING_KEY", "OTEL_EXPORTER_OTLP_HEADERS"} {
+	for _, name := range []string{"SUPABASE_SERVICE_ROLE_KEY", "SUPABASE_SECRET_KEY", "MAILGUN_API_KEY", "MAILGUN_WEBHOOK_SIGNING_KEY"} {
 		p.add(env[name])
 	}
+	_, header, _ := strings.Cut(env["OTEL_EXPORTER_OTLP_HEADERS"], "=")
+	p.add(header)
 	if redis, err := url.Parse(env["REDIS_URL"]); err == nil && redis.User != nil {
 		password, _ := redis.User.Password()
 		p.add(password)
@@ -163,8 +181,8 @@ func forms(text string) (folded, exact []string) {
 	for i := range folded {
 		folded[i] = strings.ToLower(folded[i])
 	}
-	// In base64 a text looks otherwise behind one, two or three other bytes. The first and last
-	// letters depend on what is around it.
+	// In base64 a text looks otherwise behind one or two other bytes. The first and last letters
+	// depend on what is around it.
 	for _, encoding := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
 		for before := range 3 {
 			coded := encoding.EncodeToString([]byte(strings.Repeat("x", before) + text))
@@ -244,7 +262,7 @@ func ownMetrics(metrics string) string {
 func TestPrivateIsFound(t *testing.T) {
 	t.Parallel()
 	const address, code = "Hello+World@example.com", "482913"
-	var p private
+	p := newPrivate(0)
 	p.add(address)
 	p.addLink([]byte(`{"email_otp":"` + code + `"}`))
 	for _, written := range []string{
@@ -289,7 +307,7 @@ func TestNothingIsTold(t *testing.T) {
 	var supabase, mailgun faulty
 	c := newCollector(t)
 	f := start(t, setup{
-		binary: shipped(t), collector: c,
+		binary: shipped(t), collector: c, remember: 2000, // all of it
 		env: with(withWebhooks, map[string]string{
 			"UPSTREAM_TIMEOUT": "100ms", "OTEL_EXPORTER_OTLP_ENDPOINT": c.URL, "OTEL_EXPORTER_OTLP_HEADERS": "authorization=key-of-the-collector",
 			"REDIS_URL": "redis://:password-of-redis@" + accepting(t, repeat), "TRUSTED_PROXIES": "127.0.0.0/8", "RATE_LIMIT": "1000000-S",

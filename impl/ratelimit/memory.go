@@ -19,10 +19,11 @@ import (
 //	2 × (65,536 + 4,096) × 250 bytes = 35 MB
 //
 // however many clients come: two limiters of two windows each stay below 140
-// MB. (That of webhooks is another 35 MB, if Mailgun reports so many a day.) 65,536 new clients in an hour are 18 password resets a second. What a
-// flood beyond that gets is still bounded by the limit times 69,632 counters;
-// what newcomers lose is that they share their counter with strangers, until
-// the flood's window is over. Such a service wants Redis.
+// MB. (That of webhooks is another 35 MB, if Mailgun reports so many a day.)
+// 65,536 new clients in an hour are 18 password resets a second. What a flood
+// beyond that gets is still bounded by the limit times 69,632 counters; what
+// newcomers lose is that they share their counter with strangers, until the
+// flood's window is over. Such a service wants Redis.
 const (
 	ownKeys    = 1 << 16
 	sharedKeys = 64 * 64

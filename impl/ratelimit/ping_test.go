@@ -86,30 +86,15 @@ func TestPing(t *testing.T) {
 // parrot answers whatever it is sent with it, in one line. It returns its address.
 func parrot(t *testing.T, before string) string {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = listener.Close() })
-	go func() {
-		for {
-			conn, err := listener.Accept()
+	return accepting(t, func(conn net.Conn) {
+		for told := make([]byte, 4096); ; {
+			n, err := conn.Read(told)
 			if err != nil {
 				return
 			}
-			go func() {
-				defer conn.Close()
-				for told := make([]byte, 4096); ; {
-					n, err := conn.Read(told)
-					if err != nil {
-						return
-					}
-					_, _ = fmt.Fprintf(conn, "%s%s\r\n", before, strings.ReplaceAll(string(told[:n]), "\r\n", " "))
-				}
-			}()
+			_, _ = fmt.Fprintf(conn, "%s%s\r\n", before, strings.ReplaceAll(string(told[:n]), "\r\n", " "))
 		}
-	}()
-	return listener.Addr().String()
+	})
 }
 
 func (s *redisServer) keysAs(password string) string {

@@ -193,7 +193,10 @@ type delay struct {
 }
 
 // listen returns the address.
-func (d *delay) listen(tb testing.TB) string {
+func (d *delay) listen(tb testing.TB) string { return accepting(tb, d.forward) }
+
+// accepting serves each connection to the address that it returns, until the test ends.
+func accepting(tb testing.TB, serve func(net.Conn)) string {
 	tb.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -202,18 +205,20 @@ func (d *delay) listen(tb testing.TB) string {
 	tb.Cleanup(func() { _ = l.Close() })
 	go func() {
 		for {
-			client, err := l.Accept()
+			conn, err := l.Accept()
 			if err != nil {
 				return
 			}
-			go d.forward(client)
+			go func() {
+				defer conn.Close()
+				serve(conn)
+			}()
 		}
 	}()
 	return l.Addr().String()
 }
 
 func (d *delay) forward(client net.Conn) {
-	defer client.Close()
 	server, err := net.Dial("tcp", d.to)
 	if err != nil {
 		return

@@ -50,7 +50,8 @@ type objects struct {
 	namespacesOf map[string]string // by kind and name
 }
 
-// decoder knows the kinds that are in use here, and refuses members that they do not have.
+// newDecoder makes one that knows the kinds that are in use here, and refuses members that they do
+// not have.
 func newDecoder() (runtime.Decoder, error) {
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, appsv1.AddToScheme, networkingv1.AddToScheme, policyv1.AddToScheme, monitoringv1.AddToScheme} {
