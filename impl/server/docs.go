@@ -2,6 +2,7 @@ package server
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	_ "embed" // of the page's template
 	"encoding/base64"
@@ -11,7 +12,6 @@ import (
 	"html/template"
 	"maps"
 	"net/http"
-	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -36,16 +36,39 @@ type docs struct {
 
 // newDocs writes the page. Operations are under base.
 func newDocs(document *openapi3.T, base string) (*docs, error) {
-	view, err := newDocsView(document, base)
-	if err != nil {
-		return nil, fmt.Errorf("writing the API reference: %w", err)
-	}
-	page, err := template.New("page").Parse(docsTemplate)
-	if err != nil {
-		return nil, fmt.Errorf("writing the API reference: %w", err)
-	}
+	operations := docsOperations(document, base)
+	placed := map[string]bool{}
 	var html bytes.Buffer
-	if err := page.Execute(&html, view); err != nil {
+	page, err := template.New("page").Funcs(template.FuncMap{
+		"everywhere": everywhere, "facts": facts, "fields": fields, "headers": headers,
+		"prose": prose, "schemaName": schemaName, "text": text,
+		"join": strings.Join, "split": strings.Split,
+		"indent": func(value any) (string, error) {
+			encoded, err := json.MarshalIndent(value, "", "  ")
+			return string(encoded), err
+		},
+		// place names a schema only once, so that it has one place on the page: the first request
+		// that takes it, whose reader wants to see it at once, or else the list of schemas.
+		"place": func(ref string) string {
+			name := schemaName(ref)
+			if placed[name] {
+				return ""
+			}
+			placed[name] = true
+			return name
+		},
+		"statusText": func(status string) string {
+			code, _ := strconv.Atoi(status) // "default" and "5XX" have no text
+			return http.StatusText(code)
+		},
+	}).Parse(docsTemplate)
+	if err == nil {
+		err = page.Execute(&html, map[string]any{
+			"Document": document, "Operations": operations,
+			"Open": len(document.Security) == 0 && !slices.ContainsFunc(operations, docsOperation.secured),
+		})
+	}
+	if err != nil {
 		return nil, fmt.Errorf("writing the API reference: %w", err)
 	}
 	// Of what was written, which is not to the byte what the template has.
@@ -77,331 +100,125 @@ func (d *docs) register(e *echo.Echo, base string) {
 	})
 }
 
-// What the template shows. Prose is paragraphs.
-type (
-	docsView struct {
-		Title, Version, OpenAPI string
-		About                   []paragraph
-		Open                    bool // no operation asks for credentials
-		Servers                 []docsServer
-		Groups                  []docsGroup
-		Schemas                 []docsSchema
-	}
-	docsServer struct {
-		URL   string
-		About []paragraph
-	}
-	docsGroup struct {
-		Name       string
-		About      []paragraph
-		Operations []docsOperation
-	}
-	docsOperation struct {
-		ID, Method, Path, Summary string
-		About                     []paragraph
-		Parameters                []docsField
-		Body                      *docsBody
-		Everywhere                []docsField // headers of every answer
-		Answers                   []docsAnswer
-	}
-	docsBody struct {
-		Required bool
-		About    []paragraph
-		Contents []docsContent
-	}
-	docsContent struct {
-		MediaType string
-		Type      docsType
-		Schema    *docsSchema // of a request, whose reader wants to see it at once
-		Examples  []docsExample
-	}
-	docsExample struct {
-		Name, Summary, JSON string
-	}
-	docsAnswer struct {
-		Status, Text string
-		About        []paragraph
-		Headers      []docsField
-		Contents     []docsContent
-	}
-	docsSchema struct {
-		Name, Anchor string
-		Type         docsType
-		About        []paragraph
-		Facts        []docsFact
-		Fields       []docsField
-	}
-	// docsField is a member of an object, a parameter or a header.
-	docsField struct {
-		Name, In string
-		Required bool
-		Type     docsType
-		About    []paragraph
-		Facts    []docsFact
-	}
-	// docsType reads "array of Issue", where Issue is another schema.
-	docsType struct {
-		Text, Name, Anchor string
-	}
-	docsFact struct {
-		Name, Value string
-	}
-	paragraph []span
-	span      struct {
-		Text string
-		Code bool
-	}
-)
+// docsOperation is an operation, and what the document says of it around it.
+type docsOperation struct {
+	*openapi3.Operation
+	Method, Path string
+	Tag          *openapi3.Tag
+}
 
-func newDocsView(document *openapi3.T, base string) (*docsView, error) {
-	view := &docsView{
-		Title: document.Info.Title, Version: document.Info.Version, OpenAPI: document.OpenAPI,
-		About: prose(document.Info.Description), Open: len(document.Security) == 0,
-	}
-	for _, server := range document.Servers {
-		view.Servers = append(view.Servers, docsServer{URL: server.URL, About: prose(server.Description)})
-	}
-	for _, tag := range document.Tags {
-		view.Groups = append(view.Groups, docsGroup{Name: tag.Name, About: prose(tag.Description)})
-	}
-	for _, route := range sorted(document.Paths.Map()) {
-		for _, operation := range sorted(route.value.Operations()) {
-			tags := strings.Join(operation.value.Tags, ", ")
-			in := slices.IndexFunc(view.Groups, func(g docsGroup) bool { return g.Name == tags })
-			if in < 0 {
-				in = len(view.Groups)
-				view.Groups = append(view.Groups, docsGroup{Name: tags})
+func (o docsOperation) secured() bool { return o.Security != nil && len(*o.Security) > 0 }
+
+// docsOperations lists the operations in the order of their tags, undeclared ones last.
+func docsOperations(document *openapi3.T, base string) (operations []docsOperation) {
+	tags := slices.Clone(document.Tags)
+	paths := document.Paths.Map()
+	for _, path := range slices.Sorted(maps.Keys(paths)) {
+		methods := paths[path].Operations()
+		for _, method := range slices.Sorted(maps.Keys(methods)) {
+			name := strings.Join(methods[method].Tags, ", ")
+			if tags.Get(name) == nil {
+				tags = append(tags, &openapi3.Tag{Name: name})
 			}
-			one, err := newDocsOperation(operation.key, base+route.key, operation.value)
-			if err != nil {
-				return nil, fmt.Errorf("%s %s: %w", operation.key, route.key, err)
-			}
-			view.Groups[in].Operations = append(view.Groups[in].Operations, one)
-			view.Open = view.Open && (operation.value.Security == nil || len(*operation.value.Security) == 0)
+			operations = append(operations, docsOperation{methods[method], method, base + path, tags.Get(name)})
 		}
 	}
-	for _, schema := range sorted(document.Components.Schemas) {
-		s := docsSchema{Name: schema.key, Anchor: anchor(schema.key), About: prose(schema.value.Value.Description)}
-		var err error
-		if s.Type, s.Facts, err = describe(schema.value, "properties", "required"); err != nil {
-			return nil, err
+	slices.SortStableFunc(operations, func(a, b docsOperation) int {
+		return cmp.Compare(slices.Index(tags, a.Tag), slices.Index(tags, b.Tag))
+	})
+	return operations
+}
+
+// fields lists the members of an object, required ones first. They become parameters, as headers
+// do, so that one template shows all three.
+func fields(object *openapi3.Schema) (parameters []*openapi3.Parameter) {
+	for _, required := range []bool{true, false} {
+		for _, name := range slices.Sorted(maps.Keys(object.Properties)) {
+			if slices.Contains(object.Required, name) == required {
+				parameters = append(parameters, &openapi3.Parameter{Name: name, Required: required, Schema: object.Properties[name]})
+			}
 		}
-		for _, property := range sorted(schema.value.Value.Properties) {
-			field, err := newDocsField(property.key, "", slices.Contains(schema.value.Value.Required, property.key), "", property.value)
+	}
+	return parameters
+}
+
+// headers lists the headers of an answer that are not shown for all answers.
+func headers(all, shown openapi3.Headers) (parameters []*openapi3.Parameter) {
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		if shown[name] == nil {
+			parameter := all[name].Value.Parameter
+			parameter.Name = name
+			parameters = append(parameters, &parameter)
+		}
+	}
+	return parameters
+}
+
+// everywhere finds the headers that every answer takes from the components.
+func everywhere(answers map[string]*openapi3.ResponseRef) openapi3.Headers {
+	shared := openapi3.Headers{}
+	for _, answer := range answers {
+		maps.Copy(shared, answer.Value.Headers)
+	}
+	for _, answer := range answers {
+		maps.DeleteFunc(shared, func(name string, header *openapi3.HeaderRef) bool {
+			other := answer.Value.Headers[name]
+			return header.Ref == "" || other == nil || other.Ref != header.Ref
+		})
+	}
+	return shared
+}
+
+// facts lists what the document says of a schema in its own words, so that nothing which is new
+// there is left out here. told is what the page tells elsewhere.
+func facts(schema *openapi3.Schema, told ...string) (members map[string]any, err error) {
+	encoded, err := json.Marshal(schema)
+	if err == nil {
+		err = json.Unmarshal(encoded, &members)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("a schema: %w", err)
+	}
+	inner, member := schema.Items, "items"
+	if inner == nil {
+		inner, member = schema.AdditionalProperties.Schema, "additionalProperties"
+	}
+	if inner != nil {
+		delete(members, member)
+		if inner.Ref == "" {
+			each, err := facts(inner.Value, "type")
 			if err != nil {
 				return nil, err
 			}
-			s.Fields = append(s.Fields, field)
-		}
-		slices.SortStableFunc(s.Fields, requiredFirst)
-		view.Schemas = append(view.Schemas, s)
-	}
-	view.showRequestSchemas()
-	return view, nil
-}
-
-// showRequestSchemas moves the schemas of requests to where they are asked for.
-func (v *docsView) showRequestSchemas() {
-	for _, group := range v.Groups {
-		for _, operation := range group.Operations {
-			if operation.Body == nil {
-				continue
-			}
-			for i := range operation.Body.Contents {
-				content := &operation.Body.Contents[i]
-				at := slices.IndexFunc(v.Schemas, func(s docsSchema) bool { return content.Type.Text == "" && s.Name == content.Type.Name })
-				if at >= 0 { // once: a second reader follows the link
-					moved := v.Schemas[at]
-					content.Schema = &moved
-					v.Schemas = slices.Delete(v.Schemas, at, at+1)
-				}
+			for name, value := range each {
+				members["each "+name] = value
 			}
 		}
 	}
+	for _, name := range told {
+		delete(members, name)
+	}
+	return members, nil
 }
 
-func newDocsOperation(method, path string, operation *openapi3.Operation) (docsOperation, error) {
-	o := docsOperation{ID: operation.OperationID, Method: method, Path: path, Summary: operation.Summary, About: prose(operation.Description)}
-	for _, parameter := range operation.Parameters {
-		p := parameter.Value
-		field, err := newDocsParameter(p.Name, p.In, p)
-		if err != nil {
-			return o, err
-		}
-		o.Parameters = append(o.Parameters, field)
+// text writes a value of the document: a string as it is, all else as JSON.
+func text(value any) (string, error) {
+	if already, ok := value.(string); ok {
+		return already, nil
 	}
-	var err error
-	if operation.RequestBody != nil {
-		body := operation.RequestBody.Value
-		o.Body = &docsBody{Required: body.Required, About: prose(body.Description)}
-		if o.Body.Contents, err = newDocsContents(body.Content); err != nil {
-			return o, err
-		}
-	}
-	answers := operation.Responses.Map()
-	everywhere := func(header *openapi3.HeaderRef, name string) bool {
-		for _, answer := range answers {
-			other := answer.Value.Headers[name]
-			if header.Ref == "" || other == nil || other.Ref != header.Ref {
-				return false
-			}
-		}
-		return true
-	}
-	for i, answer := range sorted(answers) {
-		a := docsAnswer{Status: answer.key}
-		if code, err := strconv.Atoi(answer.key); err == nil {
-			a.Text = http.StatusText(code)
-		}
-		if answer.value.Value.Description != nil {
-			a.About = prose(*answer.value.Value.Description)
-		}
-		for _, header := range sorted(answer.value.Value.Headers) {
-			field, err := newDocsParameter(header.key, "", &header.value.Value.Parameter)
-			switch {
-			case err != nil:
-				return o, err
-			case !everywhere(header.value, header.key):
-				a.Headers = append(a.Headers, field)
-			case i == 0:
-				o.Everywhere = append(o.Everywhere, field)
-			}
-		}
-		if a.Contents, err = newDocsContents(answer.value.Value.Content); err != nil {
-			return o, err
-		}
-		o.Answers = append(o.Answers, a)
-	}
-	return o, nil
+	encoded, err := json.Marshal(value)
+	return string(encoded), err
 }
 
-func newDocsContents(content openapi3.Content) (contents []docsContent, err error) {
-	for _, media := range sorted(content) {
-		c := docsContent{MediaType: media.key}
-		if c.Type, _, err = describe(media.value.Schema); err != nil {
-			return nil, err
-		}
-		for _, example := range sorted(media.value.Examples) {
-			text, err := json.MarshalIndent(example.value.Value.Value, "", "  ")
-			if err != nil {
-				return nil, fmt.Errorf("example %s: %w", example.key, err)
-			}
-			c.Examples = append(c.Examples, docsExample{Name: example.key, Summary: example.value.Value.Summary, JSON: string(text)})
-		}
-		contents = append(contents, c)
-	}
-	return contents, nil
-}
-
-func newDocsParameter(name, in string, p *openapi3.Parameter) (docsField, error) {
-	field, err := newDocsField(name, in, p.Required, p.Description, p.Schema)
-	if err == nil && p.Example != nil {
-		field.Facts = append(field.Facts, docsFact{"example", fmt.Sprint(p.Example)})
-	}
-	return field, err
-}
-
-func newDocsField(name, in string, required bool, about string, schema *openapi3.SchemaRef) (docsField, error) {
-	field := docsField{Name: name, In: in, Required: required, About: prose(about)}
-	if about == "" {
-		field.About = prose(schema.Value.Description)
-	}
-	var err error
-	field.Type, field.Facts, err = describe(schema)
-	return field, err
-}
-
-// describe names the type of a schema, and lists what else the document says of it in its own
-// words, so that nothing which is new there is left out here. shown is what is told elsewhere.
-func describe(ref *openapi3.SchemaRef, shown ...string) (docsType, []docsFact, error) {
-	schema := ref.Value
-	if ref.Ref != "" {
-		name := path.Base(ref.Ref)
-		return docsType{Name: name, Anchor: anchor(name)}, nil, nil
-	}
-	t := docsType{Text: strings.Join(schema.Type.Slice(), " or ")}
-	shown = append(shown, "type", "description")
-	var facts []docsFact
-	inner := schema.Items
-	if inner == nil {
-		inner = schema.AdditionalProperties.Schema
-	}
-	if inner != nil {
-		of, each, err := describe(inner)
-		if err != nil {
-			return t, nil, err
-		}
-		t.Text, t.Name, t.Anchor = strings.TrimSpace(t.Text+" of "+of.Text), of.Name, of.Anchor
-		for _, fact := range each {
-			facts = append(facts, docsFact{"each " + fact.Name, fact.Value})
-		}
-		if inner.Ref == "" && inner.Value.Description != "" {
-			facts = append(facts, docsFact{"each", inner.Value.Description})
-		}
-		shown = append(shown, "items", "additionalProperties")
-	}
-
-	encoded, err := json.Marshal(schema)
-	if err != nil {
-		return t, nil, fmt.Errorf("a schema: %w", err)
-	}
-	var members map[string]any
-	if err := json.Unmarshal(encoded, &members); err != nil {
-		return t, nil, fmt.Errorf("a schema: %w", err)
-	}
-	maps.DeleteFunc(members, func(name string, _ any) bool { return slices.Contains(shown, name) })
-	for _, member := range sorted(members) {
-		text, isText := member.value.(string)
-		if !isText {
-			encoded, err := json.Marshal(member.value)
-			if err != nil {
-				return t, nil, fmt.Errorf("a schema: %w", err)
-			}
-			text = string(encoded)
-		}
-		facts = append(facts, docsFact{member.key, text})
-	}
-	return t, facts, nil
-}
-
-// prose reads what the document's descriptions use of CommonMark: paragraphs and code spans.
-func prose(text string) (paragraphs []paragraph) {
-	for block := range strings.SplitSeq(text, "\n\n") {
-		var p paragraph
-		for i, part := range strings.Split(strings.TrimSpace(block), "`") {
-			if part != "" {
-				p = append(p, span{Text: part, Code: i%2 == 1})
-			}
-		}
-		if len(p) > 0 {
-			paragraphs = append(paragraphs, p)
+// prose splits a description into its paragraphs. The code spans in them are all else that the
+// document's descriptions use of CommonMark.
+func prose(text string) (paragraphs []string) {
+	for paragraph := range strings.SplitSeq(text, "\n\n") {
+		if paragraph = strings.TrimSpace(paragraph); paragraph != "" {
+			paragraphs = append(paragraphs, paragraph)
 		}
 	}
 	return paragraphs
 }
 
-func anchor(schema string) string { return "schema-" + schema }
-
-func requiredFirst(a, b docsField) int {
-	switch {
-	case a.Required == b.Required:
-		return 0
-	case a.Required:
-		return -1
-	}
-	return 1
-}
-
-// entry is a member of one of the document's maps, whose order is lost.
-type entry[T any] struct {
-	key   string
-	value T
-}
-
-func sorted[M ~map[string]T, T any](m M) []entry[T] {
-	entries := make([]entry[T], 0, len(m))
-	for _, key := range slices.Sorted(maps.Keys(m)) {
-		entries = append(entries, entry[T]{key, m[key]})
-	}
-	return entries
-}
+func schemaName(ref string) string { return strings.TrimPrefix(ref, "#/components/schemas/") }
