@@ -2,7 +2,7 @@
 # else. There is no shell, no package and no user database in it; it runs as a number, on a
 # read-only file system, with no capability.
 #
-#   docker build --build-arg VERSION=0.2.0 --build-arg REVISION="$(git rev-parse HEAD)" -t resetd .
+#   docker build --build-arg VERSION=0.3.0 --build-arg REVISION="$(git rev-parse HEAD)" -t resetd .
 #
 # The base is named by version for people and by digest for machines: an index of all
 # platforms. Both change together, and the workflows' go-version with them: the program is

@@ -1,28 +1,39 @@
 package impl
 
+import (
+	"context"
+	"time"
+)
+
 // EventKind is what became of a request, or what was noticed on the way.
 type EventKind string
 
-// One of the first five ends each request.
+// The kinds of events.
 const (
+	// Accepted and Suppressed say what the operation did with a request.
+	Accepted   EventKind = "accepted"   // it is in the outbox; its delivery ends with one of the four below
+	Suppressed EventKind = "suppressed" // by the recipient limit, or a newer request for the account took its place
+
 	Sent        EventKind = "sent"        // Mailgun has accepted the mail
 	NoAccount   EventKind = "no_account"  // nothing to send
-	Suppressed  EventKind = "suppressed"  // the recipient limit; nothing was asked or sent
-	Undelivered EventKind = "undelivered" // an account that could not be mailed while others could
-	Failed      EventKind = "failed"      // a fault that every address meets; the caller was told
+	Undelivered EventKind = "undelivered" // given up; Err says why
 
 	CallbackReplaced EventKind = "callback_replaced" // a callback origin that is not allowed led to the site instead
 	RedirectReplaced EventKind = "redirect_replaced" // Supabase's own allow-list lacks our redirect_to
-	DecoysUsedUp     EventKind = "decoys_used_up"    // the budget is spent: strangers cost no second call
 )
 
 // Event is what the operator learns of a request.
 type Event struct {
-	Kind    EventKind
-	Account string // keyed hash of the address
-	Err     error  // for Undelivered and Failed; holds no address, link or key
+	Kind      EventKind
+	RequestID string
+	Account   string        // keyed hash of the account
+	Tries     int           // attempts of a delivery that has ended
+	Took      time.Duration // from the acceptance to the end of the delivery
+	Replaced  bool          // RedirectReplaced was seen during the delivery
+	Err       error         // for Undelivered; holds no address, link or key
 }
 
-func (j *job) saw(kind EventKind, err error) {
-	j.Watcher.Saw(j.ctx, Event{Kind: kind, Account: j.Fingerprint(j.account), Err: err})
+// Watcher is told what became of each request: for the operator, never for the caller.
+type Watcher interface {
+	Saw(ctx context.Context, event Event)
 }

@@ -1,227 +1,154 @@
 // Package impl is the operation: what happens to one valid request for a password reset.
 //
-// It owns the order of the steps (limit the recipient, ask for a link, send it, say the same
-// thing whatever happened), the small interfaces those steps need, and the rule that decides
-// which faults a caller may be shown. It must never import Echo, name an HTTP status, or let
-// anything that depends on an account reach its answer.
+// It decides the answer before the account is looked up. It knows whether the upstreams serve
+// anybody, how often an address was asked for, and an outbox that takes what is accepted. None of
+// these can say whether an account exists, and this package imports nothing that can, so no answer
+// depends on it. It must never import Echo, name an HTTP status, or wait for a delivery.
 package impl
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
-	"net/url"
 	"strings"
 	"time"
 
 	"github.com/resetd/resetd/gen"
 )
 
-// The faults a caller may be told of. Each of them hits every address alike; adapters wrap
-// them, and the server's table turns them into answers.
+// The faults that a caller is told. Each of them holds for every address. The server's table turns
+// them into answers.
 var (
-	// ErrAuthNotConfigured: Supabase Auth is not configured, or refuses the key.
+	// ErrAuthNotConfigured says that Supabase Auth is not configured, or refuses the key.
 	ErrAuthNotConfigured = errors.New("auth not configured")
-	// ErrAuthUnavailable: Supabase Auth gives no usable answer, whatever the address.
+	// ErrAuthUnavailable says that Supabase Auth gives no usable answer to anybody.
 	ErrAuthUnavailable = errors.New("auth unavailable")
-	// ErrEmailDelivery: Mailgun is not configured, or accepts nothing, whoever the recipient.
+	// ErrEmailDelivery says that Mailgun is not configured, or accepts no message.
 	ErrEmailDelivery = errors.New("email delivery failed")
+	// ErrOverloaded says that more requests were accepted lately than the settings allow.
+	ErrOverloaded = errors.New("overloaded")
 )
 
-// Acknowledgment is the one message of every 200: it has to be true for a stranger too.
+// Acknowledgment is the message of every 200. It is true for an address without an account too.
 const Acknowledgment = "If an account exists for that address, a password reset email is on its way."
 
-// Link is what Supabase Auth made for an account.
-type Link struct {
-	Email      string // the address stored with the account: the only one that gets mail (H2)
-	TokenHash  string // for verifyOtp
-	ActionLink string // Supabase's own one-time link
-	RedirectTo string // where ActionLink leads, which may not be where it was asked to
+// Health says what is wrong with the upstreams for everybody: nil, or one of the faults above.
+type Health interface {
+	Check() error
 }
 
-// Mail is a message as its recipient reads it.
-type Mail struct{ Subject, Text, HTML string }
-
-// A LinkMaker makes a recovery link for the account of an address. No account is no error:
-// the link is nil.
-type LinkMaker interface {
-	MakeLink(ctx context.Context, email, redirectTo string) (*Link, error)
-}
-
-// A Mailer hands a message over. Send returns nil once the message is accepted for delivery
-// to the address; SendDecoy does all the same and reaches nobody.
-type Mailer interface {
-	Send(ctx context.Context, to string, mail Mail) error
-	SendDecoy(ctx context.Context, mail Mail) error
-}
-
-// A Writer writes the mail around a link, in the language that Accept-Language asks for.
-type Writer interface {
-	Write(acceptLanguage, link string) (Mail, error)
-}
-
-// An OriginResolver says where a link may lead: to the callback origin if that is allowed,
-// else to the site's own origin.
-type OriginResolver interface {
-	Resolve(callbackOrigin string) (origin string, allowed bool)
-}
-
-// A Limit counts by key. Take says whether one more is allowed; giveBack undoes it.
+// Limit counts by key. Take says whether one more is allowed; giveBack undoes it.
 type Limit interface {
 	Take(ctx context.Context, key string) (allowed bool, giveBack func(context.Context))
 }
 
-// A Watcher is told what became of each request: for the operator, never for the caller.
-type Watcher interface {
-	Saw(ctx context.Context, event Event)
+// Outbox takes accepted requests and delivers them later. Put returns nil once the request is
+// taken, and ErrOverloaded where it is not. What it returns, and when, must not depend on what
+// became of earlier requests.
+type Outbox interface {
+	Put(ctx context.Context, request Request) error
 }
 
-// LinkMode says which link the mail carries.
-type LinkMode string
-
-const (
-	// TokenHash links lead to the app, which verifies the token when its user acts, so that
-	// a mail scanner that opens every link does not use it up.
-	TokenHash LinkMode = "token_hash"
-	// ActionLink links are Supabase's own, used up by whoever opens them first.
-	ActionLink LinkMode = "action_link"
-)
-
-// Config is what a Service works with. Links, Mailer and Origins may be nil while they are
-// not configured: the Service then answers as the contract says.
-type Config struct {
-	Links      LinkMaker
-	Mailer     Mailer
-	Writer     Writer
-	Origins    OriginResolver
-	Recipients Limit // by address, silent
-	Decoys     Limit // one for each request that may need a decoy; nil: no decoys at all
-	Watcher    Watcher
-
-	ResetPath string // begins with a slash
-	LinkMode  LinkMode
-	AuthURL   string // of Supabase Auth, for the made-up action links of decoys
-
-	// CallTimeout is the longest one upstream call takes. A request is decided within four
-	// of them: two for the link, two for the mail.
-	CallTimeout time.Duration
-	// Quantum is the beat on which the server answers; 0 means that it answers at once.
-	Quantum time.Duration
-	// Decide fixes when the answer to the request of ctx goes out, at the next beat, and
-	// says how long that is from now. Needed where Quantum is not 0.
-	Decide func(ctx context.Context) time.Duration
-	// MaxDeferred bounds the deliveries that go on after their answer.
-	MaxDeferred int
-	// Fingerprint is the keyed hash under which the operator sees an address.
-	Fingerprint func(address string) string
+// OriginResolver says where a link may lead: to the callback origin if that is allowed, else to the
+// site's own origin.
+type OriginResolver interface {
+	Resolve(callbackOrigin string) (origin string, allowed bool)
 }
+
+// Request is what is kept of an accepted request until it is delivered.
+type Request struct {
+	ID          string // names the request in the log
+	Traceparent string // W3C trace context of the request; empty where it is not traced
+	Email       string // as asked for: it finds the account, and is never mailed
+	RedirectTo  string // the page that the link leads to
+	Language    string // value of Accept-Language; may be empty
+	Accepted    time.Time
+}
+
+// Account returns the key by which requests for one account are counted. It folds the address as
+// Supabase Auth does. Validated addresses are ASCII.
+func (r *Request) Account() string { return accountKey(r.Email) }
+
+func accountKey(email string) string { return strings.ToLower(email) }
 
 // Service is the operation. Its methods may be called concurrently.
 type Service struct {
-	Config
-	deferred *deferred
+	Health     Health
+	Recipients Limit // by account, silent
+	Outbox     Outbox
+	Origins    OriginResolver // not used while Health reports that something is not configured
+	Watcher    Watcher
+	ResetPath  string // begins with a slash
+	// Fingerprint returns the keyed hash under which the operator sees an account.
+	Fingerprint func(account string) string
 }
 
 var _ gen.StrictServerInterface = (*Service)(nil)
-
-// New makes a Service.
-func New(config Config) *Service {
-	return &Service{Config: config, deferred: newDeferred(config.MaxDeferred)}
-}
-
-// SendPasswordReset limits the recipient, asks for a link, sends it, and says the same thing
-// whatever happened. An address without an account, and one that alone meets with a fault,
-// get a decoy sent instead, so that every request makes the same calls.
-func (s *Service) SendPasswordReset(ctx context.Context, request gen.SendPasswordResetRequestObject) (gen.SendPasswordResetResponseObject, error) {
-	job := s.newJob(ctx, request)
-	defer job.decide(false) // should it panic
-	if err := s.configured(); err != nil {
-		return nil, job.failed(err)
-	}
-	// Before the lookup, because every generate_link destroys the link sent before.
-	if !job.takeRecipient() {
-		job.saw(Suppressed, nil)
-		return acknowledged, nil
-	}
-	job.takeDecoy()
-
-	link, finishLookup, err := job.findLink()
-	switch {
-	case isShown(err):
-		return nil, job.failed(err)
-	case err != nil: // for this address alone
-		job.deliverLater(finishLookup)
-		err = job.sendDecoy()
-	case link == nil:
-		if err = job.sendDecoy(); err == nil {
-			job.saw(NoAccount, nil)
-		}
-	default:
-		err = job.sendLink(link)
-	}
-	if err != nil {
-		return nil, job.failed(err)
-	}
-	job.decide(false)
-	job.awaitDelivery()
-	return acknowledged, nil
-}
 
 var acknowledged = gen.SendPasswordReset200JSONResponse{
 	Body: gen.Acknowledgment{Ok: true, Message: Acknowledgment},
 }
 
-// configured reports what is missing before anything can be sent, to anyone.
-func (s *Service) configured() error {
-	switch {
-	case s.Links == nil || s.Origins == nil:
-		return ErrAuthNotConfigured
-	case s.Mailer == nil:
-		return ErrEmailDelivery
+// SendPasswordReset puts the request into the outbox, unless nobody can be served or too many came
+// for this address.
+func (s *Service) SendPasswordReset(ctx context.Context, in gen.SendPasswordResetRequestObject) (gen.SendPasswordResetResponseObject, error) {
+	if err := s.Health.Check(); err != nil {
+		return nil, err
 	}
-	return nil
-}
-
-// Close waits until every delivery that outlived its answer has ended, or ctx has.
-func (s *Service) Close(ctx context.Context) error { return s.deferred.wait(ctx) }
-
-// Deferred is how many deliveries go on after their answer.
-func (s *Service) Deferred() int { return len(s.deferred.places) }
-
-// LinkURL is where a mail leads that carries the link. A trial of the settings sends what users
-// get.
-func (s *Service) LinkURL(link *Link, redirectTo string) string {
-	if s.LinkMode == ActionLink {
-		return link.ActionLink
+	request := s.newRequest(ctx, in)
+	allowed, giveBack := s.Recipients.Take(ctx, request.Account())
+	if !allowed {
+		s.saw(ctx, Suppressed, &request)
+		return acknowledged, nil
 	}
-	return redirectTo + "?token_hash=" + url.QueryEscape(link.TokenHash) + "&type=recovery"
+	if err := s.Outbox.Put(ctx, request); err != nil {
+		giveBack(ctx) // a retry after 503 must not be suppressed
+		return nil, err
+	}
+	s.saw(ctx, Accepted, &request)
+	return acknowledged, nil
 }
 
-// DecoyURL is a made-up link of the form and length of a real one, which opens nothing.
-func (s *Service) DecoyURL(redirectTo string) string {
-	token := made(tokenHashLength / 2)
-	return s.LinkURL(&Link{
-		TokenHash:  token,
-		ActionLink: s.AuthURL + "/verify?token=" + token + "&type=recovery&redirect_to=" + redirectTo,
-	}, redirectTo)
+// newRequest copies what a delivery needs. Values of headers share memory with all headers of
+// their request, which must not be kept until the delivery.
+func (s *Service) newRequest(ctx context.Context, in gen.SendPasswordResetRequestObject) Request {
+	request := Request{Email: strings.Clone(in.Body.Email), Accepted: time.Now()}
+	if caller := CallerOf(ctx); caller != nil {
+		request.ID, request.Traceparent = strings.Clone(caller.RequestID()), caller.Traceparent()
+	}
+	if in.Params.AcceptLanguage != nil {
+		request.Language = strings.Clone(*in.Params.AcceptLanguage)
+	}
+	var callback string
+	if in.Body.CallbackOrigin != nil {
+		callback = *in.Body.CallbackOrigin
+	}
+	origin, allowed := s.Origins.Resolve(callback)
+	if !allowed {
+		s.saw(ctx, CallbackReplaced, &request)
+	}
+	request.RedirectTo = origin + s.ResetPath
+	return request
 }
 
-// tokenHashLength is that of Supabase's hashed_token: SHA-224 in hexadecimal.
-const tokenHashLength = 56
-
-// Nobody is an address that no account can have, for control questions: its domain is reserved
-// never to exist (RFC 2606, section 2), and its name is new each time, so that nothing answers
-// from a cache.
-func Nobody() string { return "resetd-" + made(12) + "@" + made(4) + ".invalid" }
-
-// made returns 2n random hexadecimal digits.
-func made(n int) string {
-	raw := make([]byte, n)
-	rand.Read(raw) // never fails (crypto/rand)
-	return hex.EncodeToString(raw)
+func (s *Service) saw(ctx context.Context, kind EventKind, request *Request) {
+	s.Watcher.Saw(ctx, Event{Kind: kind, RequestID: request.ID, Account: s.Fingerprint(request.Account())})
 }
 
-// accountKey folds an address as Supabase Auth does, so that one account is one key.
-// Validated addresses are ASCII.
-func accountKey(email string) string { return strings.ToLower(email) }
+// Caller is how the operator finds a request: by its id in the log, and by its trace.
+type Caller interface {
+	RequestID() string
+	Traceparent() string
+}
+
+type callerKey struct{}
+
+// WithCaller returns a context of the caller's request.
+func WithCaller(ctx context.Context, caller Caller) context.Context {
+	return context.WithValue(ctx, callerKey{}, caller)
+}
+
+// CallerOf returns the caller of a context; nil outside of a request.
+func CallerOf(ctx context.Context) Caller {
+	caller, _ := ctx.Value(callerKey{}).(Caller)
+	return caller
+}

@@ -53,7 +53,7 @@ fi
 rules=$(mktemp --suffix .yaml)
 trap 'rm -rf "${download:-}" "$rules"' EXIT
 jq '
-	def filled: gsub("\\$__rate_interval"; "5m") | gsub("\\$__range"; "6h") | gsub("\\$(budget|price)"; "1") | gsub("\\$[a-z]+"; ".*");
+	def filled: gsub("\\$__rate_interval"; "5m") | gsub("\\$__range"; "6h") | gsub("\\$price"; "1") | gsub("\\$[a-z]+"; ".*");
 	[.. | objects | .expr? // empty | filled] as $queries
 	| if ($queries | length) < 20 then error("the dashboard has only \($queries | length) queries") else . end
 	| {groups: [{name: "dashboard", rules: [$queries | to_entries[] | {record: "dashboard:query:\(.key)", expr: .value}]}]}

@@ -8,7 +8,7 @@
 #
 # RELEASE_TAG is the tag that is released: it must be that of this commit and this version, and the
 # tree must be clean. Without it, this is a trial. To build a published release again, take the Go
-# that its bill of materials names (std): GOTOOLCHAIN=go1.26.8 RELEASE_TAG=v0.2.0 test/release.sh
+# that its bill of materials names (std): GOTOOLCHAIN=go1.26.8 RELEASE_TAG=v0.3.0 test/release.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -91,7 +91,7 @@ check() { # Go's version, workflow files
 		depth == 0 && line ~ /^permissions:/ && line != "permissions: {}" { wrong("rights are given to jobs, not to the whole file") }
 		jobs && depth == 4 && line ~ /^timeout-minutes:/ { timeout = 1 }
 		jobs && depth == 4 && line ~ /^uses:/ { reused = 1 }
-		line ~ /^pull_request_target|^workflow_run/ { wrong("strangers could start this with the rights of the repository") }
+		line ~ /^pull_request_target|^workflow_run/ { wrong("anybody could start this with the rights of the repository") }
 
 		depth == 6 && line ~ /^- / { step_ends() }
 		line ~ /persist-credentials: false/ { kept = 1 }

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"flag"
 	"fmt"
@@ -14,7 +16,7 @@ import (
 
 	"golang.org/x/net/publicsuffix"
 
-	"github.com/resetd/resetd/impl"
+	"github.com/resetd/resetd/impl/delivery"
 	"github.com/resetd/resetd/impl/mailgun"
 	"github.com/resetd/resetd/impl/origin"
 	"github.com/resetd/resetd/impl/ratelimit"
@@ -116,7 +118,6 @@ type checker struct {
 	links      *supabase.Client // nil where not configured
 	mailer     *mailgun.Client  // likewise
 	writer     mailWriter       // with a nil Renderer where its settings or templates are no good
-	service    *impl.Service    // for its links
 	redirectTo string           // where links lead by default
 }
 
@@ -138,7 +139,6 @@ func (c *checker) printFindings(all findings) {
 func (c *checker) prepare() (found findings) {
 	s := c.settings
 	c.links, c.mailer = newSupabase(s), newMailgun(s)
-	c.service = impl.New(impl.Config{LinkMode: impl.LinkMode(s.LinkMode), AuthURL: s.authURL})
 	site := "https://resetd.invalid" // the checks of Supabase and Mailgun need no real one
 	if s.origins != nil {
 		site = s.origins.Site()
@@ -161,6 +161,18 @@ func (c *checker) prepare() (found findings) {
 	return found
 }
 
+// sampleLink returns a made-up link of the form and length of a real one. It opens nothing.
+func (c *checker) sampleLink() *delivery.Link {
+	token := make([]byte, 28)
+	rand.Read(token) // never fails (crypto/rand)
+	hash := hex.EncodeToString(token)
+	return &delivery.Link{TokenHash: hash, ActionLink: c.settings.authURL + "/verify?token=" + hash + "&type=recovery&redirect_to=" + c.redirectTo}
+}
+
+func (c *checker) linkURL(link *delivery.Link) string {
+	return delivery.LinkMode(c.settings.LinkMode).URL(link, c.redirectTo)
+}
+
 func settingHelp(name string) string {
 	for _, field := range reflect.VisibleFields(reflect.TypeFor[settings]()) {
 		if field.Tag.Get("env") == name {
@@ -176,11 +188,8 @@ const mostMails = 20
 // judge names what is allowed and seldom meant.
 func (c *checker) judge(found *findings) {
 	s := c.settings
-	if s.ResponseQuantum == 0 {
-		found.add(risky, aboutSettings, "RESPONSE_QUANTUM=0s: the time of an answer shows who has an account. What to do: leave it at 500ms")
-	}
-	if s.MailDecoy == "off" {
-		found.add(risky, aboutSettings, "MAIL_DECOY=off: while mail fails, the answer shows who has an account. What to do: leave it at testmode")
+	if s.MailProbe == "off" {
+		found.add(noted, aboutSettings, "MAIL_PROBE=off: while Mailgun fails, callers are told that a mail is on its way, and it is tried for %s", shortDuration(s.DeliveryTimeout))
 	}
 	if perHour := mailsPerHour(s.RecipientLimit); perHour > mostMails {
 		found.add(risky, aboutSettings, "RECIPIENT_LIMIT lets anybody send %d mails an hour to one address, each of which makes the link before invalid. What to do: leave it at 1-M,5-H", perHour)
@@ -289,7 +298,7 @@ func redisAdvice(code string) string {
 	return "look up that code in Redis's own log"
 }
 
-// plainCause leaves out of impl.Cause what is there for programs.
+// plainCause leaves out of upstream.Cause what is there for programs.
 func plainCause(err error) string {
 	return strings.TrimSuffix(err.Error(), ": "+context.DeadlineExceeded.Error())
 }

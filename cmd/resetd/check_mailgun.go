@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/resetd/resetd/impl"
+	"github.com/resetd/resetd/impl/delivery"
 	"github.com/resetd/resetd/impl/mailgun"
 )
 
@@ -24,13 +25,13 @@ func (c *checker) mailgun(ctx context.Context) (found findings) {
 	if c.mailer == nil || c.writer.Renderer == nil {
 		return nil // the settings have said so
 	}
-	mail, err := c.writer.Write("", c.service.DecoyURL(c.redirectTo))
+	mail, err := c.writer.Write("", c.linkURL(c.sampleLink()))
 	if err != nil {
 		found.add(bad, aboutMailgun, "the mail cannot be written: %s. What to do: mend the templates", oneLine(err))
 		return found
 	}
 	began := time.Now()
-	err = c.mailer.SendDecoy(ctx, mail)
+	err = c.mailer.SendTest(ctx, mail)
 	took := time.Since(began)
 	if err == nil {
 		found.add(good, aboutMailgun, "a message in test mode from %s is accepted (%s)", c.settings.from.Address, millis(took))
@@ -47,7 +48,10 @@ func (c *checker) mailgun(ctx context.Context) (found findings) {
 
 func mailgunCause(err error) string {
 	var status *mailgun.StatusError
-	cause := strings.TrimPrefix(plainCause(err), impl.ErrEmailDelivery.Error()+": ")
+	cause := plainCause(err)
+	for _, known := range []error{delivery.ErrRefused, delivery.ErrFateUnknown, impl.ErrEmailDelivery} {
+		cause = strings.TrimPrefix(cause, known.Error()+": ")
+	}
 	if !errors.As(err, &status) {
 		return "no message can be handed over: " + cause
 	}
@@ -88,7 +92,7 @@ func (c *checker) mailgunAdvice(err error) string {
 
 // otherRegion tries where the domain may be instead. The key goes to the other host of the same
 // company then, whose key it is; to no host but these two.
-func (c *checker) otherRegion(ctx context.Context, mail impl.Mail, advice string) string {
+func (c *checker) otherRegion(ctx context.Context, mail delivery.Mail, advice string) string {
 	moved := *c.settings
 	place := "EU"
 	switch strings.TrimSuffix(strings.TrimRight(moved.MailgunBase, "/"), "/v3") {
@@ -99,7 +103,7 @@ func (c *checker) otherRegion(ctx context.Context, mail impl.Mail, advice string
 	default:
 		return advice
 	}
-	err := newMailgun(&moved).SendDecoy(ctx, mail)
+	err := newMailgun(&moved).SendTest(ctx, mail)
 	if err == nil {
 		return fmt.Sprintf("the domain is in the %s, where the message is accepted: set MAILGUN_API_BASE=%s", place, moved.MailgunBase)
 	}
@@ -118,12 +122,12 @@ func (c *checker) sendTo(ctx context.Context, address string) (found findings) {
 		link, err = c.links.MakeLink(ctx, address, c.redirectTo) // one refusal is no verdict
 	}
 	if err != nil {
-		found.add(bad, aboutMail, "nothing was sent to %s: Supabase, which answers for a stranger, makes no link for it (%s); an earlier link may be invalid now. What to do: look at Supabase Auth's logs and its database, which can be read but perhaps not written", address, supabaseCause(err))
+		found.add(bad, aboutMail, "nothing was sent to %s: Supabase, which answers for an unknown address, makes no link for it (%s); an earlier link may be invalid now. What to do: look at Supabase Auth's logs and its database, which can be read but perhaps not written", address, supabaseCause(err))
 		return found
 	}
-	recipient, text, lost := address, c.service.DecoyURL(c.redirectTo), ""
+	recipient, text, lost := address, c.linkURL(c.sampleLink()), ""
 	if link != nil {
-		recipient, text, lost = link.Email, c.service.LinkURL(link, c.redirectTo), "; every earlier link of that account is invalid now"
+		recipient, text, lost = link.Email, c.linkURL(link), "; every earlier link of that account is invalid now"
 		if leadsTo := link.RedirectTo; leadsTo != c.redirectTo {
 			found = append(found, c.redirectReplaced(c.redirectTo, leadsTo))
 		}

@@ -13,24 +13,26 @@ import (
 	"time"
 
 	"github.com/resetd/resetd/impl"
+	"github.com/resetd/resetd/impl/delivery"
 	"github.com/resetd/resetd/impl/origin"
 	"github.com/resetd/resetd/impl/supabase"
+	"github.com/resetd/resetd/impl/upstream"
 )
 
 // supabase asks for a link for an address that cannot exist. Only Supabase Auth's own "no such
-// user" will do: whatever else is said to strangers, they would meet with, and nobody else.
+// user" will do: the server takes any other answer for an outage.
 func (c *checker) supabase(ctx context.Context) (found findings) {
 	if c.links == nil {
 		return nil // the settings have said so
 	}
 	began := time.Now()
-	err := c.links.CheckUnknown(ctx, impl.Nobody(), c.redirectTo)
+	err := c.links.CheckUnknown(ctx, c.redirectTo)
 	took := time.Since(began)
 	refused := errors.Is(err, impl.ErrAuthNotConfigured)
 	if refused {
 		// Hosted Supabase refuses good keys now and then. The server does not believe one refusal either.
 		began = time.Now()
-		err = c.links.CheckUnknown(ctx, impl.Nobody(), c.redirectTo)
+		err = c.links.CheckUnknown(ctx, c.redirectTo)
 		took = time.Since(began)
 	}
 	doubt, advice := c.settings.keyDoubt(time.Now())
@@ -44,7 +46,7 @@ func (c *checker) supabase(ctx context.Context) (found findings) {
 	default:
 		wrong := "an address without an account gets no clear answer"
 		var unreached *supabase.StatusError
-		if !errors.As(err, &unreached) && !isFalseAuth(err) {
+		if !errors.As(err, &unreached) && !isFalseAuth(err) && !isBusy(err) {
 			wrong = "Supabase Auth cannot be reached"
 		}
 		found.add(bad, aboutSupabase, "%s: %s. What to do: %s", wrong, supabaseCause(err), supabaseAdvice(err))
@@ -69,22 +71,29 @@ func isFalseAuth(err error) bool {
 	return errors.Is(err, supabase.ErrLinkForNobody) || errors.Is(err, supabase.ErrNotAuth)
 }
 
+// isBusy says whether Supabase answers 429, and how long to wait.
+func isBusy(err error) bool { return errors.As(err, new(*upstream.BusyError)) }
+
+const waitAdvice = "wait, and see who else uses the project's admin API so much"
+
 func supabaseAdvice(err error) string {
 	const ownURL = "check that SUPABASE_URL is the project's API address, https://PROJECT.supabase.co (self-hosted: the gateway's; where Auth is elsewhere, SUPABASE_AUTH_URL)"
 	var status *supabase.StatusError
 	switch isStatus := errors.As(err, &status); {
 	case errors.Is(err, supabase.ErrRewritten):
-		return "let the proxy in front of Supabase pass its error answers on as they are: without their error_code a stranger's request fails where a user's does not"
+		return "let the proxy in front of Supabase pass its error answers on as they are: without their error_code every request is answered 503"
 	case isFalseAuth(err):
 		return "something else answers there: " + ownURL
+	case isBusy(err):
+		return waitAdvice
 	case !isStatus:
 		return ownURL + ", and whether this machine may connect to it (DNS, firewall, HTTPS_PROXY, certificates)"
 	case status.Status >= 300 && status.Status < 400:
 		return "give the address that it redirects to, https:// most likely: redirects are not followed, since they would carry the key elsewhere"
 	case status.Status == http.StatusNotFound, status.Status == http.StatusMethodNotAllowed:
-		return ownURL + "; that a proxy in front passes Supabase's error answers on as they are (this fault would meet strangers alone); and that a self-hosted Supabase Auth is 2.145 or later"
+		return ownURL + "; that a proxy in front passes Supabase's error answers on as they are; and that a self-hosted Supabase Auth is 2.145 or later"
 	case status.Status == http.StatusTooManyRequests:
-		return "wait, and see who else uses the project's admin API so much"
+		return waitAdvice
 	case status.Status >= 500:
 		return "see whether the project is paused (540) or Supabase has an incident (status.supabase.com); self-hosted: look at its logs"
 	}
@@ -191,7 +200,7 @@ func (c *checker) redirectReplaced(wanted, leadsTo string) finding {
 		leadsTo = "the project's site URL, which is none,"
 	}
 	consequence := "links are not affected, since with LINK_MODE=token_hash resetd makes them itself, but each mail would count as redirect_replaced"
-	if c.settings.LinkMode == linkMode(impl.ActionLink) {
+	if c.settings.LinkMode == linkMode(delivery.ActionLink) {
 		consequence = "with LINK_MODE=action_link users would end up there"
 	}
 	return finding{c.redirectVerdict(nil), aboutRedirect, fmt.Sprintf(
@@ -201,18 +210,22 @@ func (c *checker) redirectReplaced(wanted, leadsTo string) finding {
 
 func (c *checker) redirectVerdict(err error) string {
 	var status *supabase.StatusError
-	if c.settings.LinkMode != linkMode(impl.ActionLink) || errors.As(err, &status) && status.Status == http.StatusTooManyRequests {
+	if c.settings.LinkMode != linkMode(delivery.ActionLink) || isBusy(err) || errors.As(err, &status) && status.Status == http.StatusTooManyRequests {
 		return risky
 	}
 	return bad
 }
 
 func redirectAdvice(err error) string {
+	const limited = "try again in five minutes: Supabase limits verifications by address"
 	var status *supabase.StatusError
+	if isBusy(err) {
+		return limited
+	}
 	if errors.As(err, &status) {
 		switch status.Status {
 		case http.StatusTooManyRequests:
-			return "try again in five minutes: Supabase limits verifications by address"
+			return limited
 		case http.StatusUnauthorized, http.StatusForbidden:
 			return "open /auth/v1/verify in the gateway for requests without a key: the browser of whoever opens a link has none"
 		}

@@ -158,10 +158,10 @@ func (tr trial) do(t *testing.T) did {
 	if !slices.Equal(mailed, tr.mails) {
 		t.Errorf("%q were mailed, want %q", mailed, tr.mails)
 	}
-	for _, decoy := range stack.Decoys() {
-		from, err := mail.ParseAddress(decoy.From)
-		if err != nil || !slices.Equal(decoy.To, []string{from.Address}) {
-			t.Errorf("a message in test mode to %q", decoy.To)
+	for _, message := range stack.TestMessages() {
+		from, err := mail.ParseAddress(message.From)
+		if err != nil || !slices.Equal(message.To, []string{from.Address}) {
+			t.Errorf("a message in test mode to %q", message.To)
 		}
 	}
 	for _, call := range stack.Calls() {
@@ -296,11 +296,8 @@ func TestCheck(t *testing.T) {
 			env: map[string]string{"TEMPLATES_DIR": templates}, want: []string{`FAILED  settings  the mail cannot be written, and .resetd serve. will not start: .*en\.sentences`}, status: 1,
 		},
 		"risky": {
-			env: map[string]string{"RESPONSE_QUANTUM": "0s", "MAIL_DECOY": "off", "RECIPIENT_LIMIT": "2-M"},
-			want: []string{
-				`warning settings  RESPONSE_QUANTUM=0s: the time of an answer shows who has an account`,
-				`warning settings  MAIL_DECOY=off: while mail fails`, `warning settings  RECIPIENT_LIMIT lets anybody send 120 mails an hour`,
-			},
+			env:  map[string]string{"RECIPIENT_LIMIT": "2-M"},
+			want: []string{`warning settings  RECIPIENT_LIMIT lets anybody send 120 mails an hour`},
 		},
 		"RECIPIENT_LIMIT, wide minutes and narrow days": {env: map[string]string{"RECIPIENT_LIMIT": "5-M,20-D"}},
 		"http": {
@@ -405,7 +402,7 @@ func TestCheck(t *testing.T) {
 		},
 		"a proxy rewrites the answer": {
 			supabase: rewriting(false), status: 1,
-			want: []string{`FAILED  supabase  .*: status 404, no error_code\. What to do: .*\(this fault would meet strangers alone\)`},
+			want: []string{`FAILED  supabase  .*: status 404, no error_code\. What to do: .*that a proxy in front passes Supabase's error answers on as they are`},
 		},
 		"404 of another kind": {
 			supabase: on(generateLink, saying(404, `{"code":404,"error_code":"no_such_thing"}`)), status: 1,
@@ -415,7 +412,7 @@ func TestCheck(t *testing.T) {
 			supabase: on(generateLink, saying(400, `{"code":400,"error_code":"bad_json"}`)), status: 1,
 			want: []string{`FAILED  supabase  .*: status 400, bad_json\. What to do: every address would be answered so`},
 		},
-		"every address is invalid": { // which the server takes for the answer to a stranger
+		"every address is invalid": { // which a delivery takes for the answer about an unknown address
 			supabase: on(generateLink, saying(400, `{"code":400,"error_code":"validation_failed"}`, "X-Sb-Error-Code", "validation_failed")), status: 1,
 			want: []string{`FAILED  supabase  .*: status 400, validation_failed\. What to do: every address`},
 		},
@@ -426,6 +423,10 @@ func TestCheck(t *testing.T) {
 		"redirected": {
 			supabase: saying(308, "", "Location", "https://app.example.com/"), status: 1,
 			want: []string{`FAILED  supabase  .*: status 308, no error_code\. What to do: give the address that it redirects to`, `warning redirect  .*status 308`},
+		},
+		"limited, until later": {
+			supabase: saying(429, `{"code":429,"error_code":"over_request_rate_limit"}`, "Retry-After", "7"), status: 1,
+			want: []string{`FAILED  supabase  an address without an account gets no clear answer: status 429.*\. What to do: wait`, `warning redirect  .*status 429.*\. What to do: try again in five minutes`},
 		},
 		"limited": {
 			supabase: saying(429, `{"code":429,"error_code":"over_request_rate_limit"}`), status: 1,
@@ -544,11 +545,11 @@ func TestCheck(t *testing.T) {
 		// --send-to.
 		"to an account stored in other letters": {args: []string{"--send-to", "upper@example.com"}, mails: []string{"UPPER@example.com"}},
 		"to an account, action_link":            {env: map[string]string{"LINK_MODE": "action_link"}, args: []string{"--send-to", knownEmail}, mails: []string{knownEmail}},
-		"to a stranger":                         {args: []string{"--send-to", "me@example.com"}, mails: []string{"me@example.com"}},
+		"to an unknown address":                 {args: []string{"--send-to", "me@example.com"}, mails: []string{"me@example.com"}},
 		"only this account fails": {
 			args:     []string{"--send-to", knownEmail},
 			supabase: failingFor(knownEmail), status: 1,
-			want: []string{`FAILED  mail      nothing was sent to known@example\.com: Supabase, which answers for a stranger, makes no link for it \(status 500, unexpected_failure\); an earlier link may be invalid now`},
+			want: []string{`FAILED  mail      nothing was sent to known@example\.com: Supabase, which answers for an unknown address, makes no link for it \(status 500, unexpected_failure\); an earlier link may be invalid now`},
 		},
 		"refused once, when it counts": {
 			args: []string{"--send-to", knownEmail}, mails: []string{knownEmail},
@@ -668,6 +669,19 @@ $`
 	}
 }
 
+// TestCheckNotesProbe: MAIL_PROBE=off is worth knowing, and no fault. What it means for callers is
+// said, and for how long a mail is tried then.
+func TestCheckNotesProbe(t *testing.T) {
+	t.Parallel()
+	const note = `note    settings  MAIL_PROBE=off: while Mailgun fails, callers are told that a mail is on its way, and it is tried for 15m$`
+	if d := (trial{env: map[string]string{"MAIL_PROBE": "off"}}).do(t); !d.has(note) {
+		t.Errorf("it does not say so:\n%s", d.out)
+	}
+	if d := (trial{}).do(t); d.has(`.*MAIL_PROBE`) {
+		t.Errorf("it says so of the default:\n%s", d.out)
+	}
+}
+
 // TestCheckSends: the mail of --send-to is the one that users get, with a link that works; what
 // is sent without it is the same but for the link and whom it goes to.
 func TestCheckSends(t *testing.T) {
@@ -678,8 +692,8 @@ func TestCheckSends(t *testing.T) {
 		}
 		for address, opens := range map[string]bool{knownEmail: true, "me@example.com": false} {
 			d := trial{env: map[string]string{"LINK_MODE": mode}, args: []string{"--send-to=" + address}, mails: []string{address}}.doSend(t, address)
-			mail, decoy := d.stack.Mails()[0], d.stack.Decoys()[0]
-			for _, text := range []string{mail.Text, decoy.Text} {
+			mail, test := d.stack.Mails()[0], d.stack.TestMessages()[0]
+			for _, text := range []string{mail.Text, test.Text} {
 				if !pattern.MatchString(text) {
 					t.Fatalf("%s, %s: no such link in:\n%s", mode, address, text)
 				}
@@ -688,8 +702,8 @@ func TestCheckSends(t *testing.T) {
 			hidden := func(text string) string {
 				return pattern.ReplaceAllString(text, "LINK")
 			}
-			if hidden(mail.Text) != hidden(decoy.Text) || mail.Subject != decoy.Subject {
-				t.Errorf("%s, %s: the mail in test mode is another:\n%s\n%s", mode, address, mail.Text, decoy.Text)
+			if hidden(mail.Text) != hidden(test.Text) || mail.Subject != test.Subject {
+				t.Errorf("%s, %s: the mail in test mode is another:\n%s\n%s", mode, address, mail.Text, test.Text)
 			}
 			token := pattern.FindStringSubmatch(mail.Text)[1]
 			if got := verify(t, d.stack, token); got != opens {

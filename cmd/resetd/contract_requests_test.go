@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -424,21 +425,28 @@ func routeKinds(valid func(*rapid.T) object) []kind {
 // contractTarget is a server that generated requests are sent to.
 type contractTarget struct {
 	*fixture
-	client  *http.Client
-	lookups atomic.Int64 // that reached Supabase Auth
-	valid   atomic.Int64 // requests that had to be looked up
-	sent    atomic.Int64
+	client *http.Client
+	sent   atomic.Int64
+	valid  atomic.Int64 // of sent
+
+	mu     sync.Mutex
+	asked  map[string]bool // accounts that valid requests ask for
+	lookup map[string]bool // accounts that deliveries have looked up
 }
 
 func startTarget(t *testing.T, s setup) *contractTarget {
-	target := &contractTarget{}
+	target := &contractTarget{asked: map[string]bool{}, lookup: map[string]bool{}}
 	s.supabase = func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			target.lookups.Add(1)
+			if email := readCall(r).email; !probeAddress.MatchString(email) {
+				target.mu.Lock()
+				target.lookup[strings.ToLower(email)] = true
+				target.mu.Unlock()
+			}
 			next.ServeHTTP(w, r)
 		})
 	}
-	s.env = with(map[string]string{"RATE_LIMIT": "1000000-M", "RECIPIENT_LIMIT": "1000000-M", "MAIL_DECOY_LIMIT": "1000000-H"}, s.env)
+	s.env = with(map[string]string{"RATE_LIMIT": "1000000-M", "RECIPIENT_LIMIT": "1000000-M", "MAX_ACCEPTED": "1000000"}, s.env)
 	target.fixture = start(t, s)
 	transport := &http.Transport{MaxIdleConnsPerHost: 100, DisableCompression: true, ExpectContinueTimeout: time.Minute}
 	t.Cleanup(transport.CloseIdleConnections)
@@ -472,6 +480,13 @@ func (target *contractTarget) check(t *rapid.T, g generated) {
 	target.sent.Add(1)
 	if g.status == http.StatusOK {
 		target.valid.Add(1)
+		var request struct{ Email string }
+		if err := json.Unmarshal([]byte(g.body), &request); err != nil {
+			t.Fatalf("the generator made no JSON: %v: %.200q", err, g.body)
+		}
+		target.mu.Lock()
+		target.asked[strings.ToLower(request.Email)] = true
+		target.mu.Unlock()
 	}
 	fail := func(format string, args ...any) {
 		t.Helper()
@@ -520,11 +535,17 @@ func (target *contractTarget) check(t *rapid.T, g generated) {
 	}
 }
 
-// finish holds what reached Supabase Auth against what should have.
+// finish holds what was accepted, and what reached Supabase Auth, against what should have.
 func (target *contractTarget) finish(t *testing.T) {
-	t.Logf("%d requests, %d of them valid", target.sent.Load(), target.valid.Load())
-	if lookups, valid := target.lookups.Load(), target.valid.Load(); lookups != valid {
-		t.Errorf("%d lookups for %d valid requests", lookups, valid)
+	target.settle()
+	t.Logf("%d requests, %d of them valid, about %d accounts", target.sent.Load(), target.valid.Load(), len(target.asked))
+	if accepted, valid := strings.Count(target.logs.String(), `"outcome":"accepted"`), target.valid.Load(); int64(accepted) != valid {
+		t.Errorf("%d requests were accepted, and %d are valid", accepted, valid)
+	}
+	target.mu.Lock()
+	defer target.mu.Unlock()
+	if !maps.Equal(target.asked, target.lookup) {
+		t.Errorf("valid requests ask for %d accounts, and %d were looked up, or others", len(target.asked), len(target.lookup))
 	}
 	for _, mail := range target.stack.Mails() {
 		if len(mail.To) != 1 || mail.To[0] != knownEmail && mail.To[0] != otherKnown {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/getkin/kin-openapi/openapi3"
 
+	"github.com/resetd/resetd/impl/health"
 	"github.com/resetd/resetd/impl/origin"
 )
 
@@ -106,13 +107,13 @@ func producers() []producer {
 		}},
 		{500, "auth_not_configured", "authNotConfigured", "no Supabase URL", post(without("SUPABASE_URL"), valid, nil)},
 		{500, "auth_not_configured", "authNotConfigured", "no key", post(without("SUPABASE_SERVICE_ROLE_KEY"), valid, nil)},
-		{500, "auth_not_configured", "authNotConfigured", "a key that is refused", post(setup{env: map[string]string{"SUPABASE_SERVICE_ROLE_KEY": "another"}}, valid, nil)},
+		{500, "auth_not_configured", "authNotConfigured", "a key that is refused", post(setup{env: map[string]string{"SUPABASE_SERVICE_ROLE_KEY": "not-the-right-key"}}, valid, nil)},
 		{500, "internal_error", "internalError", "a bug", askBroken},
 		{502, "email_delivery_failed", "emailDeliveryFailed", "no Mailgun key", post(without("MAILGUN_API_KEY"), valid, nil)},
 		{502, "email_delivery_failed", "emailDeliveryFailed", "Mailgun fails", post(setup{mailgun: failing(500)}, valid, nil)},
-		{502, "email_delivery_failed", "emailDeliveryFailed", "a key that Mailgun refuses", post(setup{env: map[string]string{"MAILGUN_API_KEY": "another"}}, valid, nil)},
+		{502, "email_delivery_failed", "emailDeliveryFailed", "a key that Mailgun refuses", post(setup{env: map[string]string{"MAILGUN_API_KEY": "not-the-right-key"}}, valid, nil)},
 		{503, "auth_unavailable", "authUnavailable", "Supabase Auth fails", post(setup{supabase: failing(503)}, valid, nil)},
-		{503, "overloaded", "overloaded", "MAX_IN_FLIGHT reached", func(t *testing.T) answer { return startFull(t, setup{binary: shipped(t)}).ask(knownEmail) }},
+		{503, "overloaded", "overloaded", "more than MAX_ACCEPTED", func(t *testing.T) answer { return startFull(t, setup{binary: shipped(t)}).ask(knownEmail) }},
 	}
 }
 
@@ -121,7 +122,7 @@ func producers() []producer {
 func askBroken(t *testing.T) answer {
 	settings, err := readSettings("serve", nil, []string{
 		"SUPABASE_URL=http://127.0.0.1:9", "SUPABASE_SERVICE_ROLE_KEY=key", "MAILGUN_API_BASE=http://127.0.0.1:9",
-		"MAILGUN_API_KEY=key", "MAILGUN_DOMAIN=mg.example.com", "SITE_URL=" + site, "RESPONSE_QUANTUM=0s",
+		"MAILGUN_API_KEY=key", "MAILGUN_DOMAIN=mg.example.com", "SITE_URL=" + site,
 	}, io.Discard)
 	if err != nil {
 		t.Fatal(err)
@@ -131,6 +132,7 @@ func askBroken(t *testing.T) answer {
 	if err != nil {
 		t.Fatal(err)
 	}
+	app.service.Health = health.Fixed(nil) // there are no upstreams
 	app.service.Origins = (*origin.List)(nil)
 	server := httptest.NewServer(app.public)
 	t.Cleanup(server.Close)
@@ -287,9 +289,11 @@ func TestContractExamples(t *testing.T) {
 		t.Errorf("the examples of the members together: %d %s", got.status, got.raw)
 	}
 
+	f.settle()
 	f.stack.Reset()
 	language := operation.Parameters.GetByInAndName("header", "Accept-Language").Example.(string)
 	got := f.post(`{"email":"known@example.com"}`, map[string]string{"Accept-Language": language})
+	f.settle()
 	if mails := f.stack.Mails(); got.status != http.StatusOK || len(mails) != 1 || !strings.Contains(mails[0].Subject, "zurücksetzen") {
 		t.Errorf("Accept-Language: %s: %d %s, mails %v", language, got.status, got.raw, mails)
 	}

@@ -131,37 +131,31 @@ const (
 )
 
 var (
-	ruleStart   = regexp.MustCompile(`(?m)^      - (alert|record): (\S+)\n`)
+	ruleStart   = regexp.MustCompile(`(?m)^      - alert: (\S+)\n`)
 	inlineExpr  = regexp.MustCompile(`(?m)^        expr: ([^|\n].*)\n`)
-	outermost   = regexp.MustCompile(`^\s*\w+ by \(([^)]*)\)`)
 	blockExpr   = regexp.MustCompile(`(?m)^        expr: \|\n((?:          .*\n|\n)+)`)
 	runbookLine = regexp.MustCompile(`(?m)^          runbook_url: (\S+)\n`)
 	headingLine = regexp.MustCompile(`(?m)^#{1,6} (.+)$`)
 	notInAnchor = regexp.MustCompile(`[^a-z0-9 _-]`)
 )
 
-// rules are those of alerts.yaml: each one's text, by its name.
-func rules(t *testing.T) (alerts, recorded map[string]string) {
+// rules are the alerts of alerts.yaml: each one's text, by its name.
+func rules(t *testing.T) map[string]string {
 	t.Helper()
 	text := read(t, "../../deploy/prometheus/alerts.yaml")
-	alerts, recorded = map[string]string{}, map[string]string{}
+	alerts := map[string]string{}
 	starts := ruleStart.FindAllStringSubmatchIndex(text, -1)
 	for i, at := range starts {
 		end := len(text)
 		if i+1 < len(starts) {
 			end = starts[i+1][0]
 		}
-		of := alerts
-		if text[at[2]:at[3]] == "record" {
-			of = recorded
-		}
-		of[text[at[4]:at[5]]] = text[at[1]:end]
+		alerts[text[at[2]:at[3]]] = text[at[1]:end]
 	}
-	have := strings.Count(text, "expr: ")
-	if len(alerts) < 15 || len(alerts)+len(recorded) != have {
-		t.Fatalf("%d alerts and %d recorded metrics were read of %d rules", len(alerts), len(recorded), have)
+	if have := strings.Count(text, "expr: "); len(alerts) < 15 || len(alerts) != have {
+		t.Fatalf("%d alerts were read of %d rules", len(alerts), have)
 	}
-	return alerts, recorded
+	return alerts
 }
 
 // exprOf is what a rule asks for; empty if that was not found.
@@ -178,26 +172,6 @@ func exprOf(t *testing.T, name, rule string) string {
 	return expr[1]
 }
 
-// record adds a metric that Prometheus makes of others: it has the labels that its expression
-// groups by in the end, with the values that these have there.
-func (e exported) record(t *testing.T, metric, expr string) {
-	t.Helper()
-	by := outermost.FindStringSubmatch(expr)
-	if by == nil {
-		t.Errorf("%s: does not begin with the labels that it groups by", metric)
-		return
-	}
-	labels := map[string][]string{}
-	from, _ := used(expr)
-	for _, label := range name.FindAllString(by[1], -1) {
-		labels[label] = nil
-		for _, of := range from {
-			labels[label] = append(labels[label], e[of][label]...)
-		}
-	}
-	e[metric] = labels
-}
-
 // anchors are what a page's headings can be reached by on GitHub.
 func anchors(page string) (list []string) {
 	for _, heading := range headingLine.FindAllStringSubmatch(page, -1) {
@@ -211,12 +185,7 @@ func anchors(page string) (list []string) {
 func TestAlerts(t *testing.T) {
 	t.Parallel()
 	all, sections, tests := exports(t), anchors(read(t, manual)), read(t, "../../deploy/prometheus/alerts_test.yaml")
-	alerts, recorded := rules(t)
-	for metric, rule := range recorded {
-		expr := exprOf(t, metric, rule)
-		all.check(t, metric, expr)
-		all.record(t, metric, expr)
-	}
+	alerts := rules(t)
 	for alert, rule := range alerts {
 		all.check(t, alert, exprOf(t, alert, rule))
 
@@ -318,7 +287,7 @@ func TestMetricsAreListed(t *testing.T) {
 	families := map[string]bool{}
 	for metric := range exports(t) {
 		if strings.HasPrefix(metric, "resetd_") {
-			families[regexp.MustCompile(`_seconds_(bucket|sum|count)$`).ReplaceAllString(metric, "_seconds")] = true
+			families[regexp.MustCompile(`_(bucket|sum|count)$`).ReplaceAllString(metric, "")] = true
 		}
 	}
 	for family := range families {

@@ -133,7 +133,7 @@ func TestDocsOff(t *testing.T) {
 	}
 }
 
-// TestDocsCountNothing: whoever reads the page can still use the operation.
+// TestDocsCountNothing: a client that reads the page can still use the operation.
 func TestDocsCountNothing(t *testing.T) {
 	f := start(t, setup{env: map[string]string{"RATE_LIMIT": "1-D"}})
 	for range 5 {

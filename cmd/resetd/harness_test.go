@@ -49,6 +49,8 @@ type fixture struct {
 	api    *client.ClientWithResponses // the generated one, over client
 	stop   func() error                // as by SIGTERM; returns what run returned
 
+	accounts []string // as they are stored
+
 	private      private // what must be in nothing that it writes
 	metricsAtEnd string
 }
@@ -56,6 +58,7 @@ type fixture struct {
 // setup is what a test asks for beyond the default.
 type setup struct {
 	env      map[string]string // on top of the defaults below; "" removes one
+	accounts []string          // beside those of every test
 	supabase func(http.Handler) http.Handler
 	mailgun  func(http.Handler) http.Handler
 	binary   string // the resetd to run; empty: run, in this process
@@ -64,12 +67,13 @@ type setup struct {
 	remember  int         // of what requests say, so that it is searched for; 0: enoughPrivate
 }
 
-// start runs `resetd serve`. Limits are wide and the beat is off unless the test sets them.
+// start runs `resetd serve`. Limits are wide unless the test sets them.
 func start(t testing.TB, s setup) *fixture {
 	t.Helper()
 	f := &fixture{t: t, logs: &buffer{}, private: newPrivate(s.remember)}
+	f.accounts = append([]string{knownEmail, otherKnown, "UPPER@example.com"}, s.accounts...)
 	f.stack = devstack.New(devstack.Config{
-		Accounts: []string{knownEmail, otherKnown, "UPPER@example.com"}, SiteURL: site,
+		Accounts: f.accounts, SiteURL: site, MaxMails: 1000,
 		RedirectAllowList: []string{"https://*.preview.example.com/**"},
 		ServiceRoleKey:    "test-service-role-key", MailgunKey: "test-mailgun-key", MailgunDomain: "mg.example.com",
 		SupabaseMiddleware: func(next http.Handler) http.Handler {
@@ -95,8 +99,8 @@ func start(t testing.TB, s setup) *fixture {
 		"SUPABASE_URL": supabase.URL, "SUPABASE_SERVICE_ROLE_KEY": "test-service-role-key",
 		"MAILGUN_API_BASE": mailgun.URL, "MAILGUN_API_KEY": "test-mailgun-key", "MAILGUN_DOMAIN": "mg.example.com",
 		"SITE_URL": site, "CALLBACK_ORIGINS": "https://*.preview.example.com",
-		"RATE_LIMIT": "100000-M", "RECIPIENT_LIMIT": "100000-M", "MAIL_DECOY_LIMIT": "100000-H",
-		"RESPONSE_QUANTUM": "0s", "UPSTREAM_TIMEOUT": "2s", "SHUTDOWN_DELAY": "0s",
+		"RATE_LIMIT": "100000-M", "RECIPIENT_LIMIT": "100000-M",
+		"UPSTREAM_TIMEOUT": "2s", "SHUTDOWN_DELAY": "0s", "SHUTDOWN_TIMEOUT": "2s",
 	}
 	for name, value := range s.env {
 		env[name] = value
@@ -108,6 +112,7 @@ func start(t testing.TB, s setup) *fixture {
 		}
 	}
 	f.private.add(knownEmail, otherKnown, "UPPER@example.com")
+	f.private.add(s.accounts...)
 	f.private.addSettings(env)
 	program := launch(t, s.binary, environ, f.logs)
 	f.logs.writer = program
@@ -223,6 +228,39 @@ func (m withoutBinary) Run() int {
 	}
 	return code
 }
+
+// settle waits until every accepted request is delivered, or given up. It goes by the log, because a
+// request may be answered before the metrics count it as pending.
+func (f *fixture) settle() {
+	f.t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		log := f.logs.String()
+		accepted, ended := strings.Count(log, `"outcome":"accepted"`), strings.Count(log, `"msg":"delivery"`)
+		if accepted == ended && (f.admin == "" || f.scrape()["resetd_pending_requests"] == 0) {
+			return
+		}
+		if time.Now().After(deadline) {
+			f.t.Fatalf("of %d accepted requests, %d are delivered or given up", accepted, ended)
+		}
+	}
+}
+
+// calls are the upstreams' calls without those of probes.
+func (f *fixture) calls() (calls []devstack.Call) {
+	for _, call := range f.stack.Calls() {
+		if !isProbe(call) {
+			calls = append(calls, call)
+		}
+	}
+	return calls
+}
+
+// probeAddress is what a probe asks Supabase Auth about.
+var probeAddress = regexp.MustCompile(`^resetd-[0-9a-f]{24}@[0-9a-f]{8}\.invalid$`)
+
+// isProbe says whether a call is about nobody: a link for an address that no account can have, or a
+// test message.
+func isProbe(call devstack.Call) bool { return call.TestMode || probeAddress.MatchString(call.Email) }
 
 // answer is what a caller got.
 type answer struct {

@@ -11,7 +11,7 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/resetd/resetd/impl"
+	"github.com/resetd/resetd/impl/upstream"
 )
 
 // healthcheckTimeout is less than what container runtimes give a check by default (30 s), and
@@ -45,7 +45,7 @@ func healthcheck(ctx context.Context, args, environ []string, stdout, stderr io.
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	response, err := client.Do(request)
 	if err != nil {
-		return fmt.Errorf("%s: %w", path, impl.Cause(err))
+		return fmt.Errorf("%s: %w", path, upstream.Cause(err))
 	}
 	defer response.Body.Close()
 	body, _ := io.ReadAll(io.LimitReader(response.Body, 4096)) // what there is of it helps

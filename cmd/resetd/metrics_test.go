@@ -57,103 +57,142 @@ func (f *fixture) scrape() map[string]float64 {
 	return series
 }
 
-// grown are the series that count something and have grown, without the duration's buckets.
+// grown are the series that count something and have grown, without buckets and without what probes
+// add by their own clock.
 func grown(before, after map[string]float64) map[string]float64 {
 	result := map[string]float64{}
 	for name, value := range after {
-		if strings.HasPrefix(name, "resetd_") && !strings.Contains(name, "_bucket{") && !strings.Contains(name, "_sum{") && value != before[name] {
+		if strings.HasPrefix(name, "resetd_") && !strings.Contains(name, "_bucket{") && !strings.Contains(name, "_sum{") &&
+			!strings.Contains(name, "probe") && value != before[name] {
 			result[name] = value - before[name]
 		}
 	}
 	return result
 }
 
+// some is a number that is left to chance.
+const some = -1
+
 // TestMetrics: what each kind of request, and each fault of an upstream, adds to which counters.
+// Faults hit deliveries alone, unless probes are to see them.
 func TestMetrics(t *testing.T) {
-	status := func(code int) func(http.Handler) http.Handler {
-		return func(http.Handler) http.Handler {
-			return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(code) })
-		}
+	t.Parallel()
+	status := func(code int) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(code) })
 	}
-	hang := func(http.Handler) http.Handler {
-		return http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-			_, _ = io.Copy(io.Discard, r.Body)
-			<-r.Context().Done()
-		})
+	hang := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		<-r.Context().Done()
+	})
+	always := func(fault http.Handler) func(http.Handler) http.Handler {
+		return func(http.Handler) http.Handler { return fault }
 	}
 	const (
-		ok, unavailable, undelivered, unset = `resetd_requests_total{code="",status="200"}`, `resetd_requests_total{code="auth_unavailable",status="503"}`, `resetd_requests_total{code="email_delivery_failed",status="502"}`, `resetd_requests_total{code="auth_not_configured",status="500"}`
-		took, linkTook, sendTook, decoyTook = `resetd_request_duration_seconds_count{status="%s"}`, `resetd_upstream_request_duration_seconds_count{call="generate_link",upstream="supabase"}`, `resetd_upstream_request_duration_seconds_count{call="send",upstream="mailgun"}`, `resetd_upstream_request_duration_seconds_count{call="send_decoy",upstream="mailgun"}`
-		failed                              = `resetd_mails_total{outcome="failed"}`
+		ok    = `resetd_requests_total{code="",status="200"}`
+		pings = `resetd_upstream_request_duration_seconds_count{call="%s",upstream="%s"}`
 	)
+	answered := func(status, code string) string {
+		return `resetd_requests_total{code="` + code + `",status="` + status + `"}`
+	}
+	took := func(status string) string { return `resetd_request_duration_seconds_count{status="` + status + `"}` }
+	ended := func(outcome string) string { return `resetd_mails_total{outcome="` + outcome + `"}` }
+	delivered := func(outcome string) string {
+		return `resetd_delivery_duration_seconds_count{outcome="` + outcome + `"}`
+	}
+	const tries, deliveries = "resetd_delivery_tries_sum", "resetd_delivery_tries_count"
 	link := func(outcome string) string {
 		return `resetd_upstream_requests_total{call="generate_link",outcome="` + outcome + `",upstream="supabase"}`
 	}
-	mail := func(call, outcome string) string {
-		return `resetd_upstream_requests_total{call="` + call + `",outcome="` + outcome + `",upstream="mailgun"}`
+	send := func(outcome string) string {
+		return `resetd_upstream_requests_total{call="send",outcome="` + outcome + `",upstream="mailgun"}`
 	}
-	for name, test := range map[string]struct {
+	linkTook, sendTook := fmt.Sprintf(pings, "generate_link", "supabase"), fmt.Sprintf(pings, "send", "mailgun")
+	short := map[string]string{"DELIVERY_TIMEOUT": "3s", "UPSTREAM_TIMEOUT": "100ms"}
+	for _, c := range []struct {
+		name string
 		setup
 		email string
+		twice bool // counted is what the second request adds
 		want  map[string]float64
+		slow  string // of want: each took UPSTREAM_TIMEOUT
 	}{
-		"account": {email: knownEmail, want: map[string]float64{
-			ok: 1, fmt.Sprintf(took, "200"): 1, link("ok"): 1, linkTook: 1, mail("send", "ok"): 1, sendTook: 1, `resetd_mails_total{outcome="sent"}`: 1,
+		{name: "account", email: knownEmail, want: map[string]float64{
+			ok: 1, took("200"): 1, link("ok"): 1, linkTook: 1, send("ok"): 1, sendTook: 1, ended("sent"): 1, delivered("sent"): 1, tries: 1, deliveries: 1,
 		}},
-		"stranger": {email: unknownEmail, want: map[string]float64{
-			ok: 1, fmt.Sprintf(took, "200"): 1, link("no_account"): 1, linkTook: 1, mail("send_decoy", "ok"): 1, decoyTook: 1,
-			`resetd_mails_total{outcome="no_account"}`: 1, `resetd_mails_total{outcome="decoy"}`: 1,
+		{name: "no account", email: unknownEmail, want: map[string]float64{
+			ok: 1, took("200"): 1, link("no_account"): 1, linkTook: 1, ended("no_account"): 1, delivered("no_account"): 1, tries: 1, deliveries: 1,
 		}},
-		"Supabase fails": {setup: setup{supabase: status(500)}, email: knownEmail, want: map[string]float64{
-			unavailable: 1, fmt.Sprintf(took, "503"): 1, link("failed"): 2, linkTook: 2, failed: 1,
+		{name: "Supabase fails", setup: setup{supabase: always(status(500))}, email: knownEmail, want: map[string]float64{
+			answered("503", "auth_unavailable"): 1, took("503"): 1,
 		}},
-		"the key is refused": {setup: setup{supabase: status(401)}, email: knownEmail, want: map[string]float64{
-			unset: 1, fmt.Sprintf(took, "500"): 1, link("refused"): 2, linkTook: 2, failed: 1,
+		{name: "the key is refused", setup: setup{supabase: always(status(401))}, email: knownEmail, want: map[string]float64{
+			answered("500", "auth_not_configured"): 1, took("500"): 1,
 		}},
-		"Supabase hangs": {setup: setup{supabase: hang, env: map[string]string{"UPSTREAM_TIMEOUT": "100ms"}}, email: knownEmail, want: map[string]float64{
-			unavailable: 1, fmt.Sprintf(took, "503"): 1, link("timeout"): 2, linkTook: 2, failed: 1,
+		{name: "Mailgun fails", setup: setup{mailgun: always(status(500))}, email: unknownEmail, want: map[string]float64{
+			answered("502", "email_delivery_failed"): 1, took("502"): 1,
 		}},
-		"Mailgun fails": {setup: setup{mailgun: status(500)}, email: unknownEmail, want: map[string]float64{
-			undelivered: 1, fmt.Sprintf(took, "502"): 1, link("no_account"): 1, linkTook: 1, mail("send_decoy", "failed"): 2, decoyTook: 2, failed: 1,
+		{name: "Supabase fails for deliveries", setup: setup{supabase: toDeliveries(status(500)), env: short}, email: knownEmail, want: map[string]float64{
+			ok: 1, took("200"): 1, link("failed"): some, linkTook: some, ended("undelivered"): 1, delivered("undelivered"): 1, tries: some, deliveries: 1,
 		}},
-		"Mailgun refuses": {setup: setup{mailgun: status(401)}, email: knownEmail, want: map[string]float64{
-			undelivered: 1, fmt.Sprintf(took, "502"): 1, link("ok"): 1, linkTook: 1, mail("send", "refused"): 1, sendTook: 1, mail("send_decoy", "refused"): 1, decoyTook: 1, failed: 1,
+		{name: "the key is refused for deliveries", setup: setup{supabase: toDeliveries(status(403)), env: short}, email: unknownEmail, want: map[string]float64{
+			ok: 1, took("200"): 1, link("refused"): some, linkTook: some, ended("undelivered"): 1, delivered("undelivered"): 1, tries: some, deliveries: 1,
 		}},
-		"limit of the address": {setup: setup{env: map[string]string{"RECIPIENT_LIMIT": "1-H"}}, email: knownEmail, want: map[string]float64{
-			ok: 1, fmt.Sprintf(took, "200"): 1, `resetd_limited_total{limit="recipient"}`: 1, `resetd_mails_total{outcome="suppressed"}`: 1,
+		{name: "Supabase hangs for deliveries", setup: setup{supabase: toDeliveries(hang), env: short}, email: knownEmail, want: map[string]float64{
+			ok: 1, took("200"): 1, link("timeout"): some, linkTook: some, ended("undelivered"): 1, delivered("undelivered"): 1, tries: some, deliveries: 1,
+		}, slow: linkTook},
+		{name: "Mailgun fails for deliveries", setup: setup{mailgun: toDeliveries(status(500)), env: short}, email: knownEmail, want: map[string]float64{
+			ok: 1, took("200"): 1, link("ok"): 1, linkTook: 1, send("failed"): some, sendTook: some, ended("undelivered"): 1, delivered("undelivered"): 1, tries: some, deliveries: 1,
 		}},
-		"limit of the client": {setup: setup{env: map[string]string{"RATE_LIMIT": "1-H"}}, email: knownEmail, want: map[string]float64{
-			`resetd_requests_total{code="rate_limited",status="429"}`: 1, fmt.Sprintf(took, "429"): 1, `resetd_limited_total{limit="ip"}`: 1,
+		{name: "Mailgun refuses the message", setup: setup{mailgun: toDeliveries(status(400))}, email: knownEmail, want: map[string]float64{
+			ok: 1, took("200"): 1, link("ok"): 1, linkTook: 1, send("refused"): 3, sendTook: 3, ended("undelivered"): 1, delivered("undelivered"): 1, tries: 3, deliveries: 1,
 		}},
-		"decoys used up": {setup: setup{env: map[string]string{"MAIL_DECOY_LIMIT": "1-H"}}, email: unknownEmail, want: map[string]float64{
-			ok: 1, fmt.Sprintf(took, "200"): 1, link("no_account"): 1, linkTook: 1, `resetd_limited_total{limit="decoy"}`: 1,
-			`resetd_notices_total{notice="decoys_used_up"}`: 1, `resetd_mails_total{outcome="no_account"}`: 1,
+		{name: "Mailgun hangs for deliveries", setup: setup{mailgun: toDeliveries(hang), env: map[string]string{"UPSTREAM_TIMEOUT": "100ms"}}, email: knownEmail, want: map[string]float64{
+			// The fate of each is unknown, so there is one repeat.
+			ok: 1, took("200"): 1, link("ok"): 1, linkTook: 1, send("timeout"): 2, sendTook: 2, ended("undelivered"): 1, delivered("undelivered"): 1, tries: 2, deliveries: 1,
+		}, slow: sendTook},
+		{name: "limit of the address", setup: setup{env: map[string]string{"RECIPIENT_LIMIT": "1-H"}}, email: knownEmail, twice: true, want: map[string]float64{
+			ok: 1, took("200"): 1, `resetd_limited_total{limit="recipient"}`: 1, ended("suppressed"): 1,
+		}},
+		{name: "limit of the client", setup: setup{env: map[string]string{"RATE_LIMIT": "1-H"}}, email: knownEmail, twice: true, want: map[string]float64{
+			answered("429", "rate_limited"): 1, took("429"): 1, `resetd_limited_total{limit="ip"}`: 1,
+		}},
+		{name: "too many", setup: setup{env: map[string]string{"MAX_ACCEPTED": "1"}}, email: knownEmail, twice: true, want: map[string]float64{
+			answered("503", "overloaded"): 1, took("503"): 1,
 		}},
 	} {
-		t.Run(name, func(t *testing.T) {
-			f := start(t, test.setup)
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			f := start(t, c.setup)
 			before := f.scrape()
-			for series := range test.want {
+			for series := range c.want {
 				if _, known := before[series]; !known && !strings.HasPrefix(series, "resetd_request_duration_seconds") && !strings.Contains(series, "429") {
 					t.Errorf("%s is not there from the start: a rate would miss the first", series)
 				}
 			}
-			if strings.Contains(name, "limit of") || name == "decoys used up" {
-				f.ask(test.email)
+			if c.twice {
+				f.ask(c.email)
+				f.settle()
 				before = f.scrape()
 			}
-			f.ask(test.email)
+			f.ask(c.email)
+			f.settle()
 			after := f.scrape()
-			if got := grown(before, after); !maps.Equal(got, test.want) {
-				t.Errorf("grown:\n%v\nwant:\n%v", got, test.want)
+			got := grown(before, after)
+			for series, n := range c.want {
+				if n == some && got[series] > 0 {
+					got[series] = some
+				}
 			}
-			for series, n := range test.want {
+			if !maps.Equal(got, c.want) {
+				t.Errorf("grown:\n%v\nwant:\n%v", got, c.want)
+			}
+			for series := range c.want {
 				if !strings.Contains(series, "_seconds_count{") {
 					continue
 				}
 				least := 0.0
-				if name == "Supabase hangs" {
-					least = n * 0.1 // UPSTREAM_TIMEOUT, each time
+				if series == c.slow {
+					least = (after[series] - before[series]) * 0.1
 				}
 				sum := strings.Replace(series, "_count{", "_sum{", 1)
 				if took := after[sum] - before[sum]; took <= 0 || took < least || took > 60 {
@@ -164,40 +203,72 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
-// TestInFlight: the gauge has what is being worked on.
-func TestInFlight(t *testing.T) {
-	release := make(chan struct{})
-	f := start(t, setup{mailgun: func(next http.Handler) http.Handler {
+// toDeliveries lets probes through, and nothing else.
+func toDeliveries(fault http.Handler) func(http.Handler) http.Handler {
+	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			<-release
-			next.ServeHTTP(w, r)
+			if readCall(r).isProbe() {
+				next.ServeHTTP(w, r)
+				return
+			}
+			fault.ServeHTTP(w, r)
 		})
-	}})
-	answered := make(chan answer)
-	for range 3 {
-		go func() { answered <- f.ask(knownEmail) }()
 	}
-	const gauge = "resetd_requests_in_flight"
-	for deadline := time.Now().Add(20 * time.Second); f.scrape()[gauge] != 3; time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("%v in flight, want 3", f.scrape()[gauge])
+}
+
+// holdUntil serves calls once that channel is closed.
+func holdUntil(released <-chan struct{}, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case <-released:
+		case <-r.Context().Done():
 		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// TestPending: the metrics say how many requests are accepted and not delivered yet, and how old the
+// oldest is.
+func TestPending(t *testing.T) {
+	t.Parallel()
+	release := make(chan struct{})
+	f := start(t, setup{
+		env:     map[string]string{"UPSTREAM_TIMEOUT": "30s"},
+		mailgun: func(next http.Handler) http.Handler { return toDeliveries(holdUntil(release, next))(next) },
+	})
+	const number, age = "resetd_pending_requests", "resetd_oldest_pending_request_age_seconds"
+	began := time.Now()
+	for _, email := range []string{knownEmail, otherKnown, "UPPER@example.com"} {
+		f.ask(email)
+	}
+	allAsked := time.Now()
+	series := f.scrape()
+	for deadline := time.Now().Add(20 * time.Second); series[number] != 3 || time.Since(allAsked) < time.Second; series = f.scrape() {
+		if time.Now().After(deadline) {
+			t.Fatalf("%v are pending, want 3", series[number])
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	atLeast := time.Since(allAsked).Seconds() - 0.5
+	if got := series[age]; got < atLeast || got > time.Since(began).Seconds() {
+		t.Errorf("the oldest is %v s old, want %v to %v", got, atLeast, time.Since(began).Seconds())
 	}
 	close(release)
-	for range 3 {
-		<-answered
-	}
-	if got := f.scrape()[gauge]; got != 0 {
-		t.Errorf("%v in flight after the answers", got)
+	f.settle()
+	if series := f.scrape(); series[number] != 0 || series[age] != 0 {
+		t.Errorf("in the end %v are pending, the oldest for %v s", series[number], series[age])
 	}
 }
 
 // TestMetricsDescribe: what runs, and where it counts.
 func TestMetricsDescribe(t *testing.T) {
+	t.Parallel()
 	series := start(t, setup{}).scrape()
 	for name, want := range map[string]float64{
 		`resetd_limits_in{store="memory"}`: 1, `resetd_limits_in{store="redis"}`: 0, "resetd_redis_configured": 0,
-		"resetd_ready": 1, "resetd_deliveries_deferred": 0,
+		"resetd_ready": 1, "resetd_pending_requests": 0, "resetd_oldest_pending_request_age_seconds": 0, "resetd_given_up_total": 0,
+		`resetd_probe_verdict{upstream="supabase",verdict="unknown"}`: 1, `resetd_probe_verdict{upstream="supabase",verdict="ok"}`: 0,
+		`resetd_probe_verdict{upstream="mailgun",verdict="unknown"}`: 1, `resetd_probe_verdict{upstream="mailgun",verdict="down"}`: 0,
 	} {
 		if got, there := series[name]; !there || got != want {
 			t.Errorf("%s is %v (%v), want %v", name, got, there, want)
@@ -220,6 +291,7 @@ func TestMetricsDescribe(t *testing.T) {
 // TestMetricsAreClosed: whatever callers send, they add no series beyond those of the closed
 // sets, and nothing that they sent is in a label.
 func TestMetricsAreClosed(t *testing.T) {
+	t.Parallel()
 	f := start(t, setup{env: map[string]string{"RATE_LIMIT": "60-H", "RECIPIENT_LIMIT": "2-H"}})
 	hostile := func(salt string) {
 		for _, method := range []string{"GET", "POST", "PUT", "DELETE", "OPTIONS", "HEAD", "M" + salt} {

@@ -21,19 +21,34 @@ type fault struct {
 	name    string
 	refuse  bool // connections; serve is nil
 	serve   func(w http.ResponseWriter, r *http.Request, email string)
-	rewrite func(link map[string]any) // of a link that was made all the same
-	unused  bool                      // what is wrong is not used, but for action links
-	slow    bool                      // takes until UPSTREAM_TIMEOUT
-	// shown is the answer's status, and code, where nobody is served.
+	rewrite func(link map[string]any) // changes a link that was made all the same
+	// shown is the "status code" of everybody's answers where the fault is everybody's.
 	shown string
+	// verdict is the probe's, then.
+	verdict string
+	// ends are the outcomes of which a delivery has one while the fault lasts. None: it is tried
+	// until the fault ends.
+	ends []string
+	// endsOfActionLinks are likewise, with LINK_MODE=action_link. nil: the same.
+	endsOfActionLinks []string
+	// unknownFate says that Mailgun may have accepted the message. The delivery is given up after
+	// the second one, which is sent only once a test message was accepted.
+	unknownFate bool
 }
+
+// How deliveries end during a fault that is no mere pause.
+var (
+	givenUp   = []string{"undelivered"}
+	mailed    = []string{"sent"}
+	noAccount = []string{"no_account"}
+)
 
 // gossip is in everything a faulty upstream writes. No log and no answer may repeat it.
 const gossip = "gossip-of-the-upstream"
 
 // statusFault is an error as Supabase Auth writes it, or nearly as Mailgun does.
-func statusFault(status int, shown string) fault {
-	return fault{name: strconv.Itoa(status), shown: shown, serve: func(w http.ResponseWriter, _ *http.Request, email string) {
+func statusFault(status int, shown, verdict string) fault {
+	return fault{name: strconv.Itoa(status), shown: shown, verdict: verdict, serve: func(w http.ResponseWriter, _ *http.Request, email string) {
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(status)
 		fmt.Fprintf(w, `{"code":%d,"error_code":"unexpected_failure","msg":"%s %s","message":"%[2]s %[3]s"}`, status, gossip, email)
@@ -77,27 +92,26 @@ func answering(status int, body string) func(http.ResponseWriter, *http.Request,
 
 // commonFaults are those that any upstream may have.
 func commonFaults(shown string) []fault {
-	return []fault{
-		{name: "resets", shown: shown, serve: reset},
-		{name: "hangs", shown: shown, serve: hang, slow: true},
-		statusFault(500, shown),
-		statusFault(503, shown),
-		statusFault(429, shown),
-		{name: "redirects", shown: shown, serve: func(w http.ResponseWriter, r *http.Request, email string) {
+	faults := []fault{
+		{name: "resets", serve: reset, unknownFate: true},
+		{name: "hangs", serve: hang, unknownFate: true},
+		statusFault(500, shown, "down"),
+		statusFault(503, shown, "down"),
+		{name: "redirects", serve: func(w http.ResponseWriter, r *http.Request, email string) {
 			w.Header().Set("Location", "/trap?"+email)
 			w.WriteHeader(http.StatusFound)
 		}},
-		{name: "redirects and keeps the method", shown: shown, serve: func(w http.ResponseWriter, r *http.Request, email string) {
+		{name: "redirects and keeps the method", serve: func(w http.ResponseWriter, r *http.Request, email string) {
 			w.Header().Set("Location", "/trap?"+email)
 			w.WriteHeader(http.StatusTemporaryRedirect)
 		}},
-		{name: "garbage", shown: shown, serve: answering(200, "<html>GOSSIP EMAIL")},
-		{name: "an empty object", shown: shown, serve: answering(200, "{}")},
-		{name: "null", shown: shown, serve: answering(200, "null")},
-		{name: "nothing", shown: shown, serve: answering(200, "")},
-		{name: "no content", shown: shown, serve: func(w http.ResponseWriter, _ *http.Request, _ string) { w.WriteHeader(204) }},
-		{name: "truncated", shown: shown, serve: raw("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{\"email\":\"EMAIL\",\"id\":\"GOSSIP")},
-		{name: "endless", shown: shown, serve: func(w http.ResponseWriter, r *http.Request, email string) {
+		{name: "garbage", serve: answering(200, "<html>GOSSIP EMAIL"), unknownFate: true},
+		{name: "an empty object", serve: answering(200, "{}"), unknownFate: true},
+		{name: "null", serve: answering(200, "null"), unknownFate: true},
+		{name: "nothing", serve: answering(200, ""), unknownFate: true},
+		{name: "no content", serve: func(w http.ResponseWriter, _ *http.Request, _ string) { w.WriteHeader(204) }, unknownFate: true},
+		{name: "truncated", serve: raw("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{\"email\":\"EMAIL\",\"id\":\"GOSSIP"), unknownFate: true},
+		{name: "endless", unknownFate: true, serve: func(w http.ResponseWriter, r *http.Request, email string) {
 			io.WriteString(w, `{"id":"`)
 			chunk := strings.Repeat(gossip+email, 1000)
 			for n := 0; r.Context().Err() == nil; n += len(chunk) {
@@ -109,7 +123,7 @@ func commonFaults(shown string) []fault {
 				}
 			}
 		}},
-		{name: "a slow drip", shown: shown, slow: true, serve: func(w http.ResponseWriter, r *http.Request, _ string) {
+		{name: "a slow drip", unknownFate: true, serve: func(w http.ResponseWriter, r *http.Request, _ string) {
 			for tick := time.Tick(20 * time.Millisecond); ; {
 				if _, err := io.WriteString(w, " "); err != nil {
 					return
@@ -122,46 +136,57 @@ func commonFaults(shown string) []fault {
 				}
 			}
 		}},
-		// A connection that is to be kept and is gone when it is next used: what fails for one
-		// address must not fail the control question with it.
-		{name: "an error, and hangs up on the next call", shown: shown, serve: func(w http.ResponseWriter, _ *http.Request, _ string) {
+		// A connection that is to be kept and is gone when it is next used. What fails for one
+		// address must not make a probe fail. The next call may have been carried out.
+		{name: "an error, and hangs up on the next call", unknownFate: true, serve: func(w http.ResponseWriter, _ *http.Request, _ string) {
 			if conn := hijack(w); conn != nil {
 				io.WriteString(conn, "HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n")
 				_, _ = conn.Read(make([]byte, 1))
 				conn.Close()
 			}
 		}},
-		{name: "no HTTP", shown: shown, serve: raw("GOSSIP EMAIL\r\n\r\n")},
-		{name: "a bad header", shown: shown, serve: raw("HTTP/1.1 500 Oops\r\nGOSSIP EMAIL\r\n\r\n")},
-		{name: "a bad length", shown: shown, serve: raw("HTTP/1.1 500 Oops\r\nContent-Length: GOSSIP-EMAIL\r\n\r\n")},
-		{name: "a bad location", shown: shown, serve: raw("HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: http://%zz/?GOSSIP=EMAIL\r\n\r\n")},
+		{name: "no HTTP", serve: raw("GOSSIP EMAIL\r\n\r\n"), unknownFate: true},
+		{name: "a bad header", serve: raw("HTTP/1.1 500 Oops\r\nGOSSIP EMAIL\r\n\r\n"), unknownFate: true},
+		{name: "a bad length", serve: raw("HTTP/1.1 500 Oops\r\nContent-Length: GOSSIP-EMAIL\r\n\r\n"), unknownFate: true},
+		{name: "a bad location", serve: raw("HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: http://%zz/?GOSSIP=EMAIL\r\n\r\n"), unknownFate: true},
 	}
+	for i := range faults {
+		faults[i].shown, faults[i].verdict = shown, "down"
+	}
+	return faults
 }
 
 const (
 	unavailable   = "503 auth_unavailable"
 	notConfigured = "500 auth_not_configured"
 	undeliverable = "502 email_delivery_failed"
+	overloaded    = "503 overloaded"
+	notValid      = "400 invalid_request"
 	acknowledged  = "200 "
 )
 
 func supabaseFaults() []fault {
 	return append(commonFaults(unavailable),
-		statusFault(401, notConfigured), statusFault(403, notConfigured),
-		fault{name: "a bare 404", shown: unavailable, serve: answering(404, `{"message":"GOSSIP EMAIL"}`)},
-		fault{name: "a 404 of an older kind", shown: unavailable, serve: answering(404, `{"code":404,"msg":"User not found GOSSIP"}`)},
-		fault{name: "a bare 400", shown: unavailable, serve: answering(400, `GOSSIP`)},
-		// What is shown is what strangers meet, about whomever was asked.
-		fault{name: "401 for accounts and 500 for others", shown: unavailable, serve: func(w http.ResponseWriter, r *http.Request, email string) {
+		statusFault(429, unavailable, "down"),
+		statusFault(401, notConfigured, "key_refused"), statusFault(403, notConfigured, "key_refused"),
+		fault{name: "a bare 404", shown: unavailable, verdict: "down", serve: answering(404, `{"message":"GOSSIP EMAIL"}`)},
+		fault{name: "a 404 of an older kind", shown: unavailable, verdict: "down", serve: answering(404, `{"code":404,"msg":"User not found GOSSIP"}`)},
+		fault{name: "a bare 400", shown: unavailable, verdict: "down", serve: answering(400, `GOSSIP`)},
+		// What is shown is what becomes of the probe, whoever was asked about.
+		fault{name: "401 for accounts and 500 for others", shown: unavailable, verdict: "down", serve: func(w http.ResponseWriter, r *http.Request, email string) {
 			answering(map[bool]int{true: 401, false: 500}[isAccount(email)], "GOSSIP")(w, r, email)
 		}},
-		fault{name: "500 for accounts and 401 for others", shown: notConfigured, serve: func(w http.ResponseWriter, r *http.Request, email string) {
+		fault{name: "500 for accounts and 401 for others", shown: notConfigured, verdict: "key_refused", serve: func(w http.ResponseWriter, r *http.Request, email string) {
 			answering(map[bool]int{true: 500, false: 401}[isAccount(email)], "GOSSIP")(w, r, email)
 		}},
-		fault{name: "another kind of link", shown: unavailable, serve: answering(200,
+		fault{name: "another kind of link", shown: unavailable, verdict: "down", serve: answering(200,
 			`{"email":"EMAIL","verification_type":"signup","hashed_token":"0123456789012345678901234567890123456789","action_link":"https://x.example/verify"}`)},
 	)
 }
+
+// linkForEverybody makes Supabase Auth answer as if every address had an account.
+var linkForEverybody = fault{name: "a link for everybody", shown: unavailable, verdict: "down", serve: answering(200,
+	`{"email":"EMAIL","verification_type":"recovery","hashed_token":"0123456789012345678901234567890123456789","action_link":"https://x.example/verify"}`)}
 
 // accountFaults are such as only an account can have.
 func accountFaults() []fault {
@@ -169,35 +194,50 @@ func accountFaults() []fault {
 		return func(link map[string]any) { link[name] = value }
 	}
 	return []fault{
-		{name: "no stored address", rewrite: set("email", "")},
-		{name: "a stored address with a name", rewrite: set("email", "Known <known@example.com>")},
-		{name: "a stored list of addresses", rewrite: set("email", "known@example.com, mallory@example.net")},
-		{name: "a stored address with a line break", rewrite: set("email", "known@example.com\r\nBcc: mallory@example.net")},
+		{name: "no stored address", ends: givenUp, rewrite: set("email", "")},
+		{name: "a stored address with a name", ends: givenUp, rewrite: set("email", "Known <known@example.com>")},
+		{name: "a stored list of addresses", ends: givenUp, rewrite: set("email", "known@example.com, mallory@example.net")},
+		{name: "a stored address with a line break", ends: givenUp, rewrite: set("email", "known@example.com\r\nBcc: mallory@example.net")},
 		{name: "a stored address of another type", rewrite: set("email", 7)},
-		{name: "no token", rewrite: set("hashed_token", "")},
-		{name: "a token that is a link", rewrite: set("hashed_token", "https://evil.example/?0123456789abcdef")},
-		{name: "no action_link", rewrite: set("action_link", nil)},
-		{name: "an action_link of a script", rewrite: set("action_link", "javascript:alert(1)")},
-		{name: "an action_link beyond all measure", unused: true, rewrite: set("action_link", "https://auth.example/"+strings.Repeat("x", 3000))},
-		{name: "an action_link with a space", unused: true, rewrite: set("action_link", "https://auth.example/verify?to=a b")},
-		{name: "an action_link beyond ASCII", unused: true, rewrite: set("action_link", "https://auth.example/verify?to=ä")},
-		{name: "an action_link in capitals", unused: true, rewrite: set("action_link", "HTTPS://auth.example/verify")},
-		{name: "a replaced redirect", rewrite: set("redirect_to", "https://elsewhere.example/")},
+		{name: "no token", ends: givenUp, rewrite: set("hashed_token", "")},
+		{name: "a token that is a link", ends: givenUp, rewrite: set("hashed_token", "https://evil.example/?0123456789abcdef")},
+		{name: "no action_link", ends: givenUp, rewrite: set("action_link", nil)},
+		{name: "an action_link of a script", ends: givenUp, rewrite: set("action_link", "javascript:alert(1)")},
+		{name: "an action_link beyond all measure", ends: givenUp, rewrite: set("action_link", "https://auth.example/"+strings.Repeat("x", 3000))},
+		{name: "an action_link with a space", ends: mailed, endsOfActionLinks: givenUp, rewrite: set("action_link", "https://auth.example/verify?to=a b")},
+		{name: "an action_link beyond ASCII", ends: mailed, endsOfActionLinks: givenUp, rewrite: set("action_link", "https://auth.example/verify?to=ä")},
+		{name: "an action_link in capitals", ends: mailed, endsOfActionLinks: givenUp, rewrite: set("action_link", "HTTPS://auth.example/verify")},
+		{name: "a replaced redirect", ends: mailed, rewrite: set("redirect_to", "https://elsewhere.example/")},
 		{name: "a redirect of another type", rewrite: set("redirect_to", []int{1})},
-		{name: "as if there were no account", serve: answering(404, `{"code":404,"error_code":"user_not_found","msg":"GOSSIP EMAIL"}`)},
-		{name: "as if the address were none", serve: answering(400, `{"code":400,"error_code":"validation_failed","msg":"GOSSIP EMAIL"}`)},
+		{name: "as if there were no account", ends: noAccount, serve: answering(404, `{"code":404,"error_code":"user_not_found","msg":"GOSSIP EMAIL"}`)},
+		{name: "as if the address were none", ends: noAccount, serve: answering(400, `{"code":400,"error_code":"validation_failed","msg":"GOSSIP EMAIL"}`)},
 	}
 }
 
 func mailgunFaults() []fault {
+	// What real mail can bring about is shown to nobody.
+	of := func(status int, ends []string) fault {
+		f := statusFault(status, acknowledged, "limited")
+		f.ends = ends
+		return f
+	}
+	gateway := func(status int) fault { // which may have handed the message on
+		f := statusFault(status, undeliverable, "down")
+		f.unknownFate = true
+		return f
+	}
 	return append(commonFaults(undeliverable),
-		statusFault(400, undeliverable), statusFault(401, undeliverable), statusFault(402, undeliverable),
-		statusFault(403, undeliverable), statusFault(404, undeliverable),
-		fault{name: "accepted without an id", shown: undeliverable, serve: answering(200, `{"message":"Queued. GOSSIP"}`)},
+		of(400, givenUp), of(413, givenUp), of(402, nil), of(403, nil), of(420, nil), of(429, nil),
+		statusFault(401, undeliverable, "down"), statusFault(404, undeliverable, "down"),
+		gateway(502), gateway(504),
+		fault{name: "accepted without an id", shown: undeliverable, verdict: "down", serve: answering(200, `{"message":"Queued. GOSSIP"}`), unknownFate: true},
 	)
 }
 
-var refusesConnections = fault{name: "refuses connections", refuse: true}
+// refusing is an upstream that takes no connection.
+func refusing(shown string) fault {
+	return fault{name: "refuses connections", refuse: true, shown: shown, verdict: "down"}
+}
 
 func named(faults []fault, names ...string) (some []fault) {
 	for _, name := range names {
@@ -217,26 +257,29 @@ func named(faults []fault, names ...string) (some []fault) {
 type faulty struct {
 	current atomic.Pointer[fault]
 	hits    func(call upstreamCall) bool // nil: everyone
+	hit     atomic.Int64                 // calls that failed and are no probe's
+	probes  atomic.Int64                 // calls of probes that were answered, whatever it was
 }
 
 // upstreamCall is what a stand-in is asked.
 type upstreamCall struct {
 	email string // asked about, or mailed
-	decoy bool
+	test  bool   // a message in test mode
 }
 
+// isProbe says whether the call is about nobody.
+func (c upstreamCall) isProbe() bool { return c.test || strings.HasSuffix(c.email, ".invalid") }
+
+// The scopes of faults.
 func everyone(upstreamCall) bool        { return true }
-func accountsOnly(c upstreamCall) bool  { return isAccount(c.email) && !c.decoy }
-func strangersOnly(c upstreamCall) bool { return !accountsOnly(c) }
+func accountsOnly(c upstreamCall) bool  { return isAccount(c.email) && !c.test }
+func strangersOnly(c upstreamCall) bool { return !accountsOnly(c) } // and so probes
+func probesOnly(c upstreamCall) bool    { return c.isProbe() }
+func askedOnly(c upstreamCall) bool     { return !c.isProbe() }
+func unknownOnly(c upstreamCall) bool   { return !accountsOnly(c) && !c.isProbe() }
 
-func isAccount(email string) bool {
-	for _, account := range []string{knownEmail, otherKnown, upperKnown} {
-		if strings.EqualFold(email, account) {
-			return true
-		}
-	}
-	return false
-}
+// isAccount says whether an address has an account in these tests.
+func isAccount(email string) bool { return strings.HasSuffix(strings.ToLower(email), "@example.com") }
 
 const upperKnown = "UPPER@example.com"
 
@@ -251,25 +294,29 @@ func readCall(r *http.Request) (c upstreamCall) {
 	copied := r.Clone(r.Context())
 	copied.Body = io.NopCloser(bytes.NewReader(body))
 	if copied.ParseMultipartForm(1<<20) == nil {
-		c.email, c.decoy = copied.FormValue("to"), copied.FormValue("o:testmode") != ""
+		c.email, c.test = copied.FormValue("to"), copied.FormValue("o:testmode") != ""
 	}
 	return c
 }
 
 func (f *faulty) middleware(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		now := f.current.Load()
-		if now == nil {
-			next.ServeHTTP(w, r)
-			return
+		now, call := f.current.Load(), readCall(r)
+		if call.isProbe() {
+			defer f.probes.Add(1)
 		}
-		switch call := readCall(r); {
-		case f.hits != nil && !f.hits(call):
+		switch {
+		case now == nil, f.hits != nil && !f.hits(call):
 			next.ServeHTTP(w, r)
-		case now.rewrite != nil:
-			rewriteAnswer(w, r, next, now.rewrite)
 		default:
-			now.serve(w, r, call.email)
+			if !call.isProbe() {
+				f.hit.Add(1)
+			}
+			if now.rewrite != nil {
+				rewriteAnswer(w, r, next, now.rewrite)
+			} else {
+				now.serve(w, r, call.email)
+			}
 		}
 	})
 }

@@ -12,44 +12,41 @@ import (
 	"net/url"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/resetd/resetd/impl/outbox"
 )
 
-// TestOverload: beyond MAX_IN_FLIGHT everyone is answered 503 alike, and as soon as there is
-// room nobody is.
+// TestOverload: beyond MAX_ACCEPTED in ten seconds everyone is answered 503 alike, whatever became of
+// the accepted ones, and after ten seconds nobody is. An address that was refused may be asked for again.
 func TestOverload(t *testing.T) {
 	t.Parallel()
-	release := make(chan struct{})
-	hold := func(next http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			select {
-			case <-release:
-			case <-r.Context().Done():
-			}
-			next.ServeHTTP(w, r)
-		})
+	f := start(t, setup{env: with(behindProxy, map[string]string{"MAX_ACCEPTED": "2", "RECIPIENT_LIMIT": "1-H"})})
+	for i, request := range []struct {
+		email string
+		taken bool // takes one of the two places
+	}{{knownEmail, true}, {knownEmail, false}, {unknownEmail, true}, {unknownEmail, false}} {
+		if a := f.askAs(request.email, fmt.Sprintf("192.0.2.%d", i)); a.status != http.StatusOK {
+			t.Errorf("request %d, before there were too many: %d %s", i, a.status, a.raw)
+		}
 	}
-	f := start(t, setup{env: with(behindProxy, map[string]string{"MAX_IN_FLIGHT": "2", "UPSTREAM_TIMEOUT": "30s"}), supabase: hold})
-	first := make(chan answer, 2)
-	for i, email := range []string{knownEmail, unknownEmail} {
-		go func() { first <- f.askAs(email, fmt.Sprintf("192.0.2.%d", i)) }()
-	}
-	f.awaitCalls(2)
+	began := time.Now() // after the last acceptance
+	f.settle()
 	var seen []string
-	for i, email := range []string{knownEmail, unknownEmail, otherKnown, knownEmail} {
-		began := time.Now()
+	for i, email := range []string{otherKnown, "somebody@example.net", otherKnown, "UPPER@example.com"} {
 		a := f.askAs(email, fmt.Sprintf("192.0.2.%d", 10+i))
 		if a.status != http.StatusServiceUnavailable || a.body.Code != "overloaded" || a.header.Get("Retry-After") != "5" || a.body.RetryAfter != 0 {
 			t.Errorf("%d %v %s", a.status, a.header, a.raw)
 		}
-		if took := time.Since(began); took > 5*time.Second {
-			t.Errorf("told only after %v", took)
-		}
 		seen = append(seen, fmt.Sprint(slices.Sorted(maps.Keys(a.header)), a.raw))
+	}
+	if took := time.Since(began); took > outbox.Window {
+		t.Fatalf("this took %v, longer than requests are counted", took)
 	}
 	if different := slices.Compact(seen); len(different) > 1 {
 		t.Errorf("overload looks different for some:\n%s", strings.Join(different, "\n"))
@@ -57,18 +54,104 @@ func TestOverload(t *testing.T) {
 	if a := f.do(newRequest(t, http.MethodGet, f.url+"/healthz")); a.status != http.StatusOK {
 		t.Errorf("/healthz: %d", a.status)
 	}
-	if calls := len(f.stack.Calls()); calls != 2 {
-		t.Errorf("%d calls, want those of the two that are in flight", calls)
+	if calls := len(f.calls()); calls != 3 {
+		t.Errorf("%d calls, want those for the two that were accepted", calls)
 	}
-	close(release)
-	for range 2 {
-		if a := <-first; a.status != http.StatusOK {
-			t.Errorf("one that was in flight: %d %s", a.status, a.raw)
+	time.Sleep(time.Until(began.Add(outbox.Window)))
+	for i, email := range []string{otherKnown, "somebody@example.net"} {
+		if a := f.askAs(email, fmt.Sprintf("192.0.2.%d", 20+i)); a.status != http.StatusOK {
+			t.Errorf("ten seconds later: %d %s", a.status, a.raw)
 		}
 	}
-	for range 10 { // no place is lost
-		if a := f.ask(knownEmail); a.status != http.StatusOK {
-			t.Errorf("afterwards: %d %s", a.status, a.raw)
+	if a := f.ask(knownEmail); a.status != http.StatusOK { // suppressed, and so takes no place
+		t.Errorf("beyond the limit of its address: %d %s", a.status, a.raw)
+	}
+	f.settle()
+	if mails := f.stack.Mails(); len(mails) != 2 || mails[0].To[0] != otherKnown {
+		t.Errorf("whoever was refused, and asked again, is not mailed: %v", mails)
+	}
+}
+
+// TestOverloadIsBlind: how many are refused does not depend on how many are unfinished. Lookups of
+// accounts hang, so that none of them ends, and all others have ended when the second half comes.
+func TestOverloadIsBlind(t *testing.T) {
+	t.Parallel()
+	const most = 20
+	var accounts []string
+	for i := range 2 * most {
+		accounts = append(accounts, fmt.Sprintf("account-%d@example.com", i))
+	}
+	served := map[string]int{}
+	var mu sync.Mutex
+	var both sync.WaitGroup
+	for _, who := range []string{"account", "nobody"} {
+		both.Go(func() {
+			f := start(t, setup{
+				accounts: accounts,
+				env:      map[string]string{"MAX_ACCEPTED": strconv.Itoa(most)},
+				supabase: func(next http.Handler) http.Handler {
+					return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+						if call := readCall(r); strings.HasPrefix(call.email, "account-") {
+							<-r.Context().Done()
+							return
+						}
+						next.ServeHTTP(w, r)
+					})
+				},
+			})
+			began := time.Now()
+			for i := range 2 * most {
+				if i == most/2 {
+					time.Sleep(1200 * time.Millisecond) // all deliveries have begun
+				}
+				if a := f.ask(fmt.Sprintf("%s-%d@example.com", who, i)); a.status == http.StatusOK {
+					mu.Lock()
+					served[who]++
+					mu.Unlock()
+				}
+			}
+			if took := time.Since(began); took > outbox.Window {
+				t.Errorf("this took %v, longer than requests are counted", took)
+			}
+		})
+	}
+	both.Wait()
+	if served["account"] != most || served["nobody"] != most {
+		t.Errorf("served were %v, want %d of each", served, most)
+	}
+}
+
+// TestDeliveriesAtOnce: as many deliveries run at the same time as MAX_DELIVERIES says, and no more.
+func TestDeliveriesAtOnce(t *testing.T) {
+	t.Parallel()
+	for value, want := range map[string]int64{"": 8, "3": 3} { // the default, and another
+		var now, most, all atomic.Int64
+		release := make(chan struct{})
+		f := start(t, setup{
+			env: map[string]string{"MAX_DELIVERIES": value, "UPSTREAM_TIMEOUT": "30s"},
+			supabase: func(next http.Handler) http.Handler {
+				held := holdUntil(release, next)
+				return toDeliveries(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					n := now.Add(1)
+					defer now.Add(-1)
+					for before := most.Load(); n > before && !most.CompareAndSwap(before, n); before = most.Load() {
+					}
+					all.Add(1)
+					held.ServeHTTP(w, r)
+				}))(next)
+			},
+		})
+		for i := range 3 * want {
+			f.ask(fmt.Sprintf("nobody-%d@example.org", i))
+		}
+		time.Sleep(1200 * time.Millisecond) // all of them are due within a second
+		for deadline := time.Now().Add(20 * time.Second); now.Load() < want && time.Now().Before(deadline); {
+			time.Sleep(time.Millisecond)
+		}
+		close(release)
+		f.settle()
+		if most.Load() != want || all.Load() != 3*want {
+			t.Errorf("MAX_DELIVERIES=%s: %d of %d deliveries ran at once, want %d", value, most.Load(), all.Load(), want)
 		}
 	}
 }
@@ -91,84 +174,108 @@ func TestOverloadComesAfterTheLimit(t *testing.T) {
 // who have.
 func TestStalledBodiesTakeNoPlace(t *testing.T) {
 	t.Parallel()
-	f := start(t, setup{env: map[string]string{"MAX_IN_FLIGHT": "2"}})
+	f := start(t, setup{env: map[string]string{"MAX_ACCEPTED": "2"}})
 	for range 10 {
 		conn := f.dial()
 		fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 40\r\n\r\n{", endpoint)
 	}
-	// The last of them has been read by the time that its limit has counted it.
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
-		a := f.ask(knownEmail)
-		if a.status != http.StatusOK {
-			t.Fatalf("ten who have not finished their body: %d %s", a.status, a.raw)
-		}
-		if a.readRateFields(t, `"per-minute";q=100000;w=60`)["minute"].remaining < 100_000-10 {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("the ten did not arrive")
-		}
-	}
-	time.Sleep(100 * time.Millisecond)
-	for range 10 {
-		if a := f.ask(knownEmail); a.status != http.StatusOK {
-			t.Fatalf("ten who have not finished their body: %d %s", a.status, a.raw)
+	f.awaitCounted(10)
+	for i, want := range []int{http.StatusOK, http.StatusOK, http.StatusServiceUnavailable} {
+		if a := f.ask(unknownEmail); a.status != want {
+			t.Errorf("beside ten who have not finished their body, request %d: %d %s, want %d", i+1, a.status, a.raw, want)
 		}
 	}
 }
 
-// startFull starts a server that has as many requests in flight as it may: two.
+// awaitCounted waits until the client's limit has counted so many requests, beside its own questions.
+func (f *fixture) awaitCounted(requests int) {
+	f.t.Helper()
+	for asked, deadline := 1, time.Now().Add(20*time.Second); ; asked++ {
+		left := f.post("{}", nil).readRateFields(f.t, `"per-minute";q=100000;w=60`)["minute"].remaining
+		if left == 100_000-requests-asked {
+			return
+		}
+		if time.Now().After(deadline) {
+			f.t.Fatalf("of %d requests, %d were counted", requests, 100_000-asked-left)
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// startFull starts a server that has accepted as many requests as it may: two.
 func startFull(t *testing.T, s setup) *fixture {
 	t.Helper()
-	release := make(chan struct{})
-	s.env = with(s.env, map[string]string{"MAX_IN_FLIGHT": "2", "UPSTREAM_TIMEOUT": "30s"})
-	s.supabase = func(http.Handler) http.Handler {
-		return http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release })
-	}
+	s.env = with(s.env, map[string]string{"MAX_ACCEPTED": "2"})
 	f := start(t, s)
-	t.Cleanup(func() { close(release) })
 	for i := range 2 {
-		go func() {
-			if response, err := f.client.Do(requestAs(t, f.url, knownEmail, fmt.Sprintf("198.51.100.%d", i))); err == nil {
-				response.Body.Close()
-			}
-		}()
+		if a := f.do(requestAs(t, f.url, knownEmail, fmt.Sprintf("198.51.100.%d", i))); a.status != http.StatusOK {
+			t.Fatalf("request %d of two: %d %s", i+1, a.status, a.raw)
+		}
 	}
-	f.awaitCalls(2)
 	return f
 }
 
-func (f *fixture) awaitCalls(n int) {
-	f.t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); len(f.stack.Calls()) < n; time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			f.t.Fatalf("%d calls of an upstream, want %d", len(f.stack.Calls()), n)
+// TestClientWhoLeft: a request is served though its client goes away while it waits for the first
+// verdict of the probes.
+func TestClientWhoLeft(t *testing.T) {
+	t.Parallel()
+	release, asked := make(chan struct{}), make(chan struct{}, 100)
+	f := start(t, setup{
+		env: map[string]string{"UPSTREAM_TIMEOUT": "30s"},
+		supabase: func(next http.Handler) http.Handler {
+			held := holdUntil(release, next)
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				asked <- struct{}{}
+				held.ServeHTTP(w, r)
+			})
+		},
+	})
+	ctx, leave := context.WithCancel(t.Context())
+	left := make(chan error)
+	go func() {
+		response, err := f.client.Do(requestAs(t, f.url, knownEmail).WithContext(ctx))
+		if err == nil {
+			response.Body.Close()
 		}
+		left <- err
+	}()
+	<-asked // by the probe
+	leave()
+	if err := <-left; !errors.Is(err, context.Canceled) {
+		t.Fatalf("it was answered while there was no verdict: %v", err)
+	}
+	close(release)
+	f.logs.await(t, `"msg":"delivery".*"outcome":"(sent)"`)
+	if mails := f.stack.Mails(); len(mails) != 1 {
+		t.Errorf("%d mails, though the request was made", len(mails))
 	}
 }
 
-// TestPlaceOfOneWhoLeft: a client that goes away while its answer waits for the beat makes room.
-func TestPlaceOfOneWhoLeft(t *testing.T) {
+// TestStalledClientAtStop: at the stop, a client who never finishes its request takes no time from what
+// was accepted before.
+func TestStalledClientAtStop(t *testing.T) {
 	t.Parallel()
-	f := start(t, setup{env: map[string]string{"MAX_IN_FLIGHT": "1", "RESPONSE_QUANTUM": "10s"}})
-	began := time.Now()
-	for i := range 3 {
-		for status := http.StatusServiceUnavailable; status == http.StatusServiceUnavailable; {
-			ctx, cancel := context.WithTimeout(t.Context(), 400*time.Millisecond)
-			response, err := f.client.Do(requestAs(t, f.url, knownEmail).WithContext(ctx))
-			status = 0
-			if err == nil {
-				status = response.StatusCode
-				response.Body.Close()
-			}
-			cancel()
-			if took := time.Since(began); took > 8*time.Second {
-				t.Fatalf("client %d found no place for %v", i, took)
-			}
+	busy := saying(http.StatusTooManyRequests, "{}", "Retry-After", "60") // longer than the stop takes
+	f := start(t, setup{
+		env:     map[string]string{"SHUTDOWN_TIMEOUT": "3s"},
+		mailgun: func(next http.Handler) http.Handler { return toDeliveries(once(busy)(next))(next) },
+	})
+	if a := f.ask(knownEmail); a.status != http.StatusOK {
+		t.Fatalf("%d %s", a.status, a.raw)
+	}
+	for deadline := time.Now().Add(20 * time.Second); f.metric("resetd_upstream_requests_total", `call="send",outcome="refused",upstream="mailgun"`) == 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("there was no first attempt")
 		}
 	}
-	if mails := len(f.stack.Mails()); mails < 2 {
-		t.Errorf("%d mails, though the requests were made", mails)
+	conn := f.dial()
+	fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 40\r\n\r\n{", endpoint)
+	f.awaitCounted(2)
+	if err := f.stop(); err != nil { // nothing that was accepted is left
+		t.Error(err)
+	}
+	if mails := f.stack.Mails(); len(mails) != 1 {
+		t.Errorf("%d mails: what was accepted was not tried again", len(mails))
 	}
 }
 
@@ -291,8 +398,9 @@ func TestStalledClients(t *testing.T) {
 			t.Errorf("%s: the last was cut off only after %v", kind.name, last)
 		}
 	}
-	if calls := len(f.stack.Calls()); calls > 2+2*101 {
-		t.Errorf("%d calls", calls)
+	f.settle()
+	if calls := len(f.calls()); calls > 101 {
+		t.Errorf("%d calls for 101 requests about no account", calls)
 	}
 }
 
@@ -404,6 +512,7 @@ func TestLargeHeaders(t *testing.T) {
 			t.Errorf("%d bytes: the connection goes on", size)
 		}
 	}
+	f.settle()
 	if n := len(f.stack.Mails()); n != 1 {
 		t.Errorf("%d mails", n)
 	}

@@ -299,52 +299,103 @@ type silent struct {
 func (s *silent) Helper()               {}
 func (s *silent) Errorf(string, ...any) { s.any = true }
 
-// TestNothingIsTold is H7 for the binary itself: it meets with every fault there is, one after
-// the other, with everything on that writes: the log at debug, metrics, traces, webhooks, and a
-// Redis that repeats its password. TestOracle does the same to a server of its own for each.
+// faultsOf is an upstream that has a fault of its own for each address.
+type faultsOf struct {
+	byAddress map[string]fault
+	mu        sync.Mutex
+	met       map[string]bool // addresses
+}
+
+func newFaults() *faultsOf { return &faultsOf{byAddress: map[string]fault{}, met: map[string]bool{}} }
+
+func (f *faultsOf) middleware(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		call := readCall(r)
+		now, faulty := f.byAddress[call.email]
+		if !faulty || call.isProbe() {
+			next.ServeHTTP(w, r)
+			return
+		}
+		f.mu.Lock()
+		f.met[call.email] = true
+		f.mu.Unlock()
+		now.inject(w, r, next, call.email)
+	})
+}
+
+// inject lets an upstream fail that would otherwise answer as next does.
+func (f *fault) inject(w http.ResponseWriter, r *http.Request, next http.Handler, email string) {
+	if f.rewrite != nil {
+		rewriteAnswer(w, r, next, f.rewrite)
+		return
+	}
+	f.serve(w, r, email)
+}
+
+// askIndiscreetly asks for an address, and writes private things wherever a caller can.
+func (f *fixture) askIndiscreetly(email, from string) answer {
+	f.t.Helper()
+	body, _ := json.Marshal(map[string]string{"email": email, "callback_origin": "https://callback-of-the-caller.example"})
+	return f.post(string(body), map[string]string{
+		"X-Forwarded-For": from, "Authorization": "Bearer token-of-the-caller", "Cookie": "session=of-the-caller", "Baggage": "who=of-the-caller",
+		"Referer": "https://referrer-of-the-caller.example/?of-the-caller", "User-Agent": "agent-of-the-caller", "Origin": "https://origin-of-the-caller.example",
+	})
+}
+
+// ofTheCaller are what askIndiscreetly writes.
+var ofTheCaller = []string{"of-the-caller", "origin-of", "https://origin-of-the-caller.example"}
+
+// loudest are the settings with which a server writes most.
+func loudest(c *collecting, redis string) map[string]string {
+	return with(withWebhooks, behindProxy, map[string]string{
+		"UPSTREAM_TIMEOUT": "100ms", "OTEL_EXPORTER_OTLP_ENDPOINT": c.URL, "OTEL_EXPORTER_OTLP_HEADERS": "authorization=key-of-the-collector",
+		"REDIS_URL": "redis://:password-of-redis@" + redis, "RATE_LIMIT": "1000000-S",
+	})
+}
+
+// TestNothingIsTold is H7 for the binary itself: its deliveries meet every fault there is, with
+// everything on that writes: the log at debug, metrics, traces, webhooks, and a Redis that repeats its
+// password. Each fault has addresses of its own, so that deliveries meet all of them at the same time.
 func TestNothingIsTold(t *testing.T) {
 	t.Parallel()
-	var supabase, mailgun faulty
+	supabase, mailgun := newFaults(), newFaults()
+	var accounts, addresses []string
+	for i, fault := range append(supabaseFaults(), accountFaults()...) {
+		account, unknown := fmt.Sprintf("O'Hara+supabase-%d@example.com", i), fmt.Sprintf("O'Hara+supabase-%d@Example.NET", i)
+		supabase.byAddress[account], supabase.byAddress[unknown] = fault, fault
+		accounts, addresses = append(accounts, account), append(addresses, account, unknown)
+	}
+	for i, fault := range mailgunFaults() {
+		account := fmt.Sprintf("O'Hara+mailgun-%d@example.com", i)
+		mailgun.byAddress[account] = fault
+		accounts, addresses = append(accounts, account), append(addresses, account)
+	}
 	c := newCollector(t)
 	f := start(t, setup{
-		binary: shipped(t), collector: c, remember: 2000, // all of it
-		env: with(withWebhooks, map[string]string{
-			"UPSTREAM_TIMEOUT": "100ms", "OTEL_EXPORTER_OTLP_ENDPOINT": c.URL, "OTEL_EXPORTER_OTLP_HEADERS": "authorization=key-of-the-collector",
-			"REDIS_URL": "redis://:password-of-redis@" + accepting(t, repeat), "TRUSTED_PROXIES": "127.0.0.0/8", "RATE_LIMIT": "1000000-S",
-		}),
+		binary: shipped(t), collector: c, remember: 3000, // all of it
+		accounts: accounts, env: with(loudest(c, accepting(t, repeat)), map[string]string{"DELIVERY_TIMEOUT": "6s", "MAX_DELIVERIES": "100"}),
 		supabase: supabase.middleware, mailgun: mailgun.middleware,
 	})
-
-	asked := 0
-	askAbout := func() {
-		var both sync.WaitGroup
-		for _, email := range []string{knownEmail, unknownEmail, "O'Hara+" + strconv.Itoa(asked) + "@Example.NET"} {
-			asked++
-			from := fmt.Sprintf("2001:db8:0:%x::1", asked)
-			both.Go(func() {
-				body, _ := json.Marshal(map[string]string{"email": email, "callback_origin": "https://callback-of-the-caller.example"})
-				f.post(string(body), map[string]string{
-					"X-Forwarded-For": from, "Authorization": "Bearer token-of-the-caller", "Cookie": "session=of-the-caller", "Baggage": "who=of-the-caller",
-					"Referer": "https://referrer-of-the-caller.example/?of-the-caller", "User-Agent": "agent-of-the-caller", "Origin": "https://origin-of-the-caller.example",
-				})
-			})
-		}
-		both.Wait()
+	f.private.add(ofTheCaller...)
+	var all sync.WaitGroup
+	for i, email := range append(addresses, knownEmail, unknownEmail) {
+		all.Go(func() {
+			if a := f.askIndiscreetly(email, fmt.Sprintf("2001:db8:0:%x::1", i)); a.status != http.StatusOK {
+				t.Errorf("%s: %d %s", email, a.status, a.raw)
+			}
+		})
 	}
-	f.private.add("of-the-caller", "origin-of", "https://origin-of-the-caller.example")
-	askAbout()
-	for _, scope := range []func(upstreamCall) bool{everyone, accountsOnly} {
-		supabase.hits, mailgun.hits = scope, scope
-		for _, fault := range append(supabaseFaults(), accountFaults()...) {
-			supabase.current.Store(&fault)
-			askAbout()
+	all.Wait()
+	f.settle()
+	for of, faults := range map[string]*faultsOf{"Supabase": supabase, "Mailgun": mailgun} {
+		for address, fault := range faults.byAddress {
+			if !faults.met[address] {
+				t.Errorf("no delivery to %s has met the fault of %s: %s", address, of, fault.name)
+			}
 		}
-		supabase.current.Store(nil)
-		for _, fault := range mailgunFaults() {
-			mailgun.current.Store(&fault)
-			askAbout()
-		}
-		mailgun.current.Store(nil)
+	}
+	if lost := strings.Count(f.logs.String(), `"outcome":"undelivered"`); lost < len(addresses)/2 {
+		t.Errorf("of %d deliveries, only %d have failed", len(addresses), lost)
 	}
 	for _, request := range badRequests() {
 		f.post(request.body, request.header)
@@ -368,9 +419,9 @@ func TestNothingIsTold(t *testing.T) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for what, minimum := range map[string]int{operationSpan: asked, linkSpan: asked, sendSpan: 50, decoySpan: 50} {
+	for what, minimum := range map[string]int{operationSpan: len(addresses), deliverySpan: len(addresses), linkSpan: len(addresses), sendSpan: len(mailgun.byAddress)} {
 		if got := strings.Count(c.raw.String(), what); got < minimum {
-			t.Errorf("the collector was sent %d spans %s of %d requests", got, what, asked)
+			t.Errorf("the collector was sent %d spans %s of %d requests", got, what, len(addresses))
 		}
 	}
 	f.logs.await(t, `Redis does not work.*"reason":"its answer could not be understood"`)
@@ -378,6 +429,46 @@ func TestNothingIsTold(t *testing.T) {
 		t.Error("there are no metrics to search")
 	}
 	// The search itself comes at the end of every test.
+}
+
+// TestProbesTellNothing is H7 for the probes of the binary, which meet every fault there is, each at a
+// server of its own.
+func TestProbesTellNothing(t *testing.T) {
+	t.Parallel()
+	ofSupabase, ofMailgun := supabaseFaults(), mailgunFaults()
+	for i := range max(len(ofSupabase), len(ofMailgun)) {
+		supabase, mailgun := ofSupabase[i%len(ofSupabase)], ofMailgun[i%len(ofMailgun)]
+		t.Run("Supabase "+supabase.name+", Mailgun "+mailgun.name, func(t *testing.T) {
+			t.Parallel()
+			always := func(fault fault) func(http.Handler) http.Handler {
+				return func(next http.Handler) http.Handler {
+					return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fault.inject(w, r, next, readCall(r).email) })
+				}
+			}
+			c := newCollector(t)
+			f := start(t, setup{
+				binary: shipped(t), collector: c, env: loudest(c, accepting(t, repeat)),
+				supabase: always(supabase), mailgun: always(mailgun),
+			})
+			f.private.add(ofTheCaller...)
+			for i, email := range []string{knownEmail, unknownEmail} {
+				if a := f.askIndiscreetly(email, fmt.Sprintf("2001:db8:0:%x::1", i)); a.status < http.StatusInternalServerError {
+					t.Errorf("%s: %d %s", email, a.status, a.raw)
+				}
+			}
+			for _, upstream := range []string{"supabase", "mailgun"} {
+				if verdict := f.logs.await(t, `"msg":"probe","upstream":"`+upstream+`","verdict":"([a-z_]+)"`); verdict == "ok" {
+					t.Errorf("the probe of %s has met no fault", upstream)
+				}
+			}
+			if err := f.stop(); err != nil {
+				t.Error(err)
+			}
+			if !strings.Contains(c.sent(), operationSpan) {
+				t.Error("the collector was sent nothing")
+			}
+		})
+	}
 }
 
 // badRequest is one that is refused.

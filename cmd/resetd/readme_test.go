@@ -98,8 +98,8 @@ func TestMakeTargets(t *testing.T) {
 	}
 }
 
-// TestRunbookQuestion: what docs/operations.md has whoever is woken up ask is answered 200 where
-// people are served, and otherwise where they are not.
+// TestRunbookQuestion: the question that docs/operations.md has people ask who are woken up is
+// answered 200 where callers are served, and otherwise where they are not.
 func TestRunbookQuestion(t *testing.T) {
 	t.Parallel()
 	_, section, _ := strings.Cut(read(t, manual), "### ResetdAbsent\n")

@@ -32,29 +32,40 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"standins":   standIns,
-			"freeport":   freePort,
-			"await":      await,
-			"http":       httpRequest,
-			"http-later": httpLater,
-			"http-now":   httpNow,
-			"follow":     follow,
-			"mails":      mails,
+			"standins":    standIns,
+			"upstream":    breakUpstream,
+			"freeport":    freePort,
+			"await":       await,
+			"await-body":  awaitBody,
+			"http":        httpRequest,
+			"http-later":  httpLater,
+			"http-now":    httpNow,
+			"follow":      follow,
+			"mails":       mails,
+			"await-mails": awaitMails,
 		},
 	})
+}
+
+// scriptStack are the stand-ins of a script.
+type scriptStack struct {
+	*devstack.Stack
+	supabase, mailgun handlerSlot
 }
 
 // standIns starts stand-ins for Supabase Auth and Mailgun; SUPABASE and MAILGUN become their
 // addresses.
 func standIns(ts *testscript.TestScript, _ bool, _ []string) {
-	stack := devstack.New(devstack.Config{
-		Accounts: []string{knownEmail}, SiteURL: site,
+	stack := &scriptStack{}
+	stack.Stack = devstack.New(devstack.Config{
+		Accounts: []string{knownEmail, otherKnown}, SiteURL: site,
 		ServiceRoleKey: "test-service-role-key", MailgunKey: "test-mailgun-key", MailgunDomain: "mg.example.com",
-		// Slow enough that a request is under way when the script stops the server.
+		SupabaseMiddleware: stack.supabase.middleware,
+		// Slow enough that a request, or its delivery, is under way when the script stops the server.
 		MailgunMiddleware: func(next http.Handler) http.Handler {
 			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				time.Sleep(300 * time.Millisecond)
-				next.ServeHTTP(w, r)
+				stack.mailgun.middleware(next).ServeHTTP(w, r)
 			})
 		},
 	})
@@ -68,12 +79,23 @@ func standIns(ts *testscript.TestScript, _ bool, _ []string) {
 // stacks has the stand-ins of each script by its folder.
 var stacks sync.Map
 
-func stackOf(ts *testscript.TestScript) *devstack.Stack {
+func stackOf(ts *testscript.TestScript) *scriptStack {
 	stack, ok := stacks.Load(ts.Getenv("WORK"))
 	if !ok {
 		ts.Fatalf("the script has no stand-ins")
 	}
-	return stack.(*devstack.Stack)
+	return stack.(*scriptStack)
+}
+
+// breakUpstream supabase|mailgun up|down: it serves, or answers everything with 500.
+func breakUpstream(ts *testscript.TestScript, _ bool, args []string) {
+	stack := stackOf(ts)
+	slot := map[string]*handlerSlot{"supabase": &stack.supabase, "mailgun": &stack.mailgun}[args[0]]
+	var fault http.Handler
+	if args[1] == "down" {
+		fault = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) })
+	}
+	slot.set(fault)
 }
 
 // freePort puts a port that nobody uses into each variable named.
@@ -103,6 +125,19 @@ func await(ts *testscript.TestScript, _ bool, args []string) {
 		}
 	}
 	ts.Fatalf("%s was not answered %s within 20 s", args[0], status)
+}
+
+// awaitBody URL PATTERN: waits until the body of a GET matches.
+func awaitBody(ts *testscript.TestScript, _ bool, args []string) {
+	pattern := regexp.MustCompile(args[1])
+	text := ""
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		text, _ = send([]string{http.MethodGet, args[0]})
+		if pattern.MatchString(text) {
+			return
+		}
+	}
+	ts.Fatalf("%s never had %s:\n%s", args[0], args[1], text)
 }
 
 // httpRequest sends METHOD URL [BODY] and writes status, headers and body to standard output.
@@ -139,8 +174,8 @@ func send(args []string) (string, error) {
 // later has the request that http-later has sent, of each script by its folder.
 var later sync.Map
 
-// httpLater sends a request and goes on once it has reached the stand-in for Supabase, and so
-// is in flight; http-now has its answer.
+// httpLater sends the first request of a server, and goes on once its probe has reached the stand-in
+// for Supabase, and so the request is in flight; http-now has its answer.
 func httpLater(ts *testscript.TestScript, _ bool, args []string) {
 	answer := make(chan func() (string, error), 1)
 	later.Store(ts.Getenv("WORK"), answer)
@@ -176,13 +211,21 @@ func follow(ts *testscript.TestScript, _ bool, args []string) {
 	_, _ = ts.Stdout().Write([]byte(text))
 }
 
+// awaitMails COUNT PATTERN: waits until as many mails are delivered, and checks them as mails does.
+func awaitMails(ts *testscript.TestScript, neg bool, args []string) {
+	for deadline := time.Now().Add(20 * time.Second); strconv.Itoa(len(stackOf(ts).Mails())) != args[0] && time.Now().Before(deadline); {
+		time.Sleep(5 * time.Millisecond)
+	}
+	mails(ts, neg, args)
+}
+
 // mails COUNT PATTERN: so many mails were delivered, and each text matches.
 func mails(ts *testscript.TestScript, _ bool, args []string) {
 	var texts []string
 	for _, mail := range stackOf(ts).Mails() {
 		texts = append(texts, mail.Text)
 	}
-	if want := args[0]; want != string(rune('0'+len(texts))) {
+	if want := args[0]; want != strconv.Itoa(len(texts)) {
 		ts.Fatalf("%d mails were delivered, want %s", len(texts), want)
 	}
 	for _, text := range texts {

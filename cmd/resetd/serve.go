@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -44,7 +43,7 @@ func newLogger(s *settings, w io.Writer) *slog.Logger {
 	return slog.New(slog.NewJSONHandler(w, options))
 }
 
-// The bounds of a connection. A request is small, so whoever needs longer than readTimeout for
+// The bounds of a connection. A request is small, so a client that needs longer than readTimeout for
 // it is stalling.
 const (
 	readHeaderTimeout = 5 * time.Second
@@ -53,9 +52,10 @@ const (
 	maxHeaderBytes    = 16 << 10
 )
 
-// run serves, and finishes what is in flight when ctx ends.
+// run serves, and delivers what is accepted when ctx ends.
 func (a *app) run(ctx context.Context, public net.Listener, handler http.Handler) error {
 	defer func() { _ = a.limits.Close() }() // nothing is lost with its connections
+	defer a.health.Close()
 	defer public.Close()
 	defer a.closeTracer()
 	servers := []*http.Server{a.newServer(handler)} // in the order in which they stop
@@ -95,13 +95,20 @@ func (a *app) run(ctx context.Context, public net.Listener, handler http.Handler
 	}
 	deadline, cancel := context.WithTimeout(context.Background(), a.settings.ShutdownTimeout)
 	defer cancel()
-	var unfinished []error
-	unfinished = append(unfinished, servers[0].Shutdown(deadline), a.public.Close(deadline), a.service.Close(deadline))
-	for _, operators := range servers[1:] { // last, so that the end can be watched
-		unfinished = append(unfinished, operators.Shutdown(deadline))
+	// A client that stalls must not take the time that deliveries need.
+	answered, stop := context.WithTimeout(deadline, a.settings.ShutdownTimeout/2)
+	defer stop()
+	if servers[0].Shutdown(answered) != nil {
+		a.logger.Warn("clients that had not finished their request were cut off")
+		_ = servers[0].Close()
 	}
-	if err := errors.Join(unfinished...); err != nil {
-		return fmt.Errorf("SHUTDOWN_TIMEOUT has passed with requests in flight: %w", err)
+	left := a.outbox.Close(deadline)
+	for _, operators := range servers[1:] { // last, so that the end can be watched
+		_ = operators.Close()
+	}
+	if left != nil {
+		a.logger.Error("stopped", "error", left.Error())
+		return fmt.Errorf("SHUTDOWN_TIMEOUT has passed: %w", left)
 	}
 	a.logger.Info("stopped")
 	return nil
@@ -112,9 +119,8 @@ func (a *app) newServer(handler http.Handler) *http.Server {
 		Handler:           handler,
 		ReadHeaderTimeout: readHeaderTimeout,
 		ReadTimeout:       readTimeout,
-		// From the end of the headers: the body, four calls, and the answer itself. What waits for
-		// its beat is not the http.Server's any more.
-		WriteTimeout:   readTimeout + 4*a.settings.UpstreamTimeout + 5*time.Second,
+		// From the end of the headers: the body, the two questions of a first sample, and the answer.
+		WriteTimeout:   readTimeout + 2*a.settings.UpstreamTimeout + 5*time.Second,
 		IdleTimeout:    idleTimeout,
 		MaxHeaderBytes: maxHeaderBytes,
 		// net/http's own complaints hold clients' addresses and pieces of what they sent (H7).

@@ -21,7 +21,7 @@ import (
 	"github.com/caarlos0/env/v11"
 	"github.com/redis/go-redis/v9"
 
-	"github.com/resetd/resetd/impl"
+	"github.com/resetd/resetd/impl/delivery"
 	"github.com/resetd/resetd/impl/origin"
 	"github.com/resetd/resetd/impl/ratelimit"
 )
@@ -59,14 +59,13 @@ type settings struct {
 	CORSOrigins    []string       `env:"CORS_ORIGINS" help:"origins from which browsers may call (default SITE_URL and CALLBACK_ORIGINS)"`
 	APIDocs        onOff          `env:"API_DOCS" envDefault:"on" help:"the API reference page at /api/docs: on or off"`
 
-	ResponseQuantum time.Duration  `env:"RESPONSE_QUANTUM" envDefault:"500ms" help:"valid requests are answered at a multiple of it; 0s: at once, which shows by time who has an account"`
-	MailDecoy       mailDecoy      `env:"MAIL_DECOY" envDefault:"testmode" help:"a test-mode message where there is no account: testmode, or off, which shows who has an account while mail fails"`
-	MailDecoyLimit  ratelimit.Rate `env:"MAIL_DECOY_LIMIT" envDefault:"600-H" help:"valid requests that may cost a decoy (Mailgun bills them); set it above your busiest hour"`
-
-	UpstreamTimeout time.Duration `env:"UPSTREAM_TIMEOUT" envDefault:"5s" help:"longest call of an upstream; a request takes at most four, and one quantum"`
-	MaxInFlight     int           `env:"MAX_IN_FLIGHT" envDefault:"4096" help:"requests at once, beyond which they are answered 503"`
+	MailProbe       mailProbe     `env:"MAIL_PROBE" envDefault:"testmode" help:"how Mailgun is asked whether it accepts messages: testmode (at most one billed test message a minute while requests come) or off (never; callers are not told of its outages)"`
+	UpstreamTimeout time.Duration `env:"UPSTREAM_TIMEOUT" envDefault:"5s" help:"longest call of an upstream"`
+	DeliveryTimeout time.Duration `env:"DELIVERY_TIMEOUT" help:"how long the mail of an accepted request is tried, at most half of LINK_EXPIRES_IN (default 15m, or that half)"`
+	MaxDeliveries   int           `env:"MAX_DELIVERIES" envDefault:"8" help:"deliveries at once; each lookup of an account may open four sessions of Supabase's database"`
+	MaxAccepted     int           `env:"MAX_ACCEPTED" envDefault:"10000" help:"requests accepted within 10 seconds, beyond which they are answered 503"`
 	ShutdownDelay   time.Duration `env:"SHUTDOWN_DELAY" envDefault:"5s" help:"on SIGTERM, how long requests are still taken while /readyz already says no"`
-	ShutdownTimeout time.Duration `env:"SHUTDOWN_TIMEOUT" envDefault:"20s" help:"after that, longest wait for what is in flight"`
+	ShutdownTimeout time.Duration `env:"SHUTDOWN_TIMEOUT" envDefault:"20s" help:"after that, longest wait for what is accepted and not delivered"`
 
 	BrandName    string `env:"BRAND_NAME" help:"name in the mail (default: the host of SITE_URL)"`
 	BrandLogoURL string `env:"BRAND_LOGO_URL" help:"picture in the mail, https"`
@@ -85,11 +84,19 @@ type settings struct {
 	tracing bool // OpenTelemetry's own variables set an exporter
 }
 
+// gone are settings of earlier versions, and what took their place.
+var gone = map[string]string{
+	"RESPONSE_QUANTUM": "answers wait for nothing any more",
+	"MAIL_DECOY":       "no mail is made up any more; MAIL_PROBE says how Mailgun is asked whether it works",
+	"MAIL_DECOY_LIMIT": "no mail is made up any more; MAIL_PROBE sends at most one test message a minute",
+	"MAX_IN_FLIGHT":    "answers wait for nothing any more; MAX_ACCEPTED bounds the requests of 10 seconds",
+}
+
 // The choices. Each refuses what it does not know.
 type (
 	callbackPolicy string
 	linkMode       string
-	mailDecoy      string
+	mailProbe      string
 	logFormat      string
 	onOff          string
 )
@@ -101,11 +108,11 @@ func (p *callbackPolicy) UnmarshalText(text []byte) error {
 
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (m *linkMode) UnmarshalText(text []byte) error {
-	return choose(m, text, linkMode(impl.TokenHash), linkMode(impl.ActionLink))
+	return choose(m, text, linkMode(delivery.TokenHash), linkMode(delivery.ActionLink))
 }
 
 // UnmarshalText implements encoding.TextUnmarshaler.
-func (d *mailDecoy) UnmarshalText(text []byte) error { return choose(d, text, "testmode", "off") }
+func (p *mailProbe) UnmarshalText(text []byte) error { return choose(p, text, "testmode", "off") }
 
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (f *logFormat) UnmarshalText(text []byte) error { return choose(f, text, "json", "text") }
@@ -171,6 +178,12 @@ func readSettings(command string, args []string, environ []string, output io.Wri
 			return nil
 		})
 	}
+	for name := range gone {
+		flags.Func(flagName(name), "", func(value string) error {
+			variables[name] = value
+			return nil
+		})
+	}
 	switch err := flags.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
 		return nil, err
@@ -181,6 +194,11 @@ func readSettings(command string, args []string, environ []string, output io.Wri
 	if flags.NArg() > 0 {
 		// Not repeated: after "--mailgun-api-key= KEY" it is the key.
 		wrong.add("arguments", "number %d is not expected: flags are --name=value", len(args)-flags.NArg()+1)
+	}
+	for name, instead := range gone {
+		if variables[name] != "" || variables[name+"_FILE"] != "" {
+			wrong.add(name, "does not exist any more: %s. Remove it", instead)
+		}
 	}
 	readFiles(fields, variables, &wrong)
 	if value, set := variables["ADMIN_ADDR"]; set && value == "" {
@@ -279,6 +297,9 @@ func explain(err error) (wrong mistakes) {
 	return wrong
 }
 
+// defaultDeliveryTimeout is longer than most outages, and short enough that people still wait.
+const defaultDeliveryTimeout = 15 * time.Minute
+
 // check judges each setting and how they fit together. What is missing is no mistake.
 func (s *settings) check(wrong *mistakes) {
 	s.checkAddresses(wrong)
@@ -293,11 +314,18 @@ func (s *settings) check(wrong *mistakes) {
 	}
 	within("LINK_EXPIRES_IN", s.LinkExpiresIn, time.Minute, 30*24*time.Hour)
 	within("UPSTREAM_TIMEOUT", s.UpstreamTimeout, 100*time.Millisecond, time.Minute)
-	within("RESPONSE_QUANTUM", s.ResponseQuantum, 0, 10*time.Second)
+	if s.DeliveryTimeout == 0 {
+		s.DeliveryTimeout = min(defaultDeliveryTimeout, s.LinkExpiresIn/2)
+	}
+	if s.LinkExpiresIn >= time.Minute && (s.DeliveryTimeout < time.Second || s.DeliveryTimeout > s.LinkExpiresIn/2) {
+		wrong.add("DELIVERY_TIMEOUT", "must be from 1s to half of LINK_EXPIRES_IN: a link that is sent late works for a shorter time than the mail says")
+	}
 	within("SHUTDOWN_DELAY", s.ShutdownDelay, 0, 10*time.Minute)
 	within("SHUTDOWN_TIMEOUT", s.ShutdownTimeout, 0, 10*time.Minute)
-	if s.MaxInFlight < 1 || s.MaxInFlight > 1_000_000 {
-		wrong.add("MAX_IN_FLIGHT", "must be from 1 to 1000000")
+	for name, value := range map[string]struct{ is, most int }{"MAX_ACCEPTED": {s.MaxAccepted, 1_000_000}, "MAX_DELIVERIES": {s.MaxDeliveries, 1000}} {
+		if value.is < 1 || value.is > value.most {
+			wrong.add(name, "must be from 1 to %d", value.most)
+		}
 	}
 	proxies, err := ratelimit.ParseTrustedProxies(s.TrustedProxies)
 	if err != nil {

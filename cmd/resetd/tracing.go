@@ -20,7 +20,7 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
 
-	"github.com/resetd/resetd/impl"
+	"github.com/resetd/resetd/impl/upstream"
 )
 
 // tracingWanted says whether OpenTelemetry's standard variables set an exporter, and refuses
@@ -106,11 +106,11 @@ func newTracer(ctx context.Context, logger *slog.Logger) (tracer trace.Tracer, c
 	// The SDK speaks through globals, and its errors repeat addresses and what they answered.
 	otel.SetLogger(logr.Discard())
 	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) {
-		logger.Warn("spans were lost", "error", impl.Cause(err).Error())
+		logger.Warn("spans were lost", "error", upstream.Cause(err).Error())
 	}))
 	exporter, err := otlptracehttp.New(ctx)
 	if err != nil {
-		return nil, nil, fmt.Errorf("tracing: %w", impl.Cause(err))
+		return nil, nil, fmt.Errorf("tracing: %w", upstream.Cause(err))
 	}
 	described, err := resource.New(ctx,
 		resource.WithAttributes(attribute.String("service.name", "resetd"), attribute.String("service.version", version)),
@@ -118,14 +118,14 @@ func newTracer(ctx context.Context, logger *slog.Logger) (tracer trace.Tracer, c
 		resource.WithFromEnv(), // last: OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES win
 	)
 	if err != nil && !errors.Is(err, resource.ErrPartialResource) {
-		return nil, nil, fmt.Errorf("OTEL_RESOURCE_ATTRIBUTES: %w", impl.Cause(err))
+		return nil, nil, fmt.Errorf("OTEL_RESOURCE_ATTRIBUTES: %w", upstream.Cause(err))
 	}
 	provider := sdktrace.NewTracerProvider(sdktrace.WithBatcher(exporter), sdktrace.WithResource(described))
 	return provider.Tracer("github.com/resetd/resetd"), func() {
 		ctx, cancel := context.WithTimeout(context.Background(), flushTimeout)
 		defer cancel()
 		if err := provider.Shutdown(ctx); err != nil {
-			logger.Warn("spans were lost", "error", impl.Cause(err).Error())
+			logger.Warn("spans were lost", "error", upstream.Cause(err).Error())
 		}
 	}, nil
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -57,17 +58,17 @@ func newCollector(t *testing.T) *collecting {
 	return c
 }
 
-// traced starts resetd with a collector, and points the standard variables of this process to
-// it too, because the SDK reads them itself. What was collected is complete once f.stop has
-// returned.
+// traced starts resetd with a collector. Where it runs in this process, the standard variables of this
+// process point to the collector too, because the SDK reads them itself, and the test cannot run in
+// parallel. What was collected is complete once f.stop has returned.
 func traced(t *testing.T, s setup) (*fixture, *collecting) {
 	t.Helper()
 	c := newCollector(t)
-	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", c.URL)
-	if s.env == nil {
-		s.env = map[string]string{}
+	if s.binary == "" {
+		t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", c.URL)
 	}
-	s.env["OTEL_EXPORTER_OTLP_ENDPOINT"], s.collector = c.URL, c
+	s.env = with(s.env, map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": c.URL})
+	s.collector = c
 	return start(t, s), c
 }
 
@@ -79,7 +80,7 @@ func (c *collecting) trace(t *testing.T, id string) map[string][]*otlp.Span {
 	defer c.mu.Unlock()
 	var root *otlp.Span
 	for _, span := range c.spans {
-		if attributeOf(span.Attributes, "resetd.request_id").GetStringValue() == id {
+		if len(span.ParentSpanId) == 0 && attributeOf(span.Attributes, "resetd.request_id").GetStringValue() == id {
 			root = span
 		}
 	}
@@ -106,55 +107,64 @@ func attributeOf(attributes []*common.KeyValue, key string) *common.AnyValue {
 
 const (
 	operationSpan = "POST " + endpoint
+	deliverySpan  = "delivery"
 	linkSpan      = "supabase generate_link"
 	sendSpan      = "mailgun send"
-	decoySpan     = "mailgun send_decoy"
 )
 
-// TestTraces: one span a request and one below it for each upstream call; the context goes to
-// Supabase, and to nobody else.
+// TestTraces: one span a request; in its trace one for each attempt of its delivery, and one below
+// that for each upstream call. Probes make no spans. The context of a call goes to Supabase, and to
+// nobody else.
 func TestTraces(t *testing.T) {
 	f, c := traced(t, setup{})
-	ids := map[string]string{} // the span of the mail, to the request's id
-	for email, mail := range map[string]string{knownEmail: sendSpan, unknownEmail: decoySpan} {
+	ids := map[string]string{} // of the requests, by address
+	for _, email := range []string{knownEmail, unknownEmail} {
 		answer := f.ask(email)
 		if answer.status != http.StatusOK {
 			t.Fatalf("%d: %s", answer.status, answer.raw)
 		}
-		ids[mail] = answer.header.Get("X-Request-Id")
+		ids[email] = answer.header.Get("X-Request-Id")
 	}
 	refused := f.post(`{}`, nil).header.Get("X-Request-Id")
+	f.settle()
 	if err := f.stop(); err != nil {
 		t.Fatal(err)
 	}
 
-	var sent []string // to Supabase
+	var sent []string // to Supabase, by deliveries
 	for _, call := range f.stack.Calls() {
-		if call.Service == "supabase" {
+		if call.Service == "supabase" && !isProbe(call) {
 			sent = append(sent, call.Header.Get("Traceparent"))
 			continue
 		}
 		for _, name := range []string{"Traceparent", "Tracestate", "Baggage"} {
 			if value := call.Header.Get(name); value != "" {
-				t.Errorf("Mailgun was sent %s: %s", name, value)
+				t.Errorf("%s was sent %s: %s", call.Service, name, value)
 			}
 		}
 	}
-	for mail, id := range ids {
+	for email, id := range ids {
 		spans := c.trace(t, id)
-		if len(spans) != 3 || len(spans[operationSpan]) != 1 || len(spans[linkSpan]) != 1 || len(spans[mail]) != 1 {
-			t.Fatalf("the spans of a request with %s: %v", mail, spans)
+		calls := map[string]int{knownEmail: 2, unknownEmail: 1}[email]
+		if len(spans) != 2+calls || len(spans[operationSpan]) != 1 || len(spans[deliverySpan]) != 1 || len(spans[linkSpan]) != 1 || len(spans[sendSpan]) != calls-1 {
+			t.Fatalf("the spans of a request about %s: %v", email, spans)
 		}
-		root := spans[operationSpan][0]
+		root, attempt := spans[operationSpan][0], spans[deliverySpan][0]
 		if len(root.ParentSpanId) != 0 || root.Kind != otlp.Span_SPAN_KIND_SERVER {
 			t.Errorf("the request's span is not a server's root: %v", root)
 		}
 		if got := attributeOf(root.Attributes, "http.response.status_code").GetIntValue(); got != http.StatusOK {
 			t.Errorf("http.response.status_code is %d", got)
 		}
-		for _, call := range []*otlp.Span{spans[linkSpan][0], spans[mail][0]} {
-			if !bytes.Equal(call.ParentSpanId, root.SpanId) || call.Kind != otlp.Span_SPAN_KIND_CLIENT {
-				t.Errorf("%s is no call below its request: %v", call.Name, call)
+		if got := attributeOf(root.Attributes, "resetd.outcome").GetStringValue(); got != "accepted" {
+			t.Errorf("resetd.outcome is %q", got)
+		}
+		if !bytes.Equal(attempt.ParentSpanId, root.SpanId) || attributeOf(attempt.Attributes, "resetd.request_id").GetStringValue() != id {
+			t.Errorf("the delivery is not that of its request: %v", attempt)
+		}
+		for _, call := range append(spans[linkSpan], spans[sendSpan]...) {
+			if !bytes.Equal(call.ParentSpanId, attempt.SpanId) || call.Kind != otlp.Span_SPAN_KIND_CLIENT {
+				t.Errorf("%s is no call below its delivery: %v", call.Name, call)
 			}
 		}
 		link := spans[linkSpan][0]
@@ -163,6 +173,9 @@ func TestTraces(t *testing.T) {
 			t.Errorf("Supabase was called with traceparent %q, want %s among them", sent, want)
 		}
 		f.logs.await(t, `"trace_id":"`+hex.EncodeToString(root.TraceId)+`"`)
+	}
+	if len(c.spans) != 4+3+1 {
+		t.Errorf("%d spans for two deliveries and a refusal, want 8: %v", len(c.spans), c.spans)
 	}
 	if spans := c.trace(t, refused); len(spans) != 1 || attributeOf(spans[operationSpan][0].Attributes, "error.type").GetStringValue() != "invalid_request" {
 		t.Errorf("the spans of an invalid request: %v", spans)
@@ -175,6 +188,30 @@ func TestTraces(t *testing.T) {
 	}
 }
 
+// TestTraceOfRetries: each attempt of a delivery has a span of its own, all in the trace of the request.
+func TestTraceOfRetries(t *testing.T) {
+	t.Parallel()
+	f, c := traced(t, setup{binary: shipped(t), mailgun: toDeliveries(saying(http.StatusBadRequest, "{}")(nil))})
+	id := f.ask(knownEmail).header.Get("X-Request-Id")
+	f.settle()
+	if err := f.stop(); err != nil {
+		t.Fatal(err)
+	}
+	spans := c.trace(t, id)
+	if len(spans[deliverySpan]) != 3 || len(spans[linkSpan]) != 1 || len(spans[sendSpan]) != 3 {
+		t.Fatalf("the spans of three attempts: %v", spans)
+	}
+	parents := map[string]bool{}
+	for _, call := range spans[sendSpan] {
+		parents[string(call.ParentSpanId)] = true
+	}
+	for _, attempt := range spans[deliverySpan] {
+		if !bytes.Equal(attempt.ParentSpanId, spans[operationSpan][0].SpanId) || !parents[string(attempt.SpanId)] {
+			t.Errorf("no attempt below the request, with a call: %v", attempt)
+		}
+	}
+}
+
 // TestTraceOfCaller: a caller's traceparent is linked to, and is no parent: it decides neither
 // what is sampled nor where it goes. Nothing that a caller sent reaches an upstream.
 func TestTraceOfCaller(t *testing.T) {
@@ -184,10 +221,15 @@ func TestTraceOfCaller(t *testing.T) {
 		"Traceparent": "00-" + callers + "-b7ad6b7169203331-00", // not sampled
 		"Tracestate":  "vendor=of-the-caller", "Baggage": "key=of-the-caller",
 	}).header.Get("X-Request-Id")
+	f.settle()
 	if err := f.stop(); err != nil {
 		t.Fatal(err)
 	}
-	root := c.trace(t, id)[operationSpan][0]
+	spans := c.trace(t, id)
+	if len(spans[deliverySpan]) != 1 || len(spans[linkSpan]) != 1 || len(spans[sendSpan]) != 1 {
+		t.Errorf("what the caller did not sample is missing: %v", spans)
+	}
+	root := spans[operationSpan][0]
 	if hex.EncodeToString(root.TraceId) == callers || len(root.ParentSpanId) != 0 {
 		t.Errorf("the caller's span is the parent: %v", root)
 	}
@@ -209,6 +251,7 @@ func TestTraceOfCaller(t *testing.T) {
 // TestTracesTellNothing: no address, token, link, key, or text of an upstream is in anything
 // that the collector is sent, whatever fails (H7).
 func TestTracesTellNothing(t *testing.T) {
+	t.Parallel()
 	const gossip = "gossip of the upstream"
 	broken := func(status int) func(http.Handler) http.Handler {
 		return func(http.Handler) http.Handler {
@@ -217,24 +260,32 @@ func TestTracesTellNothing(t *testing.T) {
 			})
 		}
 	}
+	// Of the faults, those of deliveries alone are met by calls that have spans.
+	short := map[string]string{"DELIVERY_TIMEOUT": "3s"}
 	for name, s := range map[string]setup{
-		"all well":           {},
-		"Supabase fails":     {supabase: broken(500)},
-		"the key is refused": {supabase: broken(401)},
-		"Mailgun fails":      {mailgun: broken(500)},
-		"Mailgun refuses":    {mailgun: broken(400)},
+		"all well":                  {},
+		"Supabase fails":            {supabase: toDeliveries(broken(500)(nil)), env: short},
+		"the key is refused":        {supabase: toDeliveries(broken(401)(nil)), env: short},
+		"Mailgun fails":             {mailgun: toDeliveries(broken(500)(nil)), env: short},
+		"Mailgun refuses":           {mailgun: toDeliveries(broken(400)(nil)), env: short},
+		"Supabase fails everybody":  {supabase: broken(500)},
+		"Mailgun refuses everybody": {mailgun: broken(401)},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s.binary = shipped(t)
 			f, c := traced(t, s)
 			for _, email := range []string{knownEmail, unknownEmail} {
 				f.post(`{"email":"`+email+`","callback_origin":"https://evil.example"}`, map[string]string{"Accept-Language": "de", "X-Forwarded-For": "192.0.2.7"})
 			}
 			f.post(`{"email":"not an address"}`, nil)
+			f.settle()
 			if err := f.stop(); err != nil {
 				t.Fatal(err)
 			}
 			sent := c.raw.String()
-			if !strings.Contains(sent, operationSpan) || !strings.Contains(sent, linkSpan) {
+			accepted := !strings.HasSuffix(name, "everybody")
+			if !strings.Contains(sent, operationSpan) || strings.Contains(sent, linkSpan) != accepted {
 				t.Fatalf("%d bytes were sent, without the spans", len(sent))
 			}
 			for _, secret := range []string{"@example", knownEmail, "stranger", "evil.example", "not an address", "192.0.2.7", "127.0.0.1", "test-service-role-key", "test-mailgun-key", "token", gossip} {
@@ -242,9 +293,9 @@ func TestTracesTellNothing(t *testing.T) {
 					t.Errorf("the collector was sent %q", secret)
 				}
 			}
-			for _, mail := range append(f.stack.Mails(), f.stack.Decoys()...) {
-				for _, token := range mailLink.FindAllStringSubmatch(mail.Text, -1) {
-					if strings.Contains(sent, token[1]) {
+			for _, mail := range append(f.stack.Mails(), f.stack.TestMessages()...) {
+				for _, token := range regexp.MustCompile(`[0-9a-f]{56}`).FindAllString(mail.Text, -1) {
+					if strings.Contains(sent, token) {
 						t.Error("the collector was sent a token")
 					}
 				}
@@ -256,7 +307,7 @@ func TestTracesTellNothing(t *testing.T) {
 			}
 			upstream, _, _ := strings.Cut(name, " ")
 			for span, want := range map[string]bool{
-				linkSpan: upstream == "Supabase" || name == "the key is refused", sendSpan: upstream == "Mailgun", decoySpan: upstream == "Mailgun",
+				linkSpan: upstream == "Supabase" || name == "the key is refused", sendSpan: upstream == "Mailgun",
 			} {
 				if got, made := failed[span]; made && got != want {
 					t.Errorf("%s has failed: %v, want %v", span, got, want)
@@ -275,6 +326,7 @@ func TestTracesTellNothing(t *testing.T) {
 // TestTracingOff: unless the standard variables set an exporter, nothing is exported and no
 // trace context goes anywhere, a caller's neither.
 func TestTracingOff(t *testing.T) {
+	t.Parallel()
 	for name, test := range map[string]struct {
 		env       map[string]string
 		collector bool // an endpoint is set all the same
@@ -287,16 +339,21 @@ func TestTracingOff(t *testing.T) {
 		"OTEL_EXPORTER_OTLP_LOGS_": {env: map[string]string{"OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": "http://127.0.0.1:1"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c := &collecting{}
+			t.Parallel()
+			c, s := &collecting{}, setup{binary: shipped(t), env: test.env}
 			var f *fixture
 			if test.collector {
-				f, c = traced(t, setup{env: test.env})
+				f, c = traced(t, s)
 			} else {
-				f = start(t, setup{env: test.env})
+				f = start(t, s)
 			}
 			f.post(`{"email":"`+knownEmail+`"}`, map[string]string{"Traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"})
+			f.settle()
 			if err := f.stop(); err != nil {
 				t.Fatal(err)
+			}
+			if calls := len(f.calls()); calls != 2 {
+				t.Errorf("%d calls of a delivery, want 2", calls)
 			}
 			if c.raw.Len() > 0 {
 				t.Error("the collector was sent something")
@@ -321,6 +378,10 @@ func TestCollectorAway(t *testing.T) {
 	c.Close()
 	if answer := f.ask(knownEmail); answer.status != http.StatusOK {
 		t.Fatalf("%d: %s", answer.status, answer.raw)
+	}
+	f.settle()
+	if mails := f.stack.Mails(); len(mails) != 1 {
+		t.Errorf("%d mails", len(mails))
 	}
 	if err := f.stop(); err != nil {
 		t.Fatal(err)

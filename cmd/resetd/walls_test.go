@@ -17,15 +17,22 @@ var rooms = map[string]struct {
 }{
 	"gen":            {nil, "generated code depends on nothing written by hand"},
 	"gen/client":     {nil, "a client depends on nothing of the server"},
-	"impl":           {[]string{"gen"}, "the operation knows its interfaces, and not who implements them"},
-	"impl/supabase":  {[]string{"impl"}, "adapters do not know each other"},
-	"impl/mailgun":   {[]string{"impl"}, "adapters do not know each other"},
-	"impl/message":   {[]string{"impl"}, "a mail is written without knowing who sends it"},
+	"impl":           {[]string{"gen"}, "the operation decides the answer, and must not be able to ask about an account"},
+	"impl/health":    {[]string{"impl"}, "the verdicts that answer must not be able to ask about an account, or send it mail"},
+	"impl/outbox":    {[]string{"impl"}, "what is let in does not know what becomes of it"},
+	"impl/delivery":  {[]string{"impl"}, "a delivery knows its interfaces, and not who implements them"},
+	"impl/upstream":  {nil, "the bounds of a call do not know who is called"},
+	"impl/supabase":  {[]string{"impl", "impl/delivery", "impl/upstream"}, "adapters know what they implement, and not each other"},
+	"impl/mailgun":   {[]string{"impl", "impl/delivery", "impl/upstream"}, "adapters know what they implement, and not each other"},
+	"impl/message":   {nil, "a mail is written without knowing who sends it"},
 	"impl/origin":    {nil, "the rule of where links may lead stands alone"},
-	"impl/ratelimit": {[]string{"impl"}, "limits do not know what they are for"},
-	"impl/server":    {[]string{"gen", "impl", "impl/ratelimit"}, "HTTP does not know the upstreams"},
+	"impl/ratelimit": {[]string{"impl/upstream"}, "limits do not know what they are for"},
+	"impl/server":    {[]string{"gen", "impl", "impl/health", "impl/ratelimit"}, "HTTP answers, and must not be able to ask about an account"},
 	"impl/devstack":  {nil, "stand-ins share no code with what they are to test"},
-	"cmd/resetd":     {[]string{"gen", "gen/client", "impl", "impl/supabase", "impl/mailgun", "impl/message", "impl/origin", "impl/ratelimit", "impl/server", "impl/devstack"}, "wires all of them"},
+	"cmd/resetd": {[]string{
+		"gen", "gen/client", "impl", "impl/delivery", "impl/devstack", "impl/health", "impl/mailgun", "impl/message", "impl/origin", "impl/outbox",
+		"impl/ratelimit", "impl/server", "impl/supabase", "impl/upstream",
+	}, "wires all of them"},
 	"test/bench":     {nil, "measures from outside"},
 	"test/timing":    {nil, "measures from outside"},
 	"test/container": {[]string{"impl/devstack"}, "measures from outside, with the stand-ins"},
@@ -46,7 +53,36 @@ var forbidden = []struct {
 	{"github.com/prometheus/", []string{"impl/server", "cmd/resetd"}, "the operation knows no metrics"},
 	{"go.opentelemetry.io/otel/", []string{"impl/server", "cmd/resetd"}, "the operation knows no traces"},
 	{"github.com/caarlos0/env/", []string{"cmd/resetd"}, "only the settings read the environment"},
-	{"net/http", []string{"gen", "gen/client", "impl/server", "impl/supabase", "impl/mailgun", "impl/devstack", "cmd/resetd", "test/bench", "test/timing", "test/goclient", "test/container"}, "the operation knows no HTTP"},
+	{"net/http", []string{"gen", "gen/client", "impl/server", "impl/upstream", "impl/supabase", "impl/mailgun", "impl/devstack", "cmd/resetd", "test/bench", "test/timing", "test/goclient", "test/container"}, "the operation knows no HTTP"},
+}
+
+// answeringRooms are the rooms that decide an answer, and askingRooms those that can find out whether an
+// account exists, or that write or send its mail. No answer depends on an account, because no chain
+// of imports leads from the first to the second.
+var (
+	answeringRooms = []string{"impl", "impl/health", "impl/server"}
+	askingRooms    = []string{"impl/delivery", "impl/supabase", "impl/mailgun", "impl/message", "impl/outbox"}
+)
+
+// TestAnswersCannotAsk is the first of the walls (docs/indistinguishable-answers.md).
+func TestAnswersCannotAsk(t *testing.T) {
+	for _, room := range answeringRooms {
+		out, err := exec.Command("go", "list", "-deps", module+"/"+room).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen := false
+		for line := range strings.Lines(string(out)) {
+			imported, _ := strings.CutPrefix(strings.TrimSpace(line), module+"/")
+			seen = seen || imported == "gen"
+			if slices.Contains(askingRooms, imported) {
+				t.Errorf("%s depends on %s, and could ask whether an account exists", room, imported)
+			}
+		}
+		if !seen {
+			t.Errorf("%s: its imports were not found", room)
+		}
+	}
 }
 
 // TestWalls: no room imports what it must not.

@@ -169,7 +169,7 @@ func TestSigningKeySetting(t *testing.T) {
 }
 
 // TestDeliveryEvents: the operator learns which of the mails that were sent did not arrive, by
-// the hash that the request has in the log, and of nothing else.
+// the hash that the request and its delivery have in the log, and of nothing else.
 func TestDeliveryEvents(t *testing.T) {
 	t.Parallel()
 	f := start(t, setup{env: withWebhooks})
@@ -177,8 +177,11 @@ func TestDeliveryEvents(t *testing.T) {
 	if a := f.ask("Known@EXAMPLE.com"); a.status != http.StatusOK {
 		t.Fatalf("%d %s", a.status, a.raw)
 	}
-	f.logs.await(t, `"outcome":"sent"`)
+	f.settle()
 	account, _ := f.logs.records(t, "request")[0]["account"].(string)
+	if delivered := f.logs.records(t, "delivery"); len(delivered) != 1 || delivered[0]["outcome"] != "sent" || delivered[0]["account"] != account {
+		t.Fatalf("the delivery is logged as %v", delivered)
+	}
 	mail := f.stack.Mails()[0]
 	tags := mail.Fields["o:tag"]
 
@@ -590,8 +593,9 @@ func TestWebhooksChangeNoAnswer(t *testing.T) {
 	t.Parallel()
 	f := start(t, setup{env: withWebhooks})
 	ask := func(email string) string {
-		calls := len(f.stack.Calls())
+		calls := len(f.calls())
 		a := f.ask(email)
+		f.settle()
 		for _, name := range []string{"Date", "X-Request-Id", "Ratelimit"} {
 			if a.header.Get(name) == "" {
 				t.Errorf("no %s", name)
@@ -602,7 +606,7 @@ func TestWebhooksChangeNoAnswer(t *testing.T) {
 		fmt.Fprintln(&wire, a.status)
 		_ = a.header.Write(&wire)
 		fmt.Fprint(&wire, a.raw)
-		for _, call := range f.stack.Calls()[calls:] {
+		for _, call := range f.calls()[calls:] {
 			fmt.Fprintln(&wire, call.Method, call.Path, call.To, call.TestMode)
 		}
 		return wire.String()

@@ -18,8 +18,11 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/resetd/resetd/impl"
+	"github.com/resetd/resetd/impl/delivery"
+	"github.com/resetd/resetd/impl/health"
 	"github.com/resetd/resetd/impl/mailgun"
 	"github.com/resetd/resetd/impl/message"
+	"github.com/resetd/resetd/impl/outbox"
 	"github.com/resetd/resetd/impl/ratelimit"
 	"github.com/resetd/resetd/impl/server"
 	"github.com/resetd/resetd/impl/supabase"
@@ -30,8 +33,10 @@ type app struct {
 	settings    *settings
 	logger      *slog.Logger
 	limits      *ratelimit.Store
+	health      *health.Health
+	outbox      *outbox.Outbox
 	service     *impl.Service
-	public      *server.Server
+	public      http.Handler
 	admin       http.Handler
 	ready       *server.Readiness
 	closeTracer func() // sends the last spans
@@ -59,32 +64,21 @@ func newApp(ctx context.Context, s *settings, logger *slog.Logger) (*app, error)
 		return nil, err
 	}
 
-	config := impl.Config{
-		Writer:      writer,
-		Recipients:  limit{limits.Limiter("recipient", s.RecipientLimit)},
-		Watcher:     observer,
-		ResetPath:   s.ResetPath,
-		LinkMode:    impl.LinkMode(s.LinkMode),
-		AuthURL:     s.authURL,
-		CallTimeout: s.UpstreamTimeout,
-		Quantum:     s.ResponseQuantum,
-		Decide:      server.Decide,
-		MaxDeferred: s.MaxInFlight,
+	upstreams := newHealth(s, observer)
+	requests := newOutbox(s, registry, &delivery.Deliverer{
+		Writer: writer, Watcher: observer, Resting: upstreams.Resting,
+		LinkMode: delivery.LinkMode(s.LinkMode), Timeout: s.DeliveryTimeout,
+		MaxLinkAge:  s.LinkExpiresIn / 10, // the mail says how long the link works
 		Fingerprint: fingerprint,
-	}
-	if client := newSupabase(s); client != nil {
-		config.Links = observer.Links(client)
-	}
-	if client := newMailgun(s); client != nil {
-		config.Mailer = observer.Mailer(client)
+	}, observer)
+	service := &impl.Service{
+		Health: upstreams, Outbox: requests, Watcher: observer, Fingerprint: fingerprint,
+		Recipients: limit{limits.Limiter("recipient", s.RecipientLimit)},
+		ResetPath:  s.ResetPath,
 	}
 	if s.origins != nil {
-		config.Origins = s.origins
+		service.Origins = s.origins
 	}
-	if s.MailDecoy != "off" {
-		config.Decoys = limit{limits.Limiter("decoy", s.MailDecoyLimit)}
-	}
-	service := impl.New(config)
 
 	serverConfig := server.Config{
 		Operation:    service,
@@ -92,8 +86,6 @@ func newApp(ctx context.Context, s *settings, logger *slog.Logger) (*app, error)
 		Limit:        limits.Limiter("ip", s.RateLimit),
 		ClientIP:     ratelimit.ClientIP{Trusted: s.proxies},
 		Fingerprint:  fingerprint,
-		Quantum:      s.ResponseQuantum,
-		MaxInFlight:  s.MaxInFlight,
 		Docs:         s.APIDocs == "on",
 		AllowBrowser: func(string) bool { return false },
 	}
@@ -117,16 +109,115 @@ func newApp(ctx context.Context, s *settings, logger *slog.Logger) (*app, error)
 	if err != nil {
 		return nil, err
 	}
-	describe(registry, s, service)
+	describe(registry, s)
 	ready := server.NewReadiness(s.missing())
 	return &app{
-		settings: s, logger: logger, limits: limits, service: service, public: public,
+		settings: s, logger: logger, limits: limits, health: upstreams, outbox: requests, service: service, public: public,
 		admin: server.Admin(registry, ready), ready: ready, closeTracer: closeTracer,
 	}, nil
 }
 
+// newHealth makes the probes. Each has a client of its own: on a connection that a mail has opened
+// it would be quicker.
+func newHealth(s *settings, observer *server.Observer) *health.Health {
+	links, mailer := newSupabase(s), newMailgun(s)
+	switch {
+	case links == nil || s.origins == nil:
+		return health.Fixed(impl.ErrAuthNotConfigured)
+	case mailer == nil:
+		return health.Fixed(impl.ErrEmailDelivery)
+	}
+	redirectTo := s.origins.Site() + s.ResetPath
+	probes := []health.Probe{health.Supabase(func(ctx context.Context) error {
+		ctx, end := observer.Observe(ctx, server.ProbeSupabase)
+		err := links.CheckUnknown(ctx, redirectTo)
+		end(err)
+		return err
+	})}
+	if s.MailProbe != "off" {
+		probes = append(probes, health.Mailgun(observedTest(observer, mailer)))
+	}
+	// No delivery takes longer: its last attempt is a lookup, a test message and a mail.
+	return health.New(observer, s.DeliveryTimeout+3*s.UpstreamTimeout, probes...)
+}
+
+func observedTest(observer *server.Observer, mailer *mailgun.Client) func(context.Context) error {
+	return func(ctx context.Context) error {
+		ctx, end := observer.Observe(ctx, server.ProbeMailgun)
+		err := mailer.Probe(ctx)
+		end(err)
+		return err
+	}
+}
+
+// pendingFactor bounds the requests that are not delivered yet by those of a minute, which is how
+// long an outage of Mailgun may go unnoticed. One takes about 1 kB.
+const pendingFactor = int(time.Minute / outbox.Window)
+
+// newOutbox makes the outbox of deliveries, which is empty as long as Health reports that an
+// upstream is not configured.
+func newOutbox(s *settings, registry prometheus.Registerer, d *delivery.Deliverer, observer *server.Observer) *outbox.Outbox {
+	if links, mailer := newSupabase(s), newMailgun(s); links != nil && mailer != nil {
+		d.Links, d.Mailer = observedLinks{observer, links}, observedMailer{observer, mailer}
+		if s.MailProbe != "off" {
+			d.Test = observedTest(observer, mailer)
+		}
+	}
+	givenUp := prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "resetd_given_up_total", Help: "Requests that were given up because too many were pending (six times MAX_ACCEPTED).",
+	})
+	requests := outbox.New(outbox.Config{
+		Begin:       func(r impl.Request) outbox.Delivery { return d.Begin(r) },
+		MaxAccepted: s.MaxAccepted, MaxPending: pendingFactor * s.MaxAccepted, MaxAtOnce: s.MaxDeliveries,
+		GivenUp: givenUp.Inc,
+	})
+	registry.MustRegister(givenUp, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "resetd_pending_requests", Help: "Requests that are accepted and not delivered yet.",
+	}, func() float64 {
+		number, _ := requests.Pending()
+		return float64(number)
+	}), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "resetd_oldest_pending_request_age_seconds", Help: "Time since the first request of the account that has waited longest for its delivery; 0 where none waits.",
+	}, func() float64 {
+		if _, oldest := requests.Pending(); !oldest.IsZero() {
+			return time.Since(oldest).Seconds()
+		}
+		return 0
+	}))
+	return requests
+}
+
+// observedLinks and observedMailer count, time and trace the calls of deliveries.
+type observedLinks struct {
+	observer *server.Observer
+	next     delivery.LinkMaker
+}
+
+func (o observedLinks) MakeLink(ctx context.Context, email, redirectTo string) (*delivery.Link, error) {
+	ctx, end := o.observer.Observe(ctx, server.GenerateLink)
+	link, err := o.next.MakeLink(ctx, email, redirectTo)
+	if err == nil && link == nil {
+		end(server.ErrNoAccount)
+	} else {
+		end(err)
+	}
+	return link, err
+}
+
+type observedMailer struct {
+	observer *server.Observer
+	next     delivery.Mailer
+}
+
+func (o observedMailer) Send(ctx context.Context, to string, mail delivery.Mail) error {
+	ctx, end := o.observer.Observe(ctx, server.Send)
+	err := o.next.Send(ctx, to, mail)
+	end(err)
+	return err
+}
+
 // describe adds what the process is, beside what its server counts.
-func describe(registry *prometheus.Registry, s *settings, service *impl.Service) {
+func describe(registry *prometheus.Registry, s *settings) {
 	gauge := func(name, help string, labels prometheus.Labels, value func() float64) {
 		registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels}, value))
 	}
@@ -139,8 +230,6 @@ func describe(registry *prometheus.Registry, s *settings, service *impl.Service)
 		}
 		return 1
 	})
-	gauge("resetd_deliveries_deferred", "Mails that are still being tried after their request was answered; MAX_IN_FLIGHT bounds them.", nil,
-		func() float64 { return float64(service.Deferred()) })
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 }
 
@@ -183,7 +272,7 @@ func newMailgun(s *settings) *mailgun.Client {
 	}
 	return mailgun.New(mailgun.Config{
 		Base: s.MailgunBase, Domain: s.MailgunDomain, Key: s.MailgunKey.Reveal(),
-		From: s.MailFrom, ReplyTo: s.MailReplyTo, DecoyTo: s.from.Address, Timeout: s.UpstreamTimeout,
+		From: s.MailFrom, ReplyTo: s.MailReplyTo, TestTo: s.from.Address, Timeout: s.UpstreamTimeout,
 	})
 }
 
@@ -223,7 +312,7 @@ func (l limit) Take(ctx context.Context, key string) (bool, func(context.Context
 
 type mailWriter struct{ *message.Renderer }
 
-func (w mailWriter) Write(acceptLanguage, link string) (impl.Mail, error) {
+func (w mailWriter) Write(acceptLanguage, link string) (delivery.Mail, error) {
 	mail, err := w.Render(acceptLanguage, link)
-	return impl.Mail{Subject: mail.Subject, Text: mail.Text, HTML: mail.HTML}, err
+	return delivery.Mail{Subject: mail.Subject, Text: mail.Text, HTML: mail.HTML}, err
 }

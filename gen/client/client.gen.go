@@ -184,6 +184,11 @@ type ClientInterface interface {
 	// Always returns an opaque success message (enumeration-safe).
 	// IP rate limited; no Origin required.
 	//
+	// The answer says whether the request was taken, and not what becomes of it: the account is
+	// looked up, and the mail is sent, after the answer. Whether Supabase Auth and Mailgun serve
+	// anybody is asked by the server itself, again and again, with questions that are about
+	// nobody. Their latest answers decide between 200 and 500, 502 or 503.
+	//
 	// Every request counts against the limit of its IP address, valid or not, but for those
 	// that the limit refuses (429).
 	// Unknown members of the body are ignored; a member given twice, or one that
@@ -199,6 +204,11 @@ type ClientInterface interface {
 	// First-party recovery email via admin generateLink (recovery) + Mailgun.
 	// Always returns an opaque success message (enumeration-safe).
 	// IP rate limited; no Origin required.
+	//
+	// The answer says whether the request was taken, and not what becomes of it: the account is
+	// looked up, and the mail is sent, after the answer. Whether Supabase Auth and Mailgun serve
+	// anybody is asked by the server itself, again and again, with questions that are about
+	// nobody. Their latest answers decide between 200 and 500, 502 or 503.
 	//
 	// Every request counts against the limit of its IP address, valid or not, but for those
 	// that the limit refuses (429).
@@ -216,6 +226,11 @@ type ClientInterface interface {
 // First-party recovery email via admin generateLink (recovery) + Mailgun.
 // Always returns an opaque success message (enumeration-safe).
 // IP rate limited; no Origin required.
+//
+// The answer says whether the request was taken, and not what becomes of it: the account is
+// looked up, and the mail is sent, after the answer. Whether Supabase Auth and Mailgun serve
+// anybody is asked by the server itself, again and again, with questions that are about
+// nobody. Their latest answers decide between 200 and 500, 502 or 503.
 //
 // Every request counts against the limit of its IP address, valid or not, but for those
 // that the limit refuses (429).
@@ -242,6 +257,11 @@ func (c *Client) SendPasswordResetWithBody(ctx context.Context, params *SendPass
 // First-party recovery email via admin generateLink (recovery) + Mailgun.
 // Always returns an opaque success message (enumeration-safe).
 // IP rate limited; no Origin required.
+//
+// The answer says whether the request was taken, and not what becomes of it: the account is
+// looked up, and the mail is sent, after the answer. Whether Supabase Auth and Mailgun serve
+// anybody is asked by the server itself, again and again, with questions that are about
+// nobody. Their latest answers decide between 200 and 500, 502 or 503.
 //
 // Every request counts against the limit of its IP address, valid or not, but for those
 // that the limit refuses (429).
@@ -366,6 +386,11 @@ type ClientWithResponsesInterface interface {
 	// Always returns an opaque success message (enumeration-safe).
 	// IP rate limited; no Origin required.
 	//
+	// The answer says whether the request was taken, and not what becomes of it: the account is
+	// looked up, and the mail is sent, after the answer. Whether Supabase Auth and Mailgun serve
+	// anybody is asked by the server itself, again and again, with questions that are about
+	// nobody. Their latest answers decide between 200 and 500, 502 or 503.
+	//
 	// Every request counts against the limit of its IP address, valid or not, but for those
 	// that the limit refuses (429).
 	// Unknown members of the body are ignored; a member given twice, or one that
@@ -381,6 +406,11 @@ type ClientWithResponsesInterface interface {
 	// First-party recovery email via admin generateLink (recovery) + Mailgun.
 	// Always returns an opaque success message (enumeration-safe).
 	// IP rate limited; no Origin required.
+	//
+	// The answer says whether the request was taken, and not what becomes of it: the account is
+	// looked up, and the mail is sent, after the answer. Whether Supabase Auth and Mailgun serve
+	// anybody is asked by the server itself, again and again, with questions that are about
+	// nobody. Their latest answers decide between 200 and 500, 502 or 503.
 	//
 	// Every request counts against the limit of its IP address, valid or not, but for those
 	// that the limit refuses (429).
@@ -518,6 +548,11 @@ func (r SendPasswordResetResponse) ContentType() string {
 // Always returns an opaque success message (enumeration-safe).
 // IP rate limited; no Origin required.
 //
+// The answer says whether the request was taken, and not what becomes of it: the account is
+// looked up, and the mail is sent, after the answer. Whether Supabase Auth and Mailgun serve
+// anybody is asked by the server itself, again and again, with questions that are about
+// nobody. Their latest answers decide between 200 and 500, 502 or 503.
+//
 // Every request counts against the limit of its IP address, valid or not, but for those
 // that the limit refuses (429).
 // Unknown members of the body are ignored; a member given twice, or one that
@@ -539,6 +574,11 @@ func (c *ClientWithResponses) SendPasswordResetWithBodyWithResponse(ctx context.
 // First-party recovery email via admin generateLink (recovery) + Mailgun.
 // Always returns an opaque success message (enumeration-safe).
 // IP rate limited; no Origin required.
+//
+// The answer says whether the request was taken, and not what becomes of it: the account is
+// looked up, and the mail is sent, after the answer. Whether Supabase Auth and Mailgun serve
+// anybody is asked by the server itself, again and again, with questions that are about
+// nobody. Their latest answers decide between 200 and 500, 502 or 503.
 //
 // Every request counts against the limit of its IP address, valid or not, but for those
 // that the limit refuses (429).

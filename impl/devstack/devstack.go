@@ -29,7 +29,7 @@ const (
 	defaultLinkLifetime = time.Hour // Supabase's own default for mailer_otp_exp, 3600 s
 	defaultMaxMails     = 500
 
-	// maxMailBytes bounds what the inbox and the decoys keep, each: 500 messages of Mailgun's
+	// maxMailBytes bounds what the inbox and the test messages keep, each: 500 messages of Mailgun's
 	// largest size would be 12 GB. The newest message stays whatever its size.
 	maxMailBytes = 64 << 20
 
@@ -94,7 +94,7 @@ type Config struct {
 	// otherwise point its own name at 127.0.0.1 and read the inbox.
 	PublicHosts []string
 
-	// MaxMails is how many delivered messages are kept, and how many decoys; 0 means 500.
+	// MaxMails is how many delivered messages are kept, and how many test messages; 0 means 500.
 	// The oldest goes first.
 	MaxMails int
 }
@@ -159,7 +159,7 @@ type Stack struct {
 	byEmail       map[string]*account // by lower-cased address
 	byToken       map[string]*account // by the hash of the one live recovery token
 	sessions      []*authSession      // oldest first
-	mails, decoys mailbox
+	mails, tests  mailbox
 	calls         []Call
 	changed       chan struct{} // closed and replaced when a mailbox changes
 	version       int           // counts those changes
@@ -189,7 +189,7 @@ func New(cfg Config) *Stack {
 		byEmail:       map[string]*account{},
 		byToken:       map[string]*account{},
 		mails:         mailbox{max: cfg.MaxMails},
-		decoys:        mailbox{max: cfg.MaxMails},
+		tests:         mailbox{max: cfg.MaxMails},
 		changed:       make(chan struct{}),
 		closed:        make(chan struct{}),
 	}
@@ -222,13 +222,13 @@ func (s *Stack) Mails() []Mail {
 	return s.mails.newestFirst()
 }
 
-// Decoys are the messages accepted in test mode, newest first. They are kept apart because
+// TestMessages are the messages accepted in test mode, newest first. They are kept apart because
 // the real Mailgun accepts such messages and never delivers them: a test that found them
 // among Mails would believe that somebody got one.
-func (s *Stack) Decoys() []Mail {
+func (s *Stack) TestMessages() []Mail {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.decoys.newestFirst()
+	return s.tests.newestFirst()
 }
 
 // Calls are the requests both services got, oldest first; beyond 10,000 the oldest are
@@ -255,13 +255,13 @@ func (s *Stack) Password(email string) string {
 	return ""
 }
 
-// Reset forgets mail, decoys, calls, links, sessions and passwords. The accounts stay, with
+// Reset forgets mail, test messages, calls, links, sessions and passwords. The accounts stay, with
 // their ids.
 func (s *Stack) Reset() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.mails.clear()
-	s.decoys.clear()
+	s.tests.clear()
 	s.calls = nil
 	s.sessions = nil
 	clear(s.byToken)

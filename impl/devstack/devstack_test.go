@@ -655,8 +655,8 @@ func TestMailgunDelivers(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 	mails := r.Mails()
-	if len(mails) != 1 || len(r.Decoys()) != 0 {
-		t.Fatalf("%d mails, %d decoys", len(mails), len(r.Decoys()))
+	if len(mails) != 1 || len(r.TestMessages()) != 0 {
+		t.Fatalf("%d mails, %d test messages", len(mails), len(r.TestMessages()))
 	}
 	want := devstack.Mail{
 		ID: strings.TrimSuffix(strings.TrimPrefix(got.ID, "<"), "@mg.example.com>"), At: r.clock.now(),
@@ -681,7 +681,7 @@ func TestMailgunDelivers(t *testing.T) {
 		t.Error("newest first:", got)
 	}
 	r.Reset()
-	if len(r.Mails())+len(r.Decoys())+len(r.Calls()) != 0 {
+	if len(r.Mails())+len(r.TestMessages())+len(r.Calls()) != 0 {
 		t.Error("Reset left something")
 	}
 }
@@ -703,8 +703,8 @@ func TestMailgunTestMode(t *testing.T) {
 	if a := r.send(message("o:testmode", "no")...); a.status != 200 {
 		t.Fatal(a.status, a.body)
 	}
-	if len(r.Mails()) != 1 || len(r.Decoys()) != 1 {
-		t.Errorf("%d mails, %d decoys", len(r.Mails()), len(r.Decoys()))
+	if len(r.Mails()) != 1 || len(r.TestMessages()) != 1 {
+		t.Errorf("%d mails, %d test messages", len(r.Mails()), len(r.TestMessages()))
 	}
 	calls := r.Calls()
 	if len(calls) != 2 || !calls[0].TestMode || calls[1].TestMode {
@@ -775,7 +775,7 @@ func TestMailgunRefuses(t *testing.T) {
 			}
 		})
 	}
-	if n := len(r.Mails()) + len(r.Decoys()); n != 0 {
+	if n := len(r.Mails()) + len(r.TestMessages()); n != 0 {
 		t.Errorf("%d messages of refused requests were kept", n)
 	}
 }
@@ -831,7 +831,7 @@ func TestInboxIsBounded(t *testing.T) {
 		r.send(message("subject", fmt.Sprint(i))...)
 		r.send(message("subject", fmt.Sprint(i), "o:testmode", "yes")...)
 	}
-	for _, box := range [][]devstack.Mail{r.Mails(), r.Decoys()} {
+	for _, box := range [][]devstack.Mail{r.Mails(), r.TestMessages()} {
 		if len(box) != 3 || box[0].Subject != "4" || box[2].Subject != "2" {
 			t.Errorf("%d kept, from %q to %q", len(box), box[0].Subject, box[len(box)-1].Subject)
 		}
@@ -879,13 +879,13 @@ func TestInboxPage(t *testing.T) {
 	}
 	contains(page("/dev/inbox"), "curl -i http://localhost:8080/api/auth/send-password-reset", "known1@example.com", "data-empty")
 
-	r.send(message("o:testmode", "yes", "subject", "A decoy")...)
+	r.send(message("o:testmode", "yes", "subject", "A test message")...)
 	a := page("/dev/inbox")
-	contains(a, "Nothing was delivered", "accepted in test mode")
-	if strings.Contains(a.body, "A decoy") {
-		t.Error("a decoy among the delivered")
+	contains(a, "Nothing was delivered", "An address without an account gets no mail", "Never delivered <b>1</b>")
+	if strings.Contains(a.body, "A test message") {
+		t.Error("a test message among the delivered")
 	}
-	contains(page("/dev/inbox?box=decoys"), "A decoy", "accepted in test mode, never delivered")
+	contains(page("/dev/inbox?box=tests"), "A test message", "accepted in test mode, never delivered")
 
 	r.send(message("subject", `<script>alert("s")</script>`, "text", `<b>t</b> https://app.example.com/x?y=1&z=2.`, "html", `<!doctype html><html><HEAD><title>x</title></head><script>1</script>`)...)
 	id := r.Mails()[0].ID
@@ -910,8 +910,11 @@ func TestInboxPage(t *testing.T) {
 		t.Error(a.status)
 	}
 
-	var list struct{ Mails, Decoys []devstack.Mail }
-	if err := json.Unmarshal([]byte(page("/dev/inbox.json").body), &list); err != nil || len(list.Mails) != 1 || len(list.Decoys) != 1 || list.Mails[0].ID != id {
+	var list struct {
+		Mails        []devstack.Mail
+		TestMessages []devstack.Mail `json:"tests"`
+	}
+	if err := json.Unmarshal([]byte(page("/dev/inbox.json").body), &list); err != nil || len(list.Mails) != 1 || len(list.TestMessages) != 1 || list.Mails[0].ID != id {
 		t.Error(err, list)
 	}
 	for _, asset := range []string{"dev.css", "inbox.js", "reset.js", "icon.svg"} {
@@ -974,9 +977,9 @@ func (r *rig) stream(query string) (next func() map[string]any) {
 
 func TestEvents(t *testing.T) {
 	r := newRig(t, nil)
-	delivered, decoys := r.stream(""), r.stream("?box=decoys")
-	for _, next := range []func() map[string]any{delivered, decoys} {
-		if e := next(); e["delivered"] != 0.0 || e["decoys"] != 0.0 || !strings.Contains(e["html"].(string), "No ") {
+	delivered, tests := r.stream(""), r.stream("?box=tests")
+	for _, next := range []func() map[string]any{delivered, tests} {
+		if e := next(); e["delivered"] != 0.0 || e["tests"] != 0.0 || !strings.Contains(e["html"].(string), "No ") {
 			t.Fatal(e)
 		}
 	}
@@ -984,7 +987,7 @@ func TestEvents(t *testing.T) {
 	if e := delivered(); e["delivered"] != 1.0 || !strings.Contains(e["html"].(string), "Arrived by itself") {
 		t.Fatal(e)
 	}
-	if e := decoys(); e["delivered"] != 1.0 || strings.Contains(e["html"].(string), "Arrived by itself") {
+	if e := tests(); e["delivered"] != 1.0 || strings.Contains(e["html"].(string), "Arrived by itself") {
 		t.Fatal(e)
 	}
 	// A burst: the last event shows all of it, however many events it takes.
@@ -992,11 +995,11 @@ func TestEvents(t *testing.T) {
 		r.send(message("o:testmode", "yes", "subject", "burst")...)
 	}
 	for {
-		e := decoys()
+		e := tests()
 		if e == nil {
 			t.Fatal("the stream ended")
 		}
-		if e["decoys"] == 10.0 {
+		if e["tests"] == 10.0 {
 			if n := strings.Count(e["html"].(string), "burst"); n != 10 {
 				t.Errorf("%d rows", n)
 			}

@@ -153,7 +153,7 @@ func (s *Stack) accept(m Mail, test bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if test {
-		s.decoys.add(m)
+		s.tests.add(m)
 	} else {
 		s.mails.add(m)
 	}

@@ -123,14 +123,14 @@ func (p *pages) render(w http.ResponseWriter, status int, name string, data any)
 
 // inboxView is what the inbox template shows.
 type inboxView struct {
-	Decoys               bool // the box of messages that are never delivered
-	Delivered, DecoyMany int
-	Version              int
-	Rows                 []mailRow
-	Selected             *mailView
-	Gone                 bool // a message was asked for that is no longer kept
-	Curl                 string
-	Accounts             []string
+	Tests               bool // the box of messages that are never delivered
+	Delivered, TestMany int
+	Version             int
+	Rows                []mailRow
+	Selected            *mailView
+	Gone                bool // a message was asked for that is no longer kept
+	Curl                string
+	Accounts            []string
 }
 
 type mailRow struct {
@@ -161,11 +161,11 @@ type mailField struct {
 
 func (p *pages) inbox(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
-	v := p.view(r, query.Get("box") == "decoys")
+	v := p.view(r, query.Get("box") == "tests")
 	status := http.StatusOK
 	if id := query.Get("mail"); id != "" {
-		if m, ok := p.find(id, v.Decoys); ok {
-			v.Selected = newMailView(m, v.Decoys, query.Get("view"))
+		if m, ok := p.find(id, v.Tests); ok {
+			v.Selected = newMailView(m, v.Tests, query.Get("view"))
 			for i := range v.Rows {
 				v.Rows[i].Current = v.Rows[i].ID == id
 			}
@@ -178,16 +178,16 @@ func (p *pages) inbox(w http.ResponseWriter, r *http.Request) {
 }
 
 // view reads a box as a whole, so that what is shown belongs together.
-func (p *pages) view(r *http.Request, decoys bool) inboxView {
+func (p *pages) view(r *http.Request, tests bool) inboxView {
 	s := p.stack
 	s.mu.Lock()
 	box := &s.mails
-	if decoys {
-		box = &s.decoys
+	if tests {
+		box = &s.tests
 	}
-	v := inboxView{Decoys: decoys, Delivered: len(s.mails.list), DecoyMany: len(s.decoys.list), Version: s.version}
+	v := inboxView{Tests: tests, Delivered: len(s.mails.list), TestMany: len(s.tests.list), Version: s.version}
 	for _, m := range slices.Backward(box.list) {
-		v.Rows = append(v.Rows, newMailRow(m, decoys))
+		v.Rows = append(v.Rows, newMailRow(m, tests))
 	}
 	s.mu.Unlock()
 
@@ -195,7 +195,7 @@ func (p *pages) view(r *http.Request, decoys bool) inboxView {
 		v.Accounts = append(v.Accounts, a.stored)
 	}
 	email := "nobody@example.com"
-	if !decoys && len(v.Accounts) > 0 {
+	if !tests && len(v.Accounts) > 0 {
 		email = v.Accounts[0]
 	}
 	api := strings.TrimSuffix(s.cfg.APIURL, "/")
@@ -206,27 +206,27 @@ func (p *pages) view(r *http.Request, decoys bool) inboxView {
 	return v
 }
 
-func (p *pages) find(id string, decoys bool) (Mail, bool) {
+func (p *pages) find(id string, tests bool) (Mail, bool) {
 	p.stack.mu.Lock()
 	defer p.stack.mu.Unlock()
-	if decoys {
-		return p.stack.decoys.find(id)
+	if tests {
+		return p.stack.tests.find(id)
 	}
 	return p.stack.mails.find(id)
 }
 
-func newMailRow(m Mail, decoy bool) mailRow {
+func newMailRow(m Mail, test bool) mailRow {
 	at := m.At.Local() // the developer's clock
 	snippet := strings.Join(strings.Fields(m.Text[:min(len(m.Text), 400)]), " ")
 	return mailRow{
 		ID: m.ID, To: strings.Join(m.To, ", "), Subject: m.Subject, Snippet: strings.ToValidUTF8(snippet, ""),
 		Time: at.Format("15:04:05"), Full: at.Format("Monday, 2 January 2006, 15:04:05 MST"), ISO: at.Format(time.RFC3339),
-		Href: inboxHref(decoy, m.ID, ""),
+		Href: inboxHref(test, m.ID, ""),
 	}
 }
 
-func newMailView(m Mail, decoy bool, view string) *mailView {
-	v := &mailView{mailRow: newMailRow(m, decoy), From: m.From, HasHTML: m.HTML != ""}
+func newMailView(m Mail, test bool, view string) *mailView {
+	v := &mailView{mailRow: newMailRow(m, test), From: m.From, HasHTML: m.HTML != ""}
 	tabs := []viewTab{{Name: "html", Label: "HTML"}, {Name: "text", Label: "Text"}, {Name: "fields", Label: "Raw fields"}}
 	if !slices.ContainsFunc(tabs, func(t viewTab) bool { return t.Name == view }) {
 		view = "html"
@@ -236,7 +236,7 @@ func newMailView(m Mail, decoy bool, view string) *mailView {
 	}
 	v.View = view
 	for _, t := range tabs {
-		t.Href, t.Current = inboxHref(decoy, m.ID, t.Name), t.Name == view
+		t.Href, t.Current = inboxHref(test, m.ID, t.Name), t.Name == view
 		v.Tabs = append(v.Tabs, t)
 	}
 	v.Text = linkify(m.Text)
@@ -247,10 +247,10 @@ func newMailView(m Mail, decoy bool, view string) *mailView {
 	return v
 }
 
-func inboxHref(decoy bool, id, view string) string {
+func inboxHref(test bool, id, view string) string {
 	query := url.Values{}
-	if decoy {
-		query.Set("box", "decoys")
+	if test {
+		query.Set("box", "tests")
 	}
 	query.Set("mail", id)
 	if view != "" {
@@ -273,16 +273,16 @@ func linkify(text string) []textPart {
 	return append(parts, textPart{Text: text[end:]})
 }
 
-// inboxJSON is the inbox for scripts: {"mails":[…],"decoys":[…]}, newest first.
+// inboxJSON is the inbox for scripts: {"mails":[…],"tests":[…]}, newest first.
 func (p *pages) inboxJSON(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	encoder := json.NewEncoder(w)
 	encoder.SetIndent("", "  ")
 	encoder.SetEscapeHTML(false) // read by people, and nosniff is set
 	_ = encoder.Encode(struct {
-		Mails  []Mail `json:"mails"`
-		Decoys []Mail `json:"decoys"`
-	}{p.stack.Mails(), p.stack.Decoys()})
+		Mails []Mail `json:"mails"`
+		Tests []Mail `json:"tests"`
+	}{p.stack.Mails(), p.stack.TestMessages()})
 }
 
 // events sends the list of one box whenever a box changes, and once at the start: always
@@ -308,17 +308,17 @@ func (p *pages) events(w http.ResponseWriter, r *http.Request) {
 	}
 	heartbeat := time.NewTicker(streamHeartbeat)
 	defer heartbeat.Stop()
-	decoys := r.URL.Query().Get("box") == "decoys"
+	tests := r.URL.Query().Get("box") == "tests"
 	for {
 		p.stack.mu.Lock()
 		changed := p.stack.changed // before the list is read: what comes later wakes us
 		p.stack.mu.Unlock()
-		v := p.view(r, decoys)
+		v := p.view(r, tests)
 		var list bytes.Buffer
 		if err := p.templates.ExecuteTemplate(&list, "sidebar", v); err != nil {
 			return // a bug; the page itself shows it
 		}
-		data, err := json.Marshal(map[string]any{"html": list.String(), "delivered": v.Delivered, "decoys": v.DecoyMany})
+		data, err := json.Marshal(map[string]any{"html": list.String(), "delivered": v.Delivered, "tests": v.TestMany})
 		if err != nil || !send("id: %d\nevent: inbox\ndata: %s\n\n", v.Version, data) {
 			return
 		}

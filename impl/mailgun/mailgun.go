@@ -1,22 +1,26 @@
 // Package mailgun hands messages to Mailgun, over mailgun-go.
 //
-// It owns how a message is sent (no tracking, TLS required, marked as automatic), how a decoy
-// is, and the bounds of the call. It must never send a decoy to anyone but ourselves, put a
-// link or an address into a Mailgun variable, or let the upstream's answer into an error.
+// It owns how a message is sent (no tracking, TLS required, marked as automatic), how a test message
+// is, what an answer says about the next attempt, and the bounds of the call. It must never send a
+// test message to anyone but ourselves, put a link or an address into a Mailgun variable, or let the
+// upstream's answer into an error.
 package mailgun
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
+	"net/http/httptrace"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/mailgun/mailgun-go/v4"
 
 	"github.com/resetd/resetd/impl"
+	"github.com/resetd/resetd/impl/delivery"
+	"github.com/resetd/resetd/impl/upstream"
 )
 
 // maxAnswer bounds what is read of an answer. Real ones have about 100 bytes.
@@ -28,50 +32,53 @@ type Config struct {
 	Base, Domain, Key string
 	From              string // RFC 5322 mailbox
 	ReplyTo           string // RFC 5322 mailbox, or empty
-	DecoyTo           string // the bare address of From: decoys go there, in test mode
+	TestTo            string // the bare address of From: test messages go there
 	Timeout           time.Duration
 }
 
 // Client sends mail. Its methods may be called concurrently.
 type Client struct {
 	config  Config
-	http    *http.Client
 	mailgun *mailgun.MailgunImpl
 }
 
 // New makes a client. Each call takes Timeout at most, to the last byte of the answer.
 func New(config Config) *Client {
-	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.MaxIdleConnsPerHost = 64 // the default of 2 would reconnect for most parallel calls
-	transport.MaxResponseHeaderBytes = 64 << 10
 	client := mailgun.NewMailgun(config.Domain, config.Key)
 	client.SetAPIBase(strings.TrimSuffix(strings.TrimRight(config.Base, "/"), "/v3") + "/v3")
-	bounds := &http.Client{
-		Transport: bounded{transport},
-		Timeout:   config.Timeout,
-		// A redirect would carry the key and the link elsewhere.
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
-	client.SetClient(bounds)
-	return &Client{config: config, http: bounds, mailgun: client}
+	client.SetClient(upstream.NewClient(config.Timeout, maxAnswer))
+	return &Client{config: config, mailgun: client}
 }
 
 // Send hands over a message. It returns nil once Mailgun has accepted it; every error is
-// impl.ErrEmailDelivery.
-func (c *Client) Send(ctx context.Context, to string, mail impl.Mail) error {
+// impl.ErrEmailDelivery, and says by those of package delivery what comes next.
+func (c *Client) Send(ctx context.Context, to string, mail delivery.Mail) error {
 	return c.send(ctx, c.message(to, mail))
 }
 
-// SendDecoy does the same in test mode, to ourselves: Mailgun accepts the message, bills it
+// SendTest does the same in test mode, to ourselves: Mailgun accepts the message, bills it
 // and never delivers it.
 // https://documentation.mailgun.com/docs/mailgun/user-manual/sending-messages/send-http#sending-in-test-mode
-func (c *Client) SendDecoy(ctx context.Context, mail impl.Mail) error {
-	message := c.message(c.config.DecoyTo, mail)
+func (c *Client) SendTest(ctx context.Context, mail delivery.Mail) error {
+	message := c.message(c.config.TestTo, mail)
 	message.EnableTestMode()
 	return c.send(ctx, message)
 }
 
-func (c *Client) message(to string, mail impl.Mail) *mailgun.Message {
+// Probe asks by a test message whether Mailgun accepts any. Its error is impl.ErrEmailDelivery where
+// it accepts none for a reason that real mail cannot bring about: 401 (the key), 404 (the domain),
+// 5xx, nonsense and silence. It is another where real mail can: quotas are 429, 402, 403, and 420
+// ("recipient limit exceeded", which Mailgun's reference lacks: mailgun/mailgun-java#50).
+func (c *Client) Probe(ctx context.Context) error {
+	err := c.SendTest(ctx, delivery.Mail{Subject: "resetd asks whether messages are accepted", Text: "This is a test message. It is never delivered.", HTML: "<p>This is a test message. It is never delivered.</p>"})
+	var status *StatusError
+	if errors.As(err, &status) && status.isClient() && status.Status != http.StatusUnauthorized && status.Status != http.StatusNotFound {
+		return status
+	}
+	return err
+}
+
+func (c *Client) message(to string, mail delivery.Mail) *mailgun.Message {
 	message := mailgun.NewMessage(c.config.From, mail.Subject, mail.Text, to)
 	message.SetHTML(mail.HTML)
 	if c.config.ReplyTo != "" {
@@ -91,49 +98,63 @@ func (c *Client) message(to string, mail impl.Mail) *mailgun.Message {
 }
 
 func (c *Client) send(ctx context.Context, message *mailgun.Message) error {
-	_, id, err := c.mailgun.Send(ctx, message)
+	var written atomic.Bool
+	_, id, err := c.mailgun.Send(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteHeaders: func() { written.Store(true) }}), message)
 	if err == nil && id != "" {
 		return nil
 	}
-	// The next call, which may be a decoy that decides, must not meet with what is left of this
-	// one: an upstream that refuses a recipient may hang up on its connection after.
-	c.http.CloseIdleConnections()
-	return fmt.Errorf("%w: %w", impl.ErrEmailDelivery, withoutBody(err))
+	err = fmt.Errorf("%w: %w", impl.ErrEmailDelivery, withoutBody(err))
+	var status *StatusError
+	switch isStatus := errors.As(err, &status); {
+	case isStatus && status.isOfMessage():
+		return fmt.Errorf("%w: %w", delivery.ErrRefused, err)
+	case isStatus && !status.isOfGateway(), !written.Load():
+		return err
+	}
+	return fmt.Errorf("%w: %w", delivery.ErrFateUnknown, err)
 }
 
 // withoutBody says what went wrong without what the upstream wrote: mailgun-go's own errors
 // carry the answer's body and the address called.
 func withoutBody(err error) error {
 	var status *mailgun.UnexpectedResponseError
+	var busy *upstream.BusyError
 	switch {
 	case err == nil:
 		return errors.New("accepted without an id")
+	case errors.As(err, &busy):
+		return &StatusError{Status: http.StatusTooManyRequests, After: busy.After}
 	case errors.As(err, &status):
-		return &StatusError{status.Actual}
+		return &StatusError{Status: status.Actual}
 	case errors.Is(err, mailgun.ErrInvalidMessage):
 		return mailgun.ErrInvalidMessage
 	}
-	return impl.Cause(err)
+	return upstream.Cause(err)
 }
 
 // StatusError is an answer that accepts nothing.
-type StatusError struct{ Status int }
+type StatusError struct {
+	Status int
+	After  time.Duration // which Mailgun asks to be left alone for; mostly 0
+}
 
 func (e *StatusError) Error() string { return fmt.Sprintf("status %d", e.Status) }
 
+// RetryAfter returns After.
+func (e *StatusError) RetryAfter() time.Duration { return e.After }
+
 // Refused says whether Mailgun has judged the message or the key, and has not merely failed.
-func (e *StatusError) Refused() bool { return e.Status >= 400 && e.Status < 500 }
+func (e *StatusError) Refused() bool { return e.isClient() }
 
-// bounded cuts answers off, which mailgun-go would read without end.
-type bounded struct{ *http.Transport }
+func (e *StatusError) isClient() bool { return e.Status >= 400 && e.Status < 500 }
 
-func (b bounded) RoundTrip(request *http.Request) (*http.Response, error) {
-	response, err := b.Transport.RoundTrip(request)
-	if err == nil {
-		response.Body = struct {
-			io.Reader
-			io.Closer
-		}{io.LimitReader(response.Body, maxAnswer), response.Body}
-	}
-	return response, err
+// isOfMessage says whether the fault may be that of one message: a parameter, its recipient, its size.
+func (e *StatusError) isOfMessage() bool {
+	return e.Status == http.StatusBadRequest || e.Status == http.StatusRequestEntityTooLarge
+}
+
+// isOfGateway says whether Mailgun itself may have accepted what its gateway answered so (RFC 9110,
+// sections 15.6.3 and 15.6.5).
+func (e *StatusError) isOfGateway() bool {
+	return e.Status == http.StatusBadGateway || e.Status == http.StatusGatewayTimeout
 }

@@ -6,12 +6,14 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/resetd/resetd/impl"
+	"github.com/resetd/resetd/impl/delivery"
 )
 
 const timeout = 300 * time.Millisecond
@@ -22,7 +24,7 @@ func client(t *testing.T, suffix string, handler http.HandlerFunc) *Client {
 	t.Cleanup(func() { server.CloseClientConnections(); server.Close() })
 	return New(Config{
 		Base: server.URL + suffix, Domain: "mg.example.com", Key: "the-key",
-		From: "Example <no-reply@example.com>", DecoyTo: "no-reply@example.com", Timeout: timeout,
+		From: "Example <no-reply@example.com>", TestTo: "no-reply@example.com", Timeout: timeout,
 	})
 }
 
@@ -35,7 +37,7 @@ func TestBase(t *testing.T) {
 			user, password, _ = r.BasicAuth()
 			io.WriteString(w, `{"id":"<1@mg.example.com>","message":"Queued. Thank you."}`)
 		})
-		if err := c.Send(context.Background(), "a@b.co", impl.Mail{Subject: "s", Text: "t", HTML: "h"}); err != nil {
+		if err := c.Send(context.Background(), "a@b.co", delivery.Mail{Subject: "s", Text: "t", HTML: "h"}); err != nil {
 			t.Errorf("%q: %v", suffix, err)
 		}
 		if path != "/v3/mg.example.com/messages" || user != "api" || password != "the-key" {
@@ -44,46 +46,88 @@ func TestBase(t *testing.T) {
 	}
 }
 
-// TestFaults: nothing but an acceptance is one, within the deadline and the bounds, and no
-// error repeats the answer, the recipient or the link.
-func TestFaults(t *testing.T) {
-	const secret = "never-repeat-this"
-	status := func(code int) http.HandlerFunc {
-		return func(w http.ResponseWriter, _ *http.Request) { http.Error(w, `{"message":"`+secret+`"}`, code) }
+// fault is one way in which Mailgun does not accept a message, and what it says.
+type fault struct {
+	name    string
+	handler http.HandlerFunc
+	unknown bool // Mailgun may have accepted it all the same
+	refused bool // the fault may be that of this message alone
+	shown   bool // to callers, if a probe finds it
+}
+
+var faults = []fault{
+	{name: "400", handler: status(400), refused: true},
+	{name: "401", handler: status(401), shown: true},
+	{name: "402", handler: status(402)},
+	{name: "403", handler: status(403)},
+	{name: "404", handler: status(404), shown: true},
+	{name: "413", handler: status(413), refused: true},
+	{name: "420", handler: status(420)},
+	{name: "429", handler: status(429)},
+	{name: "500", handler: status(500), shown: true},
+	{name: "502", handler: status(502), unknown: true, shown: true},
+	{name: "503", handler: status(503), shown: true},
+	{name: "504", handler: status(504), unknown: true, shown: true},
+	{name: "504 with Retry-After", handler: later(504, "60"), unknown: true, shown: true},
+	{name: "413 with Retry-After", handler: later(413, "60"), refused: true},
+	{name: "garbage", handler: text("<html>" + secret), unknown: true, shown: true},
+	{name: "no id", handler: text(`{"message":"` + secret + `"}`), unknown: true, shown: true},
+	{name: "empty", handler: func(http.ResponseWriter, *http.Request) {}, unknown: true, shown: true},
+	{name: "redirect", handler: func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, "/"+secret, http.StatusTemporaryRedirect)
+	}, shown: true},
+	{name: "reset", handler: func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, unknown: true, shown: true},
+	{name: "cut short", handler: func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", "1000")
+		io.WriteString(w, `{"id":"<1@mg.example.com>"`)
+	}, unknown: true, shown: true},
+	{name: "hang", handler: func(_ http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body); <-r.Context().Done() }, unknown: true, shown: true},
+	{name: "slow drip", handler: func(w http.ResponseWriter, r *http.Request) {
+		for r.Context().Err() == nil {
+			if _, err := io.WriteString(w, " "); err != nil {
+				return
+			}
+			http.NewResponseController(w).Flush()
+			time.Sleep(5 * time.Millisecond)
+		}
+	}, unknown: true, shown: true},
+	{name: "endless", handler: func(w http.ResponseWriter, _ *http.Request) {
+		io.WriteString(w, `{"id":"`)
+		for chunk := strings.Repeat("x", 64<<10); ; {
+			if _, err := io.WriteString(w, chunk); err != nil {
+				return
+			}
+		}
+	}, unknown: true, shown: true},
+}
+
+const secret = "never-repeat-this"
+
+func status(code int) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) { http.Error(w, `{"message":"`+secret+`"}`, code) }
+}
+
+func later(code int, retryAfter string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Retry-After", retryAfter)
+		status(code)(w, r)
 	}
-	for name, handler := range map[string]http.HandlerFunc{
-		"400": status(400), "401": status(401), "402": status(402), "403": status(403), "404": status(404), "429": status(429), "500": status(500), "503": status(503),
-		"garbage": func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "<html>"+secret) },
-		"no id":   func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, `{"message":"`+secret+`"}`) },
-		"empty":   func(http.ResponseWriter, *http.Request) {},
-		"redirect": func(w http.ResponseWriter, r *http.Request) {
-			http.Redirect(w, r, "/"+secret, http.StatusTemporaryRedirect)
-		},
-		"reset": func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
-		"hang":  func(_ http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body); <-r.Context().Done() },
-		"slow drip": func(w http.ResponseWriter, r *http.Request) {
-			for r.Context().Err() == nil {
-				if _, err := io.WriteString(w, " "); err != nil {
-					return
-				}
-				http.NewResponseController(w).Flush()
-				time.Sleep(5 * time.Millisecond)
-			}
-		},
-		"endless": func(w http.ResponseWriter, _ *http.Request) {
-			io.WriteString(w, `{"id":"`)
-			for chunk := strings.Repeat("x", 64<<10); ; {
-				if _, err := io.WriteString(w, chunk); err != nil {
-					return
-				}
-			}
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
+}
+
+func text(body string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, body) }
+}
+
+// TestFaults: nothing but an acceptance is one, within the deadline and the bounds, no error repeats
+// the answer, the recipient or the link, and each says what may be done next: a message that Mailgun
+// may have accepted is told from one that it has not.
+func TestFaults(t *testing.T) {
+	for _, fault := range faults {
+		t.Run(fault.name, func(t *testing.T) {
 			began := time.Now()
 			var requests atomic.Int32
-			c := client(t, "", func(w http.ResponseWriter, r *http.Request) { requests.Add(1); handler(w, r) })
-			err := c.Send(context.Background(), "someone@example.org", impl.Mail{Subject: "s", Text: "https://app.example.com/?token_hash=t", HTML: "h"})
+			c := client(t, "", func(w http.ResponseWriter, r *http.Request) { requests.Add(1); fault.handler(w, r) })
+			err := c.Send(context.Background(), "someone@example.org", delivery.Mail{Subject: "s", Text: "https://app.example.com/?token_hash=t", HTML: "h"})
 			if !errors.Is(err, impl.ErrEmailDelivery) {
 				t.Fatalf("%v", err)
 			}
@@ -95,12 +139,99 @@ func TestFaults(t *testing.T) {
 					t.Errorf("the error tells %q: %v", private, err)
 				}
 			}
-			if timedOut := errors.Is(err, context.DeadlineExceeded); timedOut != (name == "hang" || name == "slow drip") {
+			if timedOut := errors.Is(err, context.DeadlineExceeded); timedOut != (fault.name == "hang" || fault.name == "slow drip") {
 				t.Errorf("as a deadline: %v: %v", timedOut, err)
 			}
 			if requests := requests.Load(); requests != 1 {
-				t.Errorf("%d requests: redirects are not followed, and retries are the operation's", requests)
+				t.Errorf("%d requests: redirects are not followed, and retries are the delivery's", requests)
+			}
+			if errors.Is(err, delivery.ErrFateUnknown) != fault.unknown || errors.Is(err, delivery.ErrRefused) != fault.refused {
+				t.Errorf("%v; fate unknown: want %v; refused: want %v", err, fault.unknown, fault.refused)
 			}
 		})
+	}
+}
+
+// TestNeverWritten: the fate of a message is known that no connection took, and of one whose
+// connection broke before anything of it was written.
+func TestNeverWritten(t *testing.T) {
+	closed := httptest.NewServer(http.NotFoundHandler())
+	closed.Close()
+	withoutTLS := httptest.NewServer(http.NotFoundHandler())
+	defer withoutTLS.Close()
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, c := range []struct {
+		name, base string
+		ctx        context.Context //nolint:containedctx // of one case
+	}{
+		{"refused", closed.URL, t.Context()},
+		{"no TLS", "https" + strings.TrimPrefix(withoutTLS.URL, "http"), t.Context()},
+		{"no such host", "http://mailgun.invalid", t.Context()},
+		{"cancelled before", withoutTLS.URL, gone},
+	} {
+		client := New(Config{Base: c.base, Domain: "mg.example.com", Key: "the-key", From: "no-reply@example.com", TestTo: "no-reply@example.com", Timeout: 5 * time.Second})
+		err := client.Send(c.ctx, "someone@example.org", delivery.Mail{Subject: "s", Text: "t", HTML: "h"})
+		if !errors.Is(err, impl.ErrEmailDelivery) || errors.Is(err, delivery.ErrFateUnknown) || errors.Is(err, delivery.ErrRefused) {
+			t.Errorf("%s: %v", c.name, err)
+		}
+	}
+}
+
+// TestCutOff: a message whose answer is not waited for may have been accepted.
+func TestCutOff(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	c := client(t, "", func(_ http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body)
+		cancel()
+		<-r.Context().Done()
+	})
+	if err := c.Send(ctx, "someone@example.org", delivery.Mail{Subject: "s", Text: "t", HTML: "h"}); !errors.Is(err, delivery.ErrFateUnknown) {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestProbe: what a test message is answered is shown to callers, or not, because real mail may have
+// brought it about; and it goes to ourselves, in test mode, and holds nothing of anybody.
+func TestProbe(t *testing.T) {
+	accepted := fault{name: "accepted", handler: text(`{"id":"<1@mg.example.com>","message":"Queued. Thank you."}`)}
+	for _, fault := range append(slices.Clone(faults), accepted) {
+		t.Run(fault.name, func(t *testing.T) {
+			c := client(t, "", func(w http.ResponseWriter, r *http.Request) {
+				if err := r.ParseMultipartForm(1 << 20); err != nil {
+					t.Error(err)
+				}
+				if r.FormValue("o:testmode") != "yes" || r.FormValue("to") != "no-reply@example.com" || r.FormValue("cc")+r.FormValue("bcc") != "" {
+					t.Errorf("sent to %s, test mode %q", r.Form["to"], r.FormValue("o:testmode"))
+				}
+				fault.handler(w, r)
+			})
+			err := c.Probe(t.Context())
+			if (err == nil) != (fault.name == "accepted") || errors.Is(err, impl.ErrEmailDelivery) != fault.shown {
+				t.Errorf("%v, want it shown: %v", err, fault.shown)
+			}
+			if err != nil && strings.Contains(err.Error(), secret) {
+				t.Errorf("the error repeats the answer: %v", err)
+			}
+		})
+	}
+}
+
+// TestRetryAfter: a 429 that says how long to wait is an error that says so too, and the message is
+// neither refused nor accepted.
+func TestRetryAfter(t *testing.T) {
+	for _, c := range []struct {
+		handler http.HandlerFunc
+		want    time.Duration
+	}{{later(429, "7"), 7 * time.Second}, {status(429), 0}, {later(429, "soon"), 0}} {
+		err := client(t, "", c.handler).Send(t.Context(), "someone@example.org", delivery.Mail{Subject: "s", Text: "t", HTML: "h"})
+		var busy interface{ RetryAfter() time.Duration }
+		var after time.Duration
+		if errors.As(err, &busy) {
+			after = busy.RetryAfter()
+		}
+		if after != c.want || !errors.Is(err, impl.ErrEmailDelivery) || errors.Is(err, delivery.ErrRefused) || errors.Is(err, delivery.ErrFateUnknown) {
+			t.Errorf("%v after %v, want %v", err, after, c.want)
+		}
 	}
 }

@@ -7,10 +7,8 @@
 // placeholder where the link goes. A request then only chooses a language and
 // fills in the link, which costs microseconds and cannot fail on a template.
 //
-// What a message says must depend on nothing but the settings, the language
-// and the link: a message to an account and a decoy are alike to the byte, but
-// for the link. This package must therefore never be given the recipient's
-// address or name. It must never put a tracker or anything else that is
+// What a message says depends on nothing but the settings, the language and the
+// link. This package must never be given the recipient's address or name. It must never put a tracker or anything else that is
 // fetched into the mail, except the operator's logo, and never repeat the link
 // in an error.
 package message

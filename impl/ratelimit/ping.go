@@ -9,7 +9,7 @@ import (
 	"github.com/ulule/limiter/v3"
 	limiterredis "github.com/ulule/limiter/v3/drivers/store/redis"
 
-	"github.com/resetd/resetd/impl"
+	"github.com/resetd/resetd/impl/upstream"
 )
 
 // MaxRoundTrip is how soon Redis must answer for limits to be counted there: a request asks it
@@ -66,7 +66,7 @@ func pingError(err error) error {
 	if code := codeOf(err); code != "" {
 		return &RefusedError{code}
 	}
-	return impl.Cause(err)
+	return upstream.Cause(err)
 }
 
 // evicts asks with INFO, because hosted Redis mostly forbids CONFIG. What Redis does not tell is

@@ -18,7 +18,7 @@ import (
 	"github.com/ulule/limiter/v3"
 	limiterredis "github.com/ulule/limiter/v3/drivers/store/redis"
 
-	"github.com/resetd/resetd/impl"
+	"github.com/resetd/resetd/impl/upstream"
 )
 
 const (
@@ -229,7 +229,7 @@ func reason(err error) string {
 	if code := codeOf(err); code != "" {
 		return code
 	}
-	cause := impl.Cause(err)
+	cause := upstream.Cause(err)
 	if errors.Is(cause, context.DeadlineExceeded) || errors.Is(err, redis.ErrPoolTimeout) {
 		return "no answer in time"
 	}

@@ -42,6 +42,7 @@ var faults = []struct {
 	{impl.ErrAuthNotConfigured, &answer{status: http.StatusInternalServerError, code: "auth_not_configured", message: "Password reset is not set up on this server."}},
 	{impl.ErrAuthUnavailable, &answer{status: http.StatusServiceUnavailable, code: "auth_unavailable", message: "Password reset is unavailable right now. Try again in a few seconds.", retryAfter: 5}},
 	{impl.ErrEmailDelivery, &answer{status: http.StatusBadGateway, code: "email_delivery_failed", message: "The email could not be sent. Try again later."}},
+	{impl.ErrOverloaded, errOverloaded},
 }
 
 func invalidJSON(message string) *answer {

@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/resetd/resetd/impl"
+	"github.com/resetd/resetd/impl/health"
 	"github.com/resetd/resetd/impl/ratelimit"
 )
 
@@ -15,8 +16,10 @@ import (
 type metrics struct {
 	requests         *prometheus.CounterVec
 	duration         *prometheus.HistogramVec
-	inFlight         prometheus.Gauge
 	mails            *prometheus.CounterVec
+	deliveryDuration *prometheus.HistogramVec
+	deliveryTries    prometheus.Histogram
+	verdict          *prometheus.GaugeVec
 	notices          *prometheus.CounterVec
 	limited          *prometheus.CounterVec
 	limitsIn         *prometheus.GaugeVec
@@ -24,15 +27,11 @@ type metrics struct {
 	upstreamDuration *prometheus.HistogramVec
 }
 
-// The limits, by what they count. The decoys' refuses nobody: it saves a decoy.
+// The limits, by what they count.
 const (
 	limitIP        = "ip"
 	limitRecipient = "recipient"
-	limitDecoy     = "decoy"
 )
-
-// decoySent is among the outcomes of mails beside those of requests.
-const decoySent = "decoy"
 
 func newMetrics(registry prometheus.Registerer) *metrics {
 	m := &metrics{
@@ -42,24 +41,34 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 		}, []string{"status", "code"}),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "resetd_request_duration_seconds",
-			Help:    "Time from the request's headers to its answer, on the beat of RESPONSE_QUANTUM.",
-			Buckets: []float64{.001, .005, .025, .1, .25, .5, 1, 1.5, 2, 5, 10, 30},
+			Help:    "Time from the request's headers to its answer.",
+			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .1, .5, 1, 5, 10},
 		}, []string{"status"}),
-		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "resetd_requests_in_flight",
-			Help: "Valid requests that are being worked on or wait for their beat; MAX_IN_FLIGHT bounds them.",
-		}),
 		mails: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "resetd_mails_total",
-			Help: "What became of each valid request (sent, no_account, suppressed, undelivered, failed), and the decoys that Mailgun accepted (decoy).",
+			Help: "How each accepted request ended (sent, no_account, undelivered), and those for which nothing was done (suppressed: by the limit of the address, or for a newer request).",
 		}, []string{"outcome"}),
+		deliveryDuration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "resetd_delivery_duration_seconds",
+			Help:    "Time from a request's acceptance to the end of its delivery.",
+			Buckets: []float64{.25, .5, 1, 2, 5, 15, 60, 300, 900, 3600},
+		}, []string{"outcome"}),
+		deliveryTries: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "resetd_delivery_tries",
+			Help:    "Attempts of each delivery that has ended.",
+			Buckets: []float64{1, 2, 3, 5, 10, 20, 40},
+		}),
+		verdict: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "resetd_probe_verdict",
+			Help: "1 for the latest verdict on an upstream, and 0 for the others: ok, down, key_refused (callers are told of these two), limited (a quota, or another refusal), unknown (nothing was asked, because no request came).",
+		}, []string{"upstream", "verdict"}),
 		notices: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "resetd_notices_total",
-			Help: "What was noticed on the way: callback_replaced, redirect_replaced, decoys_used_up.",
+			Help: "What was noticed on the way: callback_replaced, redirect_replaced.",
 		}, []string{"notice"}),
 		limited: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "resetd_limited_total",
-			Help: "What the limits stopped: requests of a client (ip), mails to an address (recipient), decoys (decoy).",
+			Help: "What the limits stopped: requests of a client (ip), mails to an address (recipient).",
 		}, []string{"limit"}),
 		limitsIn: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "resetd_limits_in",
@@ -75,28 +84,33 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 			Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
 		}, []string{"upstream", "call"}),
 	}
-	registry.MustRegister(m.requests, m.duration, m.inFlight, m.mails, m.notices, m.limited, m.limitsIn, m.upstream, m.upstreamDuration)
+	registry.MustRegister(m.requests, m.duration, m.mails, m.deliveryDuration, m.deliveryTries, m.verdict, m.notices, m.limited, m.limitsIn, m.upstream, m.upstreamDuration)
 
 	// Known from the start, so that a rate sees the first one.
-	for _, kind := range []impl.EventKind{impl.Sent, impl.NoAccount, impl.Suppressed, impl.Undelivered, impl.Failed, decoySent} {
+	for _, kind := range []impl.EventKind{impl.Sent, impl.NoAccount, impl.Suppressed, impl.Undelivered} {
 		m.mails.WithLabelValues(string(kind))
+		m.deliveryDuration.WithLabelValues(string(kind))
 	}
-	for _, kind := range []impl.EventKind{impl.CallbackReplaced, impl.RedirectReplaced, impl.DecoysUsedUp} {
+	for _, kind := range []impl.EventKind{impl.CallbackReplaced, impl.RedirectReplaced} {
 		m.notices.WithLabelValues(string(kind))
 	}
-	for _, limit := range []string{limitIP, limitRecipient, limitDecoy} {
+	for _, limit := range []string{limitIP, limitRecipient} {
 		m.limited.WithLabelValues(limit)
 	}
-	for _, c := range []call{generateLink, send, sendDecoy} {
+	for _, c := range []Call{GenerateLink, ProbeSupabase, Send, ProbeMailgun} {
 		for _, outcome := range c.outcomes() {
 			m.upstream.WithLabelValues(c.upstream, c.name, outcome)
 		}
 		m.upstreamDuration.WithLabelValues(c.upstream, c.name)
+		for _, verdict := range health.Verdicts() {
+			m.verdict.WithLabelValues(c.upstream, string(verdict)).Set(0)
+		}
+		m.verdict.WithLabelValues(c.upstream, string(health.Unknown)).Set(1)
 	}
 	for _, fault := range faults {
 		m.requests.WithLabelValues(strconv.Itoa(fault.answer.status), fault.answer.code)
 	}
-	for _, own := range []*answer{errInternal, errOverloaded, rateLimited(1)} {
+	for _, own := range []*answer{errInternal, rateLimited(1)} {
 		m.requests.WithLabelValues(strconv.Itoa(own.status), own.code)
 	}
 	m.requests.WithLabelValues("200", "")
@@ -111,18 +125,24 @@ func (m *metrics) countLimitsIn(store string) {
 	m.limitsIn.WithLabelValues(store).Set(1)
 }
 
-func (m *metrics) saw(kind impl.EventKind) {
-	switch kind {
-	case impl.CallbackReplaced, impl.RedirectReplaced, impl.DecoysUsedUp:
+// asked counts what became of a request before its answer.
+func (m *metrics) asked(kind impl.EventKind) {
+	switch kind { //nolint:exhaustive // the others are ends of deliveries, and acceptances count with their ends
+	case impl.CallbackReplaced:
 		m.notices.WithLabelValues(string(kind)).Inc()
-	default:
-		m.mails.WithLabelValues(string(kind)).Inc()
-	}
-	switch kind {
 	case impl.Suppressed:
+		m.mails.WithLabelValues(string(kind)).Inc()
 		m.limited.WithLabelValues(limitRecipient).Inc()
-	case impl.DecoysUsedUp:
-		m.limited.WithLabelValues(limitDecoy).Inc()
+	}
+}
+
+// delivered counts the end of a delivery.
+func (m *metrics) delivered(event impl.Event) {
+	m.mails.WithLabelValues(string(event.Kind)).Inc()
+	m.deliveryDuration.WithLabelValues(string(event.Kind)).Observe(event.Took.Seconds())
+	m.deliveryTries.Observe(float64(event.Tries))
+	if event.Replaced {
+		m.notices.WithLabelValues(string(impl.RedirectReplaced)).Inc()
 	}
 }
 

@@ -10,19 +10,20 @@ import (
 	"net/http"
 	"regexp"
 	"runtime/debug"
-	"sync"
 	"time"
 
 	"github.com/labstack/echo/v4"
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 	"go.opentelemetry.io/otel/trace/noop"
 
 	"github.com/resetd/resetd/impl"
+	"github.com/resetd/resetd/impl/health"
 )
 
-// Observer is what the operator sees: one log record a request, metrics and traces. It is given
-// keyed hashes only, and nothing of an upstream's answer (H7).
+// Observer is what the operator sees: one log record a request and one a delivery, metrics and
+// traces. It is given keyed hashes only, and nothing of an upstream's answer (H7).
 type Observer struct {
 	logger  *slog.Logger
 	metrics *metrics
@@ -31,7 +32,10 @@ type Observer struct {
 	webhooks *webhookMetrics
 }
 
-var _ impl.Watcher = (*Observer)(nil)
+var (
+	_ impl.Watcher   = (*Observer)(nil)
+	_ health.Watcher = (*Observer)(nil)
+)
 
 // NewObserver registers its metrics, and logs to logger. A nil tracer traces nothing.
 func NewObserver(logger *slog.Logger, registry prometheus.Registerer, tracer trace.Tracer) *Observer {
@@ -50,7 +54,6 @@ type record struct {
 	began time.Time
 	span  trace.Span
 
-	mu      sync.Mutex
 	level   slog.Level
 	code    string
 	client  string
@@ -59,68 +62,90 @@ type record struct {
 	notices []string
 	fields  []string // that a refused body is wrong in: names of the document's, never a caller's
 	err     error
-	written bool
 }
 
-type recordKey struct{}
+var _ impl.Caller = (*record)(nil)
 
-// recordOf is the record of a request; never nil below the observer's middleware.
+// RequestID implements impl.Caller.
+func (r *record) RequestID() string { return r.id }
+
+// Traceparent implements impl.Caller.
+func (r *record) Traceparent() string {
+	if !r.span.SpanContext().IsValid() { // nothing is traced
+		return ""
+	}
+	carrier := propagation.MapCarrier{}
+	propagation.TraceContext{}.Inject(trace.ContextWithSpanContext(context.Background(), r.span.SpanContext()), carrier)
+	return carrier["traceparent"]
+}
+
+// recordOf is the record of a request; nil outside of one.
 func recordOf(ctx context.Context) *record {
-	r, _ := ctx.Value(recordKey{}).(*record)
+	r, _ := impl.CallerOf(ctx).(*record)
 	return r
 }
 
-// Saw implements impl.Watcher.
+// Saw implements impl.Watcher. What becomes of a request before its answer goes into its record,
+// and the end of its delivery into one of its own.
 func (o *Observer) Saw(ctx context.Context, event impl.Event) {
-	o.metrics.saw(event.Kind)
-	level := slog.LevelInfo
-	switch event.Kind {
-	case impl.RedirectReplaced, impl.DecoysUsedUp:
-		level = slog.LevelWarn
-	case impl.Undelivered, impl.Failed:
-		level = slog.LevelError
-	}
 	r := recordOf(ctx)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.written { // a delivery that outlived its answer
-		o.logger.LogAttrs(ctx, level, "delivery", slog.String("request_id", r.id),
-			slog.String("outcome", string(event.Kind)), slog.String("account", event.Account), errorAttr(event.Err))
+	if r == nil {
+		o.metrics.delivered(event)
+		o.delivered(ctx, event)
 		return
 	}
-	r.level = max(r.level, level)
-	r.account = event.Account
-	switch event.Kind {
-	case impl.CallbackReplaced, impl.RedirectReplaced, impl.DecoysUsedUp:
+	o.metrics.asked(event.Kind)
+	if r.account = event.Account; event.Kind == impl.CallbackReplaced {
 		r.notices = append(r.notices, string(event.Kind))
-	default:
-		r.outcome, r.err = event.Kind, event.Err
+		return
 	}
+	r.outcome = event.Kind
 }
 
-func errorAttr(err error) slog.Attr {
-	if err == nil {
-		return slog.Attr{}
+// delivered writes the record of a delivery.
+func (o *Observer) delivered(ctx context.Context, event impl.Event) {
+	attrs := []slog.Attr{
+		slog.String("request_id", event.RequestID), slog.String("outcome", string(event.Kind)), slog.String("account", event.Account),
+		slog.Int("tries", event.Tries), slog.Float64("duration_ms", float64(event.Took.Microseconds())/1000),
 	}
-	return slog.String("error", err.Error())
+	level := slog.LevelInfo
+	if event.Replaced {
+		level = slog.LevelWarn
+		attrs = append(attrs, slog.Any("notices", []string{string(impl.RedirectReplaced)}))
+	}
+	if event.Kind == impl.Undelivered {
+		level = slog.LevelError
+	}
+	if event.Err != nil {
+		attrs = append(attrs, slog.String("error", event.Err.Error()))
+	}
+	o.logger.LogAttrs(ctx, level, "delivery", attrs...)
 }
 
-// deferredOutcome stands in a request's record where its delivery goes on after the answer;
-// a record "delivery" with the same id follows.
-const deferredOutcome = "deferred"
+// Probed implements health.Watcher.
+func (o *Observer) Probed(upstream string, was, is health.Verdict, err error) {
+	o.metrics.verdict.WithLabelValues(upstream, string(was)).Set(0)
+	o.metrics.verdict.WithLabelValues(upstream, string(is)).Set(1)
+	level := slog.LevelInfo
+	switch is {
+	case health.Down, health.KeyRefused:
+		level = slog.LevelError
+	case health.Limited:
+		level = slog.LevelWarn
+	case health.OK, health.Unknown:
+	}
+	attrs := []slog.Attr{slog.String("upstream", upstream), slog.String("verdict", string(is)), slog.String("was", string(was))}
+	if err != nil {
+		attrs = append(attrs, slog.String("error", err.Error()))
+	}
+	o.logger.LogAttrs(context.Background(), level, "probe", attrs...)
+}
 
 // finish writes the record.
 func (o *Observer) finish(ctx context.Context, r *record, method, route string, status int) {
 	took := time.Since(r.began)
 	o.metrics.answered(status, r.code, took)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.written = true
-	outcome := string(r.outcome)
-	if outcome == "" && status == http.StatusOK && route == operationRoute {
-		outcome = deferredOutcome
-	}
-	endSpan(r.span, method, route, status, r.code, outcome, r.id)
+	endSpan(r.span, method, route, status, r.code, string(r.outcome), r.id)
 	level := r.level
 	if route != operationRoute {
 		level = slog.LevelDebug // probes, and scanners of the internet
@@ -137,7 +162,7 @@ func (o *Observer) finish(ctx context.Context, r *record, method, route string, 
 		}
 	}
 	add("code", r.code)
-	add("outcome", outcome)
+	add("outcome", string(r.outcome))
 	add("account", r.account)
 	add("client", r.client)
 	if span := r.span.SpanContext(); span.IsSampled() {
@@ -150,7 +175,7 @@ func (o *Observer) finish(ctx context.Context, r *record, method, route string, 
 		attrs = append(attrs, slog.Any("fields", r.fields))
 	}
 	if r.err != nil {
-		attrs = append(attrs, errorAttr(r.err))
+		attrs = append(attrs, slog.String("error", r.err.Error()))
 	}
 	o.logger.LogAttrs(ctx, level, "request", attrs...)
 }
@@ -173,8 +198,8 @@ func (o *Observer) middleware(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		request := c.Request()
 		r := &record{id: requestID(request.Header), began: time.Now(), level: slog.LevelInfo}
-		ctx := context.WithValue(request.Context(), recordKey{}, r)
-		ctx, r.span = o.startSpan(ctx, request.Header, c.Path())
+		ctx, span := o.startSpan(impl.WithCaller(request.Context(), r), request.Header, c.Path())
+		r.span = span
 		c.SetRequest(request.WithContext(ctx))
 
 		header := c.Response().Header()
@@ -185,12 +210,10 @@ func (o *Observer) middleware(next echo.HandlerFunc) echo.HandlerFunc {
 		err := o.recovered(func() error { return next(c) }, r)
 		if err != nil {
 			a := answerFor(err)
-			r.mu.Lock()
 			r.code, r.fields = a.code, a.fields()
-			if a == errInternal && r.err == nil {
+			if a == errInternal {
 				r.err, r.level = internalCause(err), slog.LevelError
 			}
-			r.mu.Unlock()
 			if !c.Response().Committed {
 				a.write(c.Response())
 			}
@@ -202,8 +225,7 @@ func (o *Observer) middleware(next echo.HandlerFunc) echo.HandlerFunc {
 		if !knownMethods[method] {
 			method = "other"
 		}
-		status := c.Response().Status
-		atEnd(ctx, func() { o.finish(ctx, r, method, route, status) })
+		o.finish(ctx, r, method, route, c.Response().Status)
 		return nil
 	}
 }

@@ -7,31 +7,35 @@ import (
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
 
 	"github.com/resetd/resetd/impl"
 )
 
-// call is one of the calls that a request causes.
-type call struct{ upstream, name string }
+// Call is a kind of call of an upstream.
+type Call struct{ upstream, name string }
 
+// The calls. Those of probes are told from those of deliveries.
 var (
-	generateLink = call{"supabase", "generate_link"}
-	send         = call{"mailgun", "send"}
-	sendDecoy    = call{"mailgun", "send_decoy"}
+	GenerateLink  = Call{"supabase", "generate_link"}
+	ProbeSupabase = Call{"supabase", "probe"}
+	Send          = Call{"mailgun", "send"}
+	ProbeMailgun  = Call{"mailgun", "probe"}
 )
 
 // The outcomes of calls.
 const (
 	callOK        = "ok"
 	callNoAccount = "no_account"
-	callRefused   = "refused" // the key, or the message: asking again does not help
+	callRefused   = "refused" // the key, or the message
 	callFailed    = "failed"
 	callTimeout   = "timeout"
 )
 
-func (c call) outcomes() []string {
-	if c == generateLink {
+func (c Call) outcomes() []string {
+	if c == GenerateLink {
 		return []string{callOK, callNoAccount, callRefused, callFailed, callTimeout}
 	}
 	return []string{callOK, callRefused, callFailed, callTimeout}
@@ -42,6 +46,8 @@ func outcomeOf(err error) string {
 	switch {
 	case err == nil:
 		return callOK
+	case errors.Is(err, ErrNoAccount):
+		return callNoAccount
 	case errors.Is(err, impl.ErrAuthNotConfigured), errors.As(err, &judged) && judged.Refused():
 		return callRefused
 	case errors.Is(err, context.DeadlineExceeded):
@@ -50,11 +56,18 @@ func outcomeOf(err error) string {
 	return callFailed
 }
 
-// begin opens the span of a call; end, which is to be called once, counts it.
-func (o *Observer) begin(ctx context.Context, c call) (within context.Context, end func(outcome string)) {
+// ErrNoAccount is what Observe is told of a lookup that found no account. It is no failure.
+var ErrNoAccount = errors.New("no account")
+
+// Observe opens the span of a call. end counts and times the call by its error, and is called once.
+func (o *Observer) Observe(ctx context.Context, c Call) (within context.Context, end func(error)) {
 	began := time.Now()
-	within, span := o.tracer.Start(ctx, c.upstream+" "+c.name, trace.WithSpanKind(trace.SpanKindClient))
-	return within, func(outcome string) {
+	within, span := ctx, trace.Span(noop.Span{}) // probes belong to no request
+	if c.name != ProbeSupabase.name {
+		within, span = o.tracer.Start(ctx, c.upstream+" "+c.name, trace.WithSpanKind(trace.SpanKindClient))
+	}
+	return within, func(err error) {
+		outcome := outcomeOf(err)
 		o.metrics.upstream.WithLabelValues(c.upstream, c.name, outcome).Inc()
 		o.metrics.upstreamDuration.WithLabelValues(c.upstream, c.name).Observe(time.Since(began).Seconds())
 		span.SetAttributes(attribute.String("resetd.outcome", outcome))
@@ -65,46 +78,13 @@ func (o *Observer) begin(ctx context.Context, c call) (within context.Context, e
 	}
 }
 
-// Links counts, times and traces the calls of next.
-func (o *Observer) Links(next impl.LinkMaker) impl.LinkMaker { return observedLinks{o, next} }
-
-type observedLinks struct {
-	*Observer
-	next impl.LinkMaker
-}
-
-func (l observedLinks) MakeLink(ctx context.Context, email, redirectTo string) (*impl.Link, error) {
-	ctx, end := l.begin(ctx, generateLink)
-	link, err := l.next.MakeLink(ctx, email, redirectTo)
-	outcome := outcomeOf(err)
-	if outcome == callOK && link == nil {
-		outcome = callNoAccount
+// Attempt opens the span of one attempt of a delivery, in the trace of its request.
+func (o *Observer) Attempt(ctx context.Context, request *impl.Request) (within context.Context, end func()) {
+	if request.Traceparent == "" { // nothing is traced
+		return ctx, func() {}
 	}
-	end(outcome)
-	return link, err
-}
-
-// Mailer counts, times and traces the calls of next.
-func (o *Observer) Mailer(next impl.Mailer) impl.Mailer { return observedMailer{o, next} }
-
-type observedMailer struct {
-	*Observer
-	next impl.Mailer
-}
-
-func (m observedMailer) Send(ctx context.Context, to string, mail impl.Mail) error {
-	ctx, end := m.begin(ctx, send)
-	err := m.next.Send(ctx, to, mail)
-	end(outcomeOf(err))
-	return err
-}
-
-func (m observedMailer) SendDecoy(ctx context.Context, mail impl.Mail) error {
-	ctx, end := m.begin(ctx, sendDecoy)
-	err := m.next.SendDecoy(ctx, mail)
-	if err == nil {
-		m.metrics.mails.WithLabelValues(decoySent).Inc()
-	}
-	end(outcomeOf(err))
-	return err
+	carrier := propagation.MapCarrier{"traceparent": request.Traceparent}
+	within, span := o.tracer.Start(propagation.TraceContext{}.Extract(ctx, carrier), "delivery",
+		trace.WithAttributes(attribute.String("resetd.request_id", request.ID)))
+	return within, func() { span.End() }
 }

@@ -78,7 +78,7 @@ func newWebhookMetrics(registry prometheus.Registerer) *webhookMetrics {
 	m := &webhookMetrics{
 		events: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "resetd_delivery_events_total",
-			Help: "What Mailgun reported of accepted mails: permanent_fail, temporary_fail, complained; decoys, other senders' mails and other news count as other.",
+			Help: "What Mailgun reported of accepted mails: permanent_fail, temporary_fail, complained; test messages, other senders' mails and other news count as other.",
 		}, []string{"event"}),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "resetd_webhook_refused_total",
@@ -107,6 +107,20 @@ type webhook struct {
 func newWebhook(config Config) *webhook {
 	return &webhook{Config: config, reading: make(places, maxWebhooks), judging: make(places, maxWebhooks)}
 }
+
+// places bounds how many are somewhere at once; nobody waits for one.
+type places chan struct{}
+
+func (p places) take() bool {
+	select {
+	case p <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+func (p places) free() { <-p }
 
 func (h *webhook) take(c echo.Context) error {
 	// Whatever is refused before its body is read: net/http waits for the rest of it.
@@ -143,7 +157,7 @@ func (h *webhook) take(c echo.Context) error {
 			return err
 		}
 	} else {
-		h.Observer.delivered(ctx, event, h.Fingerprint)
+		h.Observer.reported(ctx, event, h.Fingerprint)
 	}
 	return c.Blob(http.StatusOK, echo.MIMEApplicationJSON, []byte(`{"ok":true}`+"\n"))
 }
@@ -187,9 +201,9 @@ func readWebhook(w http.ResponseWriter, request *http.Request) ([]byte, error) {
 	return body, nil
 }
 
-// delivered counts an event and logs whom it hit, under the hash that the requests for that
+// reported counts an event and logs whom it hit, under the hash that the requests for that
 // account have in the log.
-func (o *Observer) delivered(ctx context.Context, event impl.DeliveryEvent, fingerprint func(string) string) {
+func (o *Observer) reported(ctx context.Context, event impl.DeliveryEvent, fingerprint func(string) string) {
 	o.webhooks.events.WithLabelValues(string(event.Kind)).Inc()
 	level := slog.LevelWarn
 	switch event.Kind {

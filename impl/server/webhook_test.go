@@ -128,7 +128,7 @@ func TestWebhookFaults(t *testing.T) {
 			}
 			found := 0
 			for _, family := range families {
-				if strings.HasPrefix(family.GetName(), "resetd_delivery_") || strings.HasPrefix(family.GetName(), "resetd_webhook_") {
+				if family.GetName() == "resetd_delivery_events_total" || strings.HasPrefix(family.GetName(), "resetd_webhook_") {
 					for _, metric := range family.GetMetric() {
 						found++
 						if n := metric.GetCounter().GetValue(); n != 0 {

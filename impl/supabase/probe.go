@@ -1,9 +1,9 @@
 package supabase
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
-	"crypto/tls"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -13,17 +13,16 @@ import (
 	"strings"
 
 	"github.com/resetd/resetd/impl"
+	"github.com/resetd/resetd/impl/upstream"
 )
 
-// What only a trial finds out. A server that runs cannot: it takes the first two for faults of
-// the moment, and never asks for an address of which it knows the right answer.
+// What a question about nobody can find out beside the errors of MakeLink.
 var (
-	// ErrRewritten: Supabase Auth has answered, and something on the way put a body of its own
-	// in the place of Supabase's.
+	// ErrRewritten says that something on the way replaced the body of Supabase Auth's answer.
 	ErrRewritten = errors.New("Supabase Auth's answer was rewritten on its way")
-	// ErrNotAuth: what answers does so unlike any Supabase Auth.
+	// ErrNotAuth says that no Supabase Auth answers so.
 	ErrNotAuth = errors.New("the answer is none of Supabase Auth's")
-	// ErrLinkForNobody: a link was made for an address that no account can have.
+	// ErrLinkForNobody says that a link was made for an address that no account can have.
 	ErrLinkForNobody = errors.New("a link for an address without an account")
 )
 
@@ -31,54 +30,43 @@ var (
 // the body. Supabase Auth sends it from 2.161 on.
 const errorCodeHeader = "X-Sb-Error-Code"
 
+// unknownAddress returns an address that no account can have: its domain is reserved never to exist
+// (RFC 2606, section 2), and its name is new each time, so that nothing answers from a cache.
+func unknownAddress() string { return "resetd-" + randomHex(12) + "@" + randomHex(4) + ".invalid" }
+
+// randomHex returns 2n hexadecimal digits.
+func randomHex(n int) string {
+	raw := make([]byte, n)
+	rand.Read(raw) // never fails (crypto/rand)
+	return hex.EncodeToString(raw)
+}
+
 // CheckUnknown asks for a link for an address that no account has. It returns nil only for
 // Supabase Auth's own 404. Any other clear verdict would be one on everybody: MakeLink would
-// take accounts for strangers, or strangers for accounts. Its errors are those of MakeLink, and
-// the three above.
-func (c *Client) CheckUnknown(ctx context.Context, nobody, redirectTo string) error {
-	client, watched := *c, *c.http
-	last := &lastAnswer{next: c.http.Transport}
-	watched.Transport = last
-	client.http = &watched
-	link, err := client.MakeLink(ctx, nobody, redirectTo)
+// take accounts for unknown addresses, or unknown addresses for accounts. Its errors are those of
+// MakeLink, and the three above.
+func (c *Client) CheckUnknown(ctx context.Context, redirectTo string) error {
+	a, err := c.generateLink(ctx, unknownAddress(), redirectTo)
+	if err == nil && a.status == http.StatusOK {
+		_, err = readLink(a.body)
+	}
+	switch {
+	case a.status == http.StatusOK && err == nil:
+		return fmt.Errorf("%w: %w", impl.ErrAuthUnavailable, ErrLinkForNobody)
+	case a.status == http.StatusOK:
+		return fmt.Errorf("%w: %w", ErrNotAuth, err)
+	case err != nil:
+		return err
+	}
+	err = readRefusal(a)
 	var status *StatusError
 	switch {
-	case err == nil && link != nil:
-		err = fmt.Errorf("%w: %w", impl.ErrAuthUnavailable, ErrLinkForNobody)
-	case err == nil && last.status != http.StatusNotFound:
-		err = fmt.Errorf("%w: %w", impl.ErrAuthUnavailable, &StatusError{last.status, last.errorCode})
-	case errors.As(err, &status) && !plainCode.MatchString(status.ErrorCode) && last.errorCode != "":
-		err = fmt.Errorf("%w: %w", ErrRewritten, err)
-	case errors.As(last.err, new(tls.RecordHeaderError)): // which http.Client puts another error in the place of
-		err = fmt.Errorf("%w: it does not speak TLS", impl.ErrAuthUnavailable)
-	case err != nil && status == nil && last.status == http.StatusOK:
-		err = fmt.Errorf("%w: %w", ErrNotAuth, err)
-	}
-	if err != nil {
-		c.http.CloseIdleConnections() // as MakeLink does, which does not see through lastAnswer
+	case err == nil && a.status != http.StatusNotFound:
+		return fmt.Errorf("%w: %w", impl.ErrAuthUnavailable, &StatusError{a.status, cmp.Or(a.errorCode, noErrorCode)})
+	case errors.As(err, &status) && status.ErrorCode == noErrorCode && a.errorCode != "":
+		return fmt.Errorf("%w: %w", ErrRewritten, err)
 	}
 	return err
-}
-
-// lastAnswer remembers of the last answer what MakeLink has no use for.
-type lastAnswer struct {
-	next      http.RoundTripper
-	status    int
-	errorCode string // of errorCodeHeader; empty if it is none
-	err       error
-}
-
-// RoundTrip implements http.RoundTripper.
-func (l *lastAnswer) RoundTrip(request *http.Request) (*http.Response, error) {
-	response, err := l.next.RoundTrip(request)
-	if l.err = err; err != nil {
-		return nil, err
-	}
-	l.status = response.StatusCode
-	if code := response.Header.Get(errorCodeHeader); plainCode.MatchString(code) {
-		l.errorCode = code
-	}
-	return response, nil
 }
 
 // RedirectOrigin says where Supabase Auth leads whoever follows a link that was made with
@@ -89,9 +77,8 @@ func (l *lastAnswer) RoundTrip(request *http.Request) (*http.Response, error) {
 // No key is sent, because the browser of whoever opens a mail has none either. Errors are a
 // *StatusError, ErrNotAuth, or the kind of a network's fault.
 func (c *Client) RedirectOrigin(ctx context.Context, redirectTo string) (string, error) {
-	var token [28]byte // as long as a real one
-	rand.Read(token[:])
-	query := url.Values{"token": {hex.EncodeToString(token[:])}, "type": {"recovery"}, "redirect_to": {redirectTo}}
+	query := url.Values{"token": {randomHex(28)}, // as long as a real one
+		"type": {"recovery"}, "redirect_to": {redirectTo}}
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, c.authURL+"/verify?"+query.Encode(), nil)
 	if err != nil {
 		return "", errors.New("making the request")
@@ -99,10 +86,10 @@ func (c *Client) RedirectOrigin(ctx context.Context, redirectTo string) (string,
 	c.propagate(ctx, request.Header)
 	response, err := c.http.Do(request)
 	if err != nil {
-		return "", impl.Cause(err)
+		return "", upstream.Cause(err)
 	}
 	defer response.Body.Close()
-	_, _ = io.Copy(io.Discard, io.LimitReader(response.Body, maxAnswer)) // so that the connection can be used again
+	_, _ = io.Copy(io.Discard, response.Body) // so that the connection can be used again
 	if response.StatusCode != http.StatusSeeOther {
 		return "", &StatusError{response.StatusCode, "no redirect"}
 	}

@@ -12,7 +12,8 @@ import (
 	"github.com/resetd/resetd/impl"
 )
 
-// TestCheckUnknown: of all recorded answers only the 404 for an unknown address will do.
+// TestCheckUnknown: each question is about another address, which no account can have, and of all
+// recorded answers only the 404 for an unknown address will do.
 func TestCheckUnknown(t *testing.T) {
 	header := http.Header{errorCodeHeader: {"user_not_found"}}
 	recorded := func(name string) http.HandlerFunc {
@@ -37,6 +38,8 @@ func TestCheckUnknown(t *testing.T) {
 		status int // of a StatusError; 0: none
 		code   string
 	}
+	aboutNobody := regexp.MustCompile(`^{"type":"recovery","email":"(resetd-[0-9a-f]{24}@[0-9a-f]{8}\.invalid)","redirect_to":"` + regexp.QuoteMeta(redirectTo) + `"}$`)
+	seen := map[string]bool{}
 	for name, tt := range map[string]struct {
 		handler http.HandlerFunc
 		want    wanted
@@ -52,15 +55,27 @@ func TestCheckUnknown(t *testing.T) {
 			plainly(404, "<h1>", http.Header{errorCodeHeader: {"never repeat this"}}), wanted{is: []error{impl.ErrAuthUnavailable}, not: []error{ErrRewritten}, status: 404, code: "no error_code"},
 		},
 		"a page": {plainly(200, "<html>", nil), wanted{is: []error{ErrNotAuth, impl.ErrAuthUnavailable}}},
+		"429":    {plainly(429, `{"error_code":"over_request_rate_limit"}`, http.Header{"Retry-After": {"60"}}), wanted{is: []error{impl.ErrAuthUnavailable}, not: []error{ErrRewritten, ErrNotAuth}}},
 		"closed": {func(w http.ResponseWriter, _ *http.Request) {
 			if conn, _, err := http.NewResponseController(w).Hijack(); err == nil {
 				conn.Close()
 			}
 		}, wanted{is: []error{impl.ErrAuthUnavailable}, not: []error{ErrNotAuth}}},
 	} {
-		server := httptest.NewServer(tt.handler)
-		err := New(Config{AuthURL: server.URL, Key: "the-key", Timeout: timeout}).CheckUnknown(t.Context(), "nobody@example.invalid", redirectTo)
+		var asked string
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			body, _ := io.ReadAll(r.Body)
+			asked = string(body)
+			tt.handler(w, r)
+		}))
+		err := New(Config{AuthURL: server.URL, Key: "the-key", Timeout: timeout}).CheckUnknown(t.Context(), redirectTo)
 		server.Close()
+		question := aboutNobody.FindStringSubmatch(asked)
+		if question == nil || seen[question[1]] {
+			t.Errorf("%s: asked %s", name, asked)
+		} else {
+			seen[question[1]] = true
+		}
 		if (err == nil) != (len(tt.want.is) == 0) {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -81,7 +96,7 @@ func TestCheckUnknown(t *testing.T) {
 		case found && (status.Status != tt.want.status || tt.want.code != "" && status.ErrorCode != tt.want.code):
 			t.Errorf("%s: %v, want %d, %s", name, status, tt.want.status, tt.want.code)
 		}
-		if err != nil && regexp.MustCompile(`never|repeat|nobody@|the-key|<h`).MatchString(err.Error()) {
+		if err != nil && regexp.MustCompile(`never|repeat|invalid|@|the-key|<h`).MatchString(err.Error()) {
 			t.Errorf("%s: the error repeats what it must not: %v", name, err)
 		}
 	}

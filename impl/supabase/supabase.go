@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"github.com/resetd/resetd/impl"
+	"github.com/resetd/resetd/impl/delivery"
+	"github.com/resetd/resetd/impl/upstream"
 )
 
 // maxAnswer bounds what is read of an answer. Real ones have 1 to 2 KiB, more with large user
@@ -55,16 +57,8 @@ func New(config Config) *Client {
 	if config.Propagate == nil {
 		config.Propagate = func(context.Context, http.Header) {}
 	}
-	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.MaxIdleConnsPerHost = 64 // the default of 2 would reconnect for most parallel calls
-	transport.MaxResponseHeaderBytes = 64 << 10
 	return &Client{
-		http: &http.Client{
-			Transport: transport,
-			Timeout:   config.Timeout,
-			// A redirect would carry the key elsewhere.
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		},
+		http:      upstream.NewClient(config.Timeout, maxAnswer),
 		authURL:   strings.TrimRight(config.AuthURL, "/"),
 		header:    header,
 		propagate: config.Propagate,
@@ -85,49 +79,57 @@ type generateLinkAnswer struct {
 	VerificationType string `json:"verification_type"`
 }
 
-// MakeLink makes a recovery link for the account of an address, and makes every earlier one
-// invalid. It returns nil without an account. Its errors are impl.ErrAuthNotConfigured where
-// the key is refused, and impl.ErrAuthUnavailable for all that is no clear verdict.
-func (c *Client) MakeLink(ctx context.Context, email, redirectTo string) (*impl.Link, error) {
-	link, err := c.generateLink(ctx, email, redirectTo)
-	if err != nil {
-		// The next call, which may be the control question, must not meet with what is left of
-		// this one: an upstream that fails for an account may hang up on its connection after.
-		c.http.CloseIdleConnections()
-	}
-	return link, err
+// answer is what generate_link was answered.
+type answer struct {
+	status    int
+	errorCode string // of errorCodeHeader; empty where it is none
+	body      []byte
 }
 
-func (c *Client) generateLink(ctx context.Context, email, redirectTo string) (*impl.Link, error) {
+// generateLink makes the call. Its errors are impl.ErrAuthUnavailable.
+func (c *Client) generateLink(ctx context.Context, email, redirectTo string) (answer, error) {
 	body, err := json.Marshal(generateLinkRequest{Type: "recovery", Email: email, RedirectTo: redirectTo})
 	if err != nil {
-		return nil, fmt.Errorf("%w: encoding the request", impl.ErrAuthUnavailable)
+		return answer{}, fmt.Errorf("%w: encoding the request", impl.ErrAuthUnavailable)
 	}
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, c.authURL+"/admin/generate_link", bytes.NewReader(body))
 	if err != nil {
-		return nil, fmt.Errorf("%w: making the request", impl.ErrAuthUnavailable)
+		return answer{}, fmt.Errorf("%w: making the request", impl.ErrAuthUnavailable)
 	}
 	request.Header = c.header.Clone()
 	c.propagate(ctx, request.Header)
 	response, err := c.http.Do(request)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", impl.ErrAuthUnavailable, impl.Cause(err))
+		return answer{}, fmt.Errorf("%w: %w", impl.ErrAuthUnavailable, upstream.Cause(err))
 	}
 	defer response.Body.Close()
-	answer, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))
+	a := answer{status: response.StatusCode}
+	if code := response.Header.Get(errorCodeHeader); plainCode.MatchString(code) {
+		a.errorCode = code
+	}
+	if a.body, err = io.ReadAll(response.Body); err != nil {
+		return a, fmt.Errorf("%w: reading the answer: %w", impl.ErrAuthUnavailable, upstream.Cause(err))
+	}
+	return a, nil
+}
+
+// MakeLink makes a recovery link for the account of an address, and makes every earlier one
+// invalid. It returns nil without an account. Its errors are impl.ErrAuthNotConfigured where
+// the key is refused, and impl.ErrAuthUnavailable for all that is no clear verdict. They are
+// delivery.ErrRefused as well where the account itself is at fault.
+func (c *Client) MakeLink(ctx context.Context, email, redirectTo string) (*delivery.Link, error) {
+	a, err := c.generateLink(ctx, email, redirectTo)
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("%w: reading the answer: %w", impl.ErrAuthUnavailable, impl.Cause(err))
-	case len(answer) > maxAnswer:
-		return nil, fmt.Errorf("%w: an answer of more than %d bytes", impl.ErrAuthUnavailable, maxAnswer)
-	case response.StatusCode == http.StatusOK:
-		return readLink(answer)
+		return nil, err
+	case a.status == http.StatusOK:
+		return readLink(a.body)
 	}
-	return nil, readRefusal(response.StatusCode, answer)
+	return nil, readRefusal(a)
 }
 
 // readLink reads a 200, which counts only with a usable link.
-func readLink(body []byte) (*impl.Link, error) {
+func readLink(body []byte) (*delivery.Link, error) {
 	var answer generateLinkAnswer
 	if err := json.Unmarshal(body, &answer); err != nil {
 		return nil, fmt.Errorf("%w: status 200 with no JSON of the expected form", impl.ErrAuthUnavailable)
@@ -136,13 +138,13 @@ func readLink(body []byte) (*impl.Link, error) {
 	case answer.VerificationType != "recovery":
 		return nil, fmt.Errorf("%w: status 200 without a recovery link", impl.ErrAuthUnavailable)
 	case !usableToken.MatchString(answer.HashedToken):
-		return nil, fmt.Errorf("%w: status 200 without a usable hashed_token", impl.ErrAuthUnavailable)
+		return nil, fmt.Errorf("%w: %w: status 200 without a usable hashed_token", impl.ErrAuthUnavailable, delivery.ErrRefused)
 	case !usableLink(answer.ActionLink):
-		return nil, fmt.Errorf("%w: status 200 without a usable action_link", impl.ErrAuthUnavailable)
+		return nil, fmt.Errorf("%w: %w: status 200 without a usable action_link", impl.ErrAuthUnavailable, delivery.ErrRefused)
 	case !oneAddress(answer.Email):
-		return nil, fmt.Errorf("%w: status 200 without a usable stored address", impl.ErrAuthUnavailable)
+		return nil, fmt.Errorf("%w: %w: status 200 without a usable stored address", impl.ErrAuthUnavailable, delivery.ErrRefused)
 	}
-	return &impl.Link{
+	return &delivery.Link{
 		Email:      answer.Email,
 		TokenHash:  answer.HashedToken,
 		ActionLink: answer.ActionLink,
@@ -175,23 +177,25 @@ var plainCode = regexp.MustCompile(`^[a-z_]{1,64}$`)
 // readRefusal tells the clear verdicts, which are no error, from everything else. Supabase
 // Auth's own errors carry an error_code; what has none comes from a gateway or a proxy, and
 // a bare 404 from there says nothing about an account.
-func readRefusal(status int, body []byte) error {
-	var answer struct {
+func readRefusal(a answer) error {
+	var said struct {
 		ErrorCode string `json:"error_code"`
 	}
-	if json.Unmarshal(body, &answer) != nil || !plainCode.MatchString(answer.ErrorCode) {
-		answer.ErrorCode = "no error_code"
+	if json.Unmarshal(a.body, &said) != nil || !plainCode.MatchString(said.ErrorCode) {
+		said.ErrorCode = noErrorCode
 	}
 	switch {
-	case status == http.StatusNotFound && answer.ErrorCode == "user_not_found",
+	case a.status == http.StatusNotFound && said.ErrorCode == "user_not_found",
 		// An address that Supabase Auth cannot store has no account either.
-		status == http.StatusBadRequest && answer.ErrorCode == "validation_failed":
+		a.status == http.StatusBadRequest && said.ErrorCode == "validation_failed":
 		return nil
-	case status == http.StatusUnauthorized, status == http.StatusForbidden:
-		return fmt.Errorf("%w: the key was refused: %w", impl.ErrAuthNotConfigured, &StatusError{status, answer.ErrorCode})
+	case a.status == http.StatusUnauthorized, a.status == http.StatusForbidden:
+		return fmt.Errorf("%w: the key was refused: %w", impl.ErrAuthNotConfigured, &StatusError{a.status, said.ErrorCode})
 	}
-	return fmt.Errorf("%w: %w", impl.ErrAuthUnavailable, &StatusError{status, answer.ErrorCode})
+	return fmt.Errorf("%w: %w", impl.ErrAuthUnavailable, &StatusError{a.status, said.ErrorCode})
 }
+
+const noErrorCode = "no error_code"
 
 // StatusError is an answer that is no clear verdict.
 type StatusError struct {

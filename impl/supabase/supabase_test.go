@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	"github.com/resetd/resetd/impl"
+	"github.com/resetd/resetd/impl/delivery"
 )
 
 const redirectTo = "https://app.example.com/reset-password"
@@ -131,14 +133,86 @@ func TestFaults(t *testing.T) {
 			if timedOut := errors.Is(err, context.DeadlineExceeded); timedOut != (name == "hang" || name == "slow drip") {
 				t.Errorf("as a deadline: %v: %v", timedOut, err)
 			}
+			if errors.Is(err, delivery.ErrRefused) {
+				t.Errorf("a fault of everybody is held for one of this account: %v", err)
+			}
 		})
+	}
+}
+
+// TestAccountAtFault: an answer that is good but for what it says of this account is refused, and
+// so it is not asked for as often as an upstream that fails.
+func TestAccountAtFault(t *testing.T) {
+	good := map[string]string{
+		"email": "known1@example.com", "hashed_token": strings.Repeat("0a", 28), "verification_type": "recovery",
+		"action_link": "https://auth.example.com/auth/v1/verify?token=t", "redirect_to": redirectTo,
+	}
+	for _, c := range []struct{ name, member, value string }{
+		{"nothing", "", ""},
+		{"two addresses", "email", "known1@example.com,other@example.com"},
+		{"two addresses with a space", "email", "known1@example.com, other@example.com"},
+		{"a display name", "email", "Known <known1@example.com>"},
+		{"angle brackets", "email", "<known1@example.com>"},
+		{"a quoted local part", "email", `"known 1"@example.com`},
+		{"a line break", "email", "known1@example.com\r\nBcc: other@example.com"},
+		{"a space around it", "email", " known1@example.com"},
+		{"no domain", "email", "known1"},
+		{"too long an address", "email", strings.Repeat("a", 310) + "@example.com"},
+		{"no address", "email", ""},
+		{"no token", "hashed_token", ""},
+		{"a token that is more than one", "hashed_token", strings.Repeat("0a", 28) + "&type=signup"},
+		{"no link", "action_link", ""},
+		{"a link of another kind", "action_link", "javascript:alert(1)"},
+		{"a link with user info", "action_link", "https://user@auth.example.com/"},
+		{"too long a link", "action_link", "https://auth.example.com/" + strings.Repeat("a", 2048)},
+	} {
+		changed := maps.Clone(good)
+		if c.member != "" {
+			changed[c.member] = c.value
+		}
+		link, err := ask(t, func(w http.ResponseWriter, _ *http.Request) { _ = json.NewEncoder(w).Encode(changed) })
+		if c.member == "" {
+			if err != nil || link.Email != good["email"] || link.TokenHash != good["hashed_token"] || link.ActionLink != good["action_link"] || link.RedirectTo != redirectTo {
+				t.Errorf("a good answer: %+v, %v", link, err)
+			}
+			continue
+		}
+		if link != nil || !errors.Is(err, delivery.ErrRefused) || !errors.Is(err, impl.ErrAuthUnavailable) {
+			t.Errorf("%s: %+v, %v", c.name, link, err)
+		}
+		if err != nil && strings.ContainsAny(err.Error(), "@/") {
+			t.Errorf("%s: the error tells too much: %v", c.name, err)
+		}
+	}
+}
+
+// TestRetryAfter: a 429 that says how long to wait is an error that says so too.
+func TestRetryAfter(t *testing.T) {
+	for _, c := range []struct {
+		value string
+		want  time.Duration
+	}{{"7", 7 * time.Second}, {"", 0}, {"soon", 0}} {
+		_, err := ask(t, func(w http.ResponseWriter, _ *http.Request) {
+			if c.value != "" {
+				w.Header().Set("Retry-After", c.value)
+			}
+			w.WriteHeader(http.StatusTooManyRequests)
+			io.WriteString(w, `{"error_code":"over_request_rate_limit"}`)
+		})
+		var busy interface{ RetryAfter() time.Duration }
+		if found := errors.As(err, &busy); found != (c.want > 0) || found && busy.RetryAfter() != c.want {
+			t.Errorf("%q: %v, want %v", c.value, err, c.want)
+		}
+		if !errors.Is(err, impl.ErrAuthUnavailable) || errors.Is(err, delivery.ErrRefused) {
+			t.Errorf("%q: %v", c.value, err)
+		}
 	}
 }
 
 const timeout = 300 * time.Millisecond
 
 // ask sends one call to the handler, and checks what every call carries.
-func ask(t *testing.T, handler http.HandlerFunc) (*impl.Link, error) {
+func ask(t *testing.T, handler http.HandlerFunc) (*delivery.Link, error) {
 	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)

@@ -25,10 +25,10 @@ var (
 	// ErrNotConfigured: the server lacks its settings, or Supabase Auth refuses its key.
 	// Waiting does not help; somebody has to see to it.
 	ErrNotConfigured = errors.New("not configured")
-	// ErrDelivery: mail fails for every address just now.
+	// ErrDelivery: Mailgun accepts no message just now. Nobody is sent a mail.
 	ErrDelivery = errors.New("email delivery failed")
-	// ErrUnavailable: Supabase Auth does not answer, or the server is overloaded. Error.Wait
-	// says when to try again.
+	// ErrUnavailable: Supabase Auth answers nobody, or the server is overloaded. Nobody is sent a
+	// mail. Error.Wait says when to try again.
 	ErrUnavailable = errors.New("unavailable")
 	// ErrInternal: a fault of the server's own.
 	ErrInternal = errors.New("internal error")
@@ -69,8 +69,8 @@ type Request struct {
 	Language string
 }
 
-// answerWithin is more than the server takes: four calls of its upstreams of 5 s each, by
-// default, and a beat.
+// answerWithin is more than the server takes. It answers at once, except for the first request
+// after a rest, which waits for two questions to its upstreams at most, of 5 s each by default.
 const answerWithin = 30 * time.Second
 
 // Client asks one server.
@@ -88,8 +88,9 @@ func New(baseURL string, options ...client.ClientOption) (*Client, error) {
 }
 
 // SendPasswordReset asks for a mail and returns what to tell the user, which is the same
-// whether or not there is an account. An answer that is no acknowledgment is an *Error; any
-// other error means that there was no readable answer.
+// whether or not there is an account: the server has taken the request, and sends the mail, if
+// there is one to send, within a second or two. An answer that is no acknowledgment is an *Error;
+// any other error means that there was no readable answer.
 //
 // It does not try again by itself: every mail makes the link of the one before invalid, so
 // that is for the user to decide.

@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -52,11 +53,11 @@ func withBinary(run func() int) int {
 type resetd struct {
 	url   string // what New wants
 	stack *devstack.Stack
+	stop  func() // returns when all that it has accepted is delivered
 	close func()
 }
 
-// startResetd runs `resetd serve` with wide limits and no beat; env overrides, and an empty
-// value removes.
+// startResetd runs `resetd serve` with wide limits; env overrides, and an empty value removes.
 func startResetd(env map[string]string, supabase, mailgun func(http.Handler) http.Handler) (*resetd, error) {
 	stack := devstack.New(devstack.Config{
 		Accounts: []string{"hello@example.com"}, SiteURL: site, RedirectAllowList: []string{"https://*.preview.example.com/**"},
@@ -69,7 +70,7 @@ func startResetd(env map[string]string, supabase, mailgun func(http.Handler) htt
 		"SUPABASE_URL": upstreams[0].URL, "SUPABASE_SERVICE_ROLE_KEY": "test-key",
 		"MAILGUN_API_BASE": upstreams[1].URL, "MAILGUN_API_KEY": "test-key", "MAILGUN_DOMAIN": "mg.example.com",
 		"SITE_URL": site, "CALLBACK_ORIGINS": "https://*.preview.example.com",
-		"RATE_LIMIT": "1000-M", "RECIPIENT_LIMIT": "1000-M", "RESPONSE_QUANTUM": "0s",
+		"RATE_LIMIT": "1000-M", "RECIPIENT_LIMIT": "1000-M",
 	}
 	for name, value := range env {
 		settings[name] = value
@@ -87,9 +88,12 @@ func startResetd(env map[string]string, supabase, mailgun func(http.Handler) htt
 	if err := command.Start(); err != nil {
 		return nil, err
 	}
-	server := &resetd{stack: stack, close: func() {
+	stop := sync.OnceFunc(func() {
 		_ = command.Process.Signal(syscall.SIGTERM)
 		_ = command.Wait()
+	})
+	server := &resetd{stack: stack, stop: stop, close: func() {
+		stop()
 		for _, upstream := range upstreams {
 			upstream.Close()
 		}
@@ -169,13 +173,13 @@ func Example() {
 
 // TestAcknowledged: what was asked for arrives, and with an account it is mailed.
 func TestAcknowledged(t *testing.T) {
-	server, resets := start(t, nil, nil, nil)
 	for email, mails := range map[string]int{"hello@example.com": 1, "nobody@example.com": 0} {
-		server.stack.Reset()
+		server, resets := start(t, nil, nil, nil)
 		message, err := resets.SendPasswordReset(t.Context(), goclient.Request{Email: email, CallbackOrigin: preview, Language: "de-CH, de;q=0.9"})
 		if err != nil || !strings.HasPrefix(message, "If an account exists") {
 			t.Errorf("%s: %q, %v", email, message, err)
 		}
+		server.stop()
 		sent := server.stack.Mails()
 		if len(sent) != mails {
 			t.Fatalf("%s: %d mails", email, len(sent))

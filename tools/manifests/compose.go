@@ -45,6 +45,7 @@ func checkCompose(ctx context.Context, f *findings, deploy string, known setting
 		}
 	}
 	checkEnvironment(f, where, environment, known)
+	checkMemory(f, where, environment, int64(resetd.MemLimit))
 	f.want(resetd.HealthCheck != nil && slices.Equal(resetd.HealthCheck.Test, []string{"CMD", "/resetd", "healthcheck"}),
 		"%s: the health check is not the program's own, and the image has no other program", where)
 	checkComposeSecrets(f, where, project, environment)

@@ -188,6 +188,7 @@ func checkObjects(f *findings, built, examples *objects, known settings) *deploy
 	container := resetd.Spec.Template.Spec.Containers[0]
 	environment := environmentOf(f, &container, built)
 	checkEnvironment(f, "kubernetes", environment, known)
+	checkMemory(f, "kubernetes", environment, container.Resources.Limits.Memory().Value())
 	checkGrace(f, "kubernetes", time.Duration(value(resetd.Spec.Template.Spec.TerminationGracePeriodSeconds))*time.Second, environment, known)
 	for setting, file := range environment {
 		if strings.HasSuffix(setting, "_FILE") {
@@ -441,7 +442,7 @@ func checkPolicies(f *findings, built *objects, resetd, redis *appsv1.Deployment
 	http, admin := fmt.Sprintf("resetd from TCP %d", ports["http"]), fmt.Sprintf("resetd from TCP %d", ports["admin"])
 	f.want(slices.Equal(slices.Sorted(maps.Keys(in)), slices.Sorted(slices.Values([]string{http, admin, "redis from TCP 6379"}))),
 		"kubernetes: the NetworkPolicies let in %q", slices.Sorted(maps.Keys(in)))
-	f.want(fmt.Sprint(in[http]) != fmt.Sprint(in[admin]), "kubernetes: whoever sends requests reaches the operator's port")
+	f.want(fmt.Sprint(in[http]) != fmt.Sprint(in[admin]), "kubernetes: those who send requests reach the operator's port")
 	for _, peer := range slices.Concat(in[http], in[admin]) {
 		f.want(peer.NamespaceSelector != nil && len(peer.NamespaceSelector.MatchLabels) > 0, "kubernetes: resetd is reached from any namespace or address")
 	}

@@ -150,6 +150,12 @@ func TestMistakes(t *testing.T) {
 		{compose, `user: "65532:65532"`, `user: "0:0"`, `it runs as "0:0"`},
 		{compose, `user: "65532:65532"`, `user: "1000:1000"`, "the user of resetd is"},
 		{compose, "mem_limit: 256m", "", "have no limit"},
+		{compose, "mem_limit: 256m", "mem_limit: 249m", "compose.yaml: GOMEMLIMIT is 209715200 bytes"},
+		{compose, "GOMEMLIMIT: 200MiB", "GOMEMLIMIT: 200MB", `compose.yaml: GOMEMLIMIT is "200MB", want some MiB`},
+		{compose, "GOMEMLIMIT: 200MiB", "GOMEMLIMIT: 0MiB", "compose.yaml: GOMEMLIMIT is 0 bytes"},
+		{compose, "GOMEMLIMIT: 200MiB", "GOGC: \"50\"", "GOGC is no setting"},
+		{plain, "GOMEMLIMIT=200MiB", "GOMEMLIMIT=206MiB", "kubernetes: GOMEMLIMIT is 216006656 bytes"},
+		{plain, "GOMEMLIMIT=200MiB\n", "", `kubernetes: GOMEMLIMIT is "", want some MiB`},
 		{compose, "      test: [", "      disable: true\n      test: [", "there is no health check"},
 		{compose, "restart: unless-stopped", `restart: "no"`, "it is not started again"},
 		{compose, "stop_grace_period: 30s", "stop_grace_period: 20s", "a stop is cut off after 20s"},
@@ -225,7 +231,7 @@ func TestMistakes(t *testing.T) {
 
 		// Who talks to whom.
 		{policy, "  podSelector: {}\n", "  podSelector:\n    matchLabels: {app: other}\n", "no NetworkPolicy denies"},
-		{policy, "kubernetes.io/metadata.name: monitoring", "kubernetes.io/metadata.name: ingress-nginx", "whoever sends requests reaches the operator's port"},
+		{policy, "kubernetes.io/metadata.name: monitoring", "kubernetes.io/metadata.name: ingress-nginx", "those who send requests reach the operator's port"},
 		{policy, "    - from:\n        - namespaceSelector:\n            matchLabels:\n              kubernetes.io/metadata.name: ingress-nginx\n      ports:", "    - ports:", "is for everybody or every port"},
 		{policy, "        - namespaceSelector:\n            matchLabels:\n              kubernetes.io/metadata.name: ingress-nginx", "        - namespaceSelector: {}", "from any namespace or address"},
 		{policy, "port: 9090", "port: 9091", "the NetworkPolicies let in"},

@@ -78,6 +78,20 @@ func (s settings) has(variable string) bool {
 	return false
 }
 
+// memoryLimit is the variable by which Go's runtime is told how much memory to use. It is no setting
+// of resetd's.
+const memoryLimit = "GOMEMLIMIT"
+
+// checkMemory: without a limit of its own the heap grows to three times what lives in it, and the
+// container is killed with all that it has accepted.
+func checkMemory(f *findings, where string, environment map[string]string, container int64) {
+	mebibytes, err := strconv.ParseInt(strings.TrimSuffix(environment[memoryLimit], "MiB"), 10, 32)
+	limit := mebibytes << 20
+	f.want(err == nil && strings.HasSuffix(environment[memoryLimit], "MiB"), "%s: %s is %q, want some MiB", where, memoryLimit, environment[memoryLimit])
+	// A fifth is for what the runtime does not count: the program itself, and what the kernel holds.
+	f.want(limit > 0 && limit <= container/5*4, "%s: %s is %d bytes, want some, and four fifths of the container's %d at most", where, memoryLimit, limit, container)
+}
+
 // judge has resetd read the settings and say what is wrong. What is in files is not there to
 // read, and is left out.
 func (p program) judge(ctx context.Context, f *findings, where string, environment map[string]string) {
@@ -106,7 +120,7 @@ func (p program) judge(ctx context.Context, f *findings, where string, environme
 // checkEnvironment judges names, and that no secret is among the values.
 func checkEnvironment(f *findings, where string, environment map[string]string, known settings) {
 	for _, name := range slices.Sorted(maps.Keys(environment)) {
-		f.want(known.has(name), "%s: %s is no setting of resetd", where, name)
+		f.want(known.has(name) || name == memoryLimit, "%s: %s is no setting of resetd", where, name)
 		f.want(!slices.Contains(secretSettings, name), "%s: %s is a secret: give %s_FILE", where, name, name)
 	}
 	for _, name := range []string{"SITE_URL", "SUPABASE_URL", "SUPABASE_SERVICE_ROLE_KEY_FILE", "MAILGUN_DOMAIN", "MAILGUN_API_KEY_FILE", "REDIS_URL_FILE", "TRUSTED_PROXIES"} {
@@ -117,7 +131,7 @@ func checkEnvironment(f *findings, where string, environment map[string]string, 
 // spare is what a stop may take beyond SHUTDOWN_DELAY and SHUTDOWN_TIMEOUT before it is cut off.
 const spare = 5 * time.Second
 
-// checkGrace: whoever waits for the process must wait longer than the process does.
+// checkGrace: what waits for the process must wait longer than the process does.
 func checkGrace(f *findings, where string, grace time.Duration, environment map[string]string, known settings) {
 	need := spare
 	for _, name := range []string{"SHUTDOWN_DELAY", "SHUTDOWN_TIMEOUT"} {

@@ -39,10 +39,10 @@
     if (focused) part.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
   }
 
-  function showList({ html, delivered, decoys }) {
+  function showList({ html, delivered, tests }) {
     const before = new Set(rows().map((row) => row.dataset.id));
     keepingFocus(sidebar, () => { sidebar.innerHTML = html; }); // rendered and escaped by the server
-    body.toggleAttribute("data-empty", (body.dataset.box === "decoys" ? decoys : delivered) === 0);
+    body.toggleAttribute("data-empty", (body.dataset.box === "tests" ? tests : delivered) === 0);
     mark();
     const arrived = rows().filter((row) => !before.has(row.dataset.id));
     for (const row of arrived) row.classList.add("arrived");

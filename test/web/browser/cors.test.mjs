@@ -127,8 +127,8 @@ test('a page on any other origin gets nothing, and nothing comes of it', async (
 	const answers = await resetd.answers()
 	assert.equal(answers.length, 1 + 6 + 4 + 1, String(answers))
 	assert.deepEqual([...new Set(answers.slice(1))], ['POST 415'])
-	const { mails, decoys } = await resetd.inbox()
-	assert.deepEqual([mails, decoys], [[], []])
+	const { mails, tests } = await resetd.inbox()
+	assert.deepEqual([mails, tests], [[], []])
 })
 
 test('a page without an origin gets nothing', async (t) => {

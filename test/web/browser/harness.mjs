@@ -39,7 +39,7 @@ function atEnd(t, end) {
 /** Starts the server until the test t ends, on localhost. */
 export async function startResetd(t, command, settings = {}) {
 	const server = await start(command, {
-		LISTEN_ADDR: 'localhost:0', LOG_LEVEL: 'debug', RESPONSE_QUANTUM: '50ms', ...settings,
+		LISTEN_ADDR: 'localhost:0', LOG_LEVEL: 'debug', ...settings,
 	})
 	atEnd(t, () => server.stop())
 	const url = `http://localhost:${new URL(server.url).port}`
@@ -53,8 +53,12 @@ export async function startResetd(t, command, settings = {}) {
 			return records().filter((r) => r.msg === 'request' && r.route !== '/healthz' && !r.route.startsWith('/dev'))
 				.map((r) => `${r.method} ${r.status}`)
 		},
-		/** What resetd dev has in its inbox. */
+		/** What resetd dev has in its inbox, once all that was accepted so far is delivered. */
 		async inbox() {
+			await settle()
+			for (const { request_id: id } of records().filter((r) => r.msg === 'request' && r.outcome === 'accepted')) {
+				await server.delivered(id)
+			}
 			return (await fetch(`${url}/dev/inbox.json`)).json()
 		},
 	}

@@ -102,7 +102,7 @@ function countDown(seconds: number): void {
 	say("alert", "Too many requests. Try again in ", left, ".");
 }
 
-/** Not by `disabled`, which would take the focus away from whoever has just pressed it. */
+/** Not by `disabled`, which would take the focus away from the person who has just pressed it. */
 function enable(enabled: boolean): void {
 	submit.setAttribute("aria-disabled", String(!enabled));
 }

@@ -20,7 +20,7 @@ export type Field = keyof components["schemas"]["SendPasswordResetRequest"];
  * for programs, and may be one that this file does not know.
  */
 export type PasswordResetOutcome =
-	/** Taken. Nobody learns here whether there is such an account. */
+	/** Taken. If there is an account, its mail goes out within a second or two. Nobody learns here whether there is one. */
 	| { kind: "acknowledged"; message: string }
 	/** 400. `fieldErrors` belong beside their fields, `generalErrors` above the form. */
 	| {
@@ -32,9 +32,9 @@ export type PasswordResetOutcome =
 	  }
 	/** 429. Whole seconds to wait, at least 1. */
 	| { kind: "rate_limited"; message: string; code: string | undefined; waitSeconds: number }
-	/** 503. Goes by itself; whole seconds after which to try again, at least 1. */
+	/** 503. Not taken, for any address. Goes by itself; whole seconds after which to try again, at least 1. */
 	| { kind: "unavailable"; message: string; code: string | undefined; waitSeconds: number }
-	/** 502. The mail could not be sent, whoever it was for. */
+	/** 502. Not taken, for any address: no mail can be sent just now. */
 	| { kind: "not_delivered"; message: string; code: string | undefined }
 	/** 500. Only the operator can help. */
 	| { kind: "server_error"; message: string; code: string | undefined }

@@ -19,6 +19,11 @@ export interface paths {
          *     Always returns an opaque success message (enumeration-safe).
          *     IP rate limited; no Origin required.
          *
+         *     The answer says whether the request was taken, and not what becomes of it: the account is
+         *     looked up, and the mail is sent, after the answer. Whether Supabase Auth and Mailgun serve
+         *     anybody is asked by the server itself, again and again, with questions that are about
+         *     nobody. Their latest answers decide between 200 and 500, 502 or 503.
+         *
          *     Every request counts against the limit of its IP address, valid or not, but for those
          *     that the limit refuses (429).
          *     Unknown members of the body are ignored; a member given twice, or one that
@@ -150,7 +155,13 @@ export interface operations {
             };
         };
         responses: {
-            /** @description Opaque acknowledgment (whether or not an account exists) */
+            /**
+             * @description Opaque acknowledgment (whether or not an account exists): the request has been taken.
+             *     If there is an account, its mail goes out within a second or two. Where Supabase Auth
+             *     or Mailgun has just failed, it goes out as soon as they are back, and is given up after
+             *     the server's `DELIVERY_TIMEOUT`, 15 minutes by default. One address gets only so many
+             *     mails; requests beyond that are answered 200 too.
+             */
             200: {
                 headers: {
                     "X-Request-Id": components["headers"]["RequestId"];
@@ -217,8 +228,9 @@ export interface operations {
                 };
             };
             /**
-             * @description Auth not configured (`auth_not_configured`): the Supabase URL or key is missing,
-             *     or Supabase Auth refuses the key. `internal_error`: a fault of the server's own.
+             * @description Auth not configured (`auth_not_configured`): the Supabase URL or key is missing, or
+             *     Supabase Auth refuses the key. No request is taken, for any address: do not wait for a
+             *     mail. `internal_error`: a fault of the server's own.
              */
             500: {
                 headers: {
@@ -232,8 +244,8 @@ export interface operations {
                 };
             };
             /**
-             * @description Email delivery failed (`email_delivery_failed`): mail fails for every address,
-             *     or Mailgun is not configured.
+             * @description Email delivery failed (`email_delivery_failed`): Mailgun accepts no message, or is not
+             *     configured. No request is taken, for any address: do not wait for a mail.
              */
             502: {
                 headers: {
@@ -247,8 +259,9 @@ export interface operations {
                 };
             };
             /**
-             * @description Supabase Auth does not answer, for any address (`auth_unavailable`), or too many
-             *     requests are in flight (`overloaded`).
+             * @description Supabase Auth answers nobody (`auth_unavailable`), or more requests were taken in the
+             *     last 10 seconds than the server is set to take (`overloaded`). No request is taken, for
+             *     any address: do not wait for a mail.
              */
             503: {
                 headers: {

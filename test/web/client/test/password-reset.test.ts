@@ -49,6 +49,7 @@ describe("a server that works", () => {
 			kind: "acknowledged",
 			message: "If an account exists for that address, a password reset email is on its way.",
 		});
+		await server.delivered(response.headers.get("X-Request-Id") ?? "");
 		const inbox = await (await fetch(`${server.url}/dev/inbox.json`)).text();
 		assert.match(inbox, /hello@example\.com/);
 		assert.match(inbox, /https:\/\/app\.example\.com\/dev\/reset-password\?token_hash=/);
@@ -56,7 +57,7 @@ describe("a server that works", () => {
 
 	test("200: the very same for an address without an account, and without a callback origin", async () => {
 		const known = await ask(server, { email: "hello@example.com" });
-		const unknown = await ask(server, { email: "stranger@example.org", callbackOrigin: undefined });
+		const unknown = await ask(server, { email: "nobody@example.org", callbackOrigin: undefined });
 		assertKind(unknown.outcome, "acknowledged");
 		assert.deepEqual(unknown.outcome, known.outcome);
 	});

@@ -16,6 +16,8 @@ export interface Resetd {
 	log: string[];
 	/** Waits for one line more. */
 	logs(): Promise<void>;
+	/** Waits until the delivery of a request has ended. */
+	delivered(requestID: string): Promise<void>;
 	/** Fails if it does not end well. */
 	stop(): Promise<void>;
 }
@@ -35,7 +37,6 @@ export async function startResetd(
 			LISTEN_ADDR: "127.0.0.1:0",
 			ADMIN_ADDR: "off",
 			LOG_FORMAT: "json",
-			RESPONSE_QUANTUM: "0s",
 			SHUTDOWN_DELAY: "0s",
 			RATE_LIMIT: "100000-M",
 			RECIPIENT_LIMIT: "100000-M",
@@ -72,6 +73,11 @@ export async function startResetd(
 		log,
 		async logs() {
 			await once(lines, "line");
+		},
+		async delivered(requestID) {
+			while (!log.some((line) => line.includes('"msg":"delivery"') && line.includes(`"request_id":"${requestID}"`))) {
+				await once(lines, "line");
+			}
 		},
 		async stop() {
 			child.kill("SIGTERM");

@@ -5,7 +5,7 @@ import "errors"
 // DeliveryKind is what became of a mail after Mailgun had accepted it.
 type DeliveryKind string
 
-// OtherDelivery is whatever the operator need not act on: a decoy's, another sender's mail, or
+// OtherDelivery is whatever the operator need not act on: a test message's, another sender's mail, or
 // news that nobody asked for.
 const (
 	PermanentFail DeliveryKind = "permanent_fail" // it will never arrive

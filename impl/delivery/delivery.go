@@ -1,0 +1,235 @@
+// Package delivery brings one accepted request to its account: it asks for a recovery link, writes
+// the mail, sends it, and says when to try again.
+//
+// It runs after the answer, and nothing that answers may import it. It must never send to an
+// address other than the one stored with the account, or let an address, a link or an upstream's
+// answer into an error.
+package delivery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/url"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+
+	"github.com/resetd/resetd/impl"
+)
+
+// Link is what Supabase Auth made for an account.
+type Link struct {
+	Email      string // the address stored with the account: the only one that gets mail
+	TokenHash  string // for verifyOtp
+	ActionLink string // Supabase's own one-time link
+	RedirectTo string // where ActionLink leads, which may not be where it was asked to
+}
+
+// Mail is a message as its recipient reads it.
+type Mail struct{ Subject, Text, HTML string }
+
+// LinkMaker makes a recovery link for the account of an address, and makes every earlier one
+// invalid. It returns nil where there is no account.
+type LinkMaker interface {
+	MakeLink(ctx context.Context, email, redirectTo string) (*Link, error)
+}
+
+// Mailer hands a message over. Send returns nil once the message is accepted.
+type Mailer interface {
+	Send(ctx context.Context, to string, mail Mail) error
+}
+
+// Writer writes the mail around a link, in the language that Accept-Language asks for.
+type Writer interface {
+	Write(acceptLanguage, link string) (Mail, error)
+}
+
+// Watcher is told how a delivery ends. Attempt opens the trace of one attempt; the function that it
+// returns closes it.
+type Watcher interface {
+	impl.Watcher
+	Attempt(ctx context.Context, request *impl.Request) (context.Context, func())
+}
+
+// What decides about the next attempt. Adapters wrap these. After an error with a method
+// RetryAfter() time.Duration the next attempt follows after that time at least, and after any other
+// error after the usual pause.
+var (
+	// ErrRefused says that the upstream refuses this account or this message, and not others.
+	ErrRefused = errors.New("refused")
+	// ErrFateUnknown says that Mailgun was sent a message and gave no usable answer.
+	ErrFateUnknown = errors.New("Mailgun may have accepted it")
+)
+
+// LinkMode says which link the mail carries.
+type LinkMode string
+
+const (
+	// TokenHash links lead to the app, which verifies the token when its user acts, so that a mail
+	// scanner that opens every link does not use it up.
+	TokenHash LinkMode = "token_hash"
+	// ActionLink links are Supabase's own, used up by the first program that opens them.
+	ActionLink LinkMode = "action_link"
+)
+
+// URL returns the address that the mail carries.
+func (m LinkMode) URL(link *Link, redirectTo string) string {
+	if m == ActionLink {
+		return link.ActionLink
+	}
+	return redirectTo + "?token_hash=" + url.QueryEscape(link.TokenHash) + "&type=recovery"
+}
+
+const (
+	// maxRefusals is how often an account or a message is tried that the upstream refuses. Hosted
+	// upstreams refuse good calls now and then, so once is no verdict.
+	maxRefusals = 3
+	// maxUnknown is how many sends of unknown fate one request may cost: Mailgun knows no
+	// idempotency key, so each may have been accepted.
+	maxUnknown = 2
+	// restPause is how long a delivery waits before it looks again whether its upstreams are back;
+	// up to as much again is added at random, so that not all begin at once.
+	restPause = time.Second
+	// The pauses between attempts grow from the first to the last, each half more or less at random.
+	firstPause = 500 * time.Millisecond
+	lastPause  = 30 * time.Second
+	// lastChance is how long before the end of its time a delivery makes its last attempt.
+	lastChance = time.Second
+)
+
+// Deliverer is what deliveries work with. Its methods may be called concurrently.
+type Deliverer struct {
+	Links   LinkMaker
+	Mailer  Mailer
+	Writer  Writer
+	Watcher Watcher
+	// Resting says whether the probes say that an upstream serves nobody. No call is made then.
+	Resting func() bool
+	// Test asks whether Mailgun accepts messages at all, before a send of unknown fate is repeated.
+	// May be nil: then it is repeated without asking.
+	Test func(ctx context.Context) error
+
+	LinkMode   LinkMode
+	Timeout    time.Duration // from the acceptance; no attempt begins later
+	MaxLinkAge time.Duration // an older link is replaced before it is sent
+	// Fingerprint returns the keyed hash under which the operator sees an account.
+	Fingerprint func(account string) string
+}
+
+// Delivery is one request on its way. Its methods must not be called at the same time.
+type Delivery struct {
+	*Deliverer
+	request  impl.Request
+	pauses   backoff.ExponentialBackOff
+	to, url  string // of the link, once it is made; the rest of it need not be kept
+	made     time.Time
+	replaced bool // Supabase has put another redirect into the link
+	tries    int
+	refusals int
+	unknown  int
+	err      error // of the last attempt
+}
+
+// Begin returns the delivery of a request. It makes no call.
+func (d *Deliverer) Begin(request impl.Request) *Delivery {
+	return &Delivery{Deliverer: d, request: request, pauses: backoff.ExponentialBackOff{
+		InitialInterval: firstPause, Multiplier: 2, MaxInterval: lastPause, RandomizationFactor: 0.5,
+	}}
+}
+
+// Try makes one attempt. It returns how long to wait before the next one, or false once the
+// delivery has ended.
+func (d *Delivery) Try(ctx context.Context) (pause time.Duration, again bool) {
+	left := d.Timeout - time.Since(d.request.Accepted)
+	switch {
+	case left <= 0:
+		d.giveUp()
+		return 0, false
+	case d.Resting():
+		return min(left, restPause+rand.N(restPause)), true //nolint:gosec // spreads load, and is no secret
+	}
+	outcome, err := d.attempt(ctx)
+	if err == nil {
+		d.End(outcome, nil)
+		return 0, false
+	}
+	d.err = err
+	if ctx.Err() != nil { // cut off at the stop: the outbox says that it is left
+		return 0, true
+	}
+	if errors.Is(err, ErrRefused) {
+		d.refusals++
+	}
+	var least time.Duration
+	var busy interface{ RetryAfter() time.Duration }
+	if errors.As(err, &busy) {
+		least = busy.RetryAfter()
+	}
+	// The last attempt is made at the very end: the outage may be over by then.
+	pause = max(min(d.pauses.NextBackOff(), left-lastChance), least)
+	if d.refusals >= maxRefusals || d.unknown >= maxUnknown || pause <= 0 || pause >= left {
+		d.giveUp()
+		return 0, false
+	}
+	return pause, true
+}
+
+// attempt goes from where the delivery is to its end. A panic is an error without its value, which
+// may hold anything.
+func (d *Delivery) attempt(ctx context.Context) (outcome impl.EventKind, err error) {
+	ctx, end := d.Watcher.Attempt(ctx, &d.request)
+	defer end()
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%w: panic: %T", ErrRefused, p)
+			d.refusals = maxRefusals
+		}
+	}()
+	d.tries++
+	if d.unknown > 0 && d.Test != nil {
+		// The repeat is the last one, so it is not spent on an outage.
+		if err := d.Test(ctx); err != nil {
+			return "", err
+		}
+	}
+	if d.to == "" || time.Since(d.made) > d.MaxLinkAge {
+		link, err := d.Links.MakeLink(ctx, d.request.Email, d.request.RedirectTo)
+		switch {
+		case err != nil:
+			return "", err
+		case link == nil:
+			return impl.NoAccount, nil
+		}
+		d.to, d.url, d.made = link.Email, d.LinkMode.URL(link, d.request.RedirectTo), time.Now()
+		d.replaced = link.RedirectTo != d.request.RedirectTo
+	}
+	mail, err := d.Writer.Write(d.request.Language, d.url)
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	if err = d.Mailer.Send(ctx, d.to, mail); errors.Is(err, ErrFateUnknown) {
+		d.unknown++ // unlike a test message of unknown fate, which reaches nobody
+	}
+	return impl.Sent, err
+}
+
+func (d *Delivery) giveUp() {
+	if d.err == nil {
+		d.err = errors.New("an upstream was down until DELIVERY_TIMEOUT")
+	}
+	d.End(impl.Undelivered, d.err)
+}
+
+// End reports the outcome. It is called once, by Try or by the owner of a delivery that gets no
+// further attempt.
+func (d *Delivery) End(outcome impl.EventKind, err error) {
+	if outcome == impl.Undelivered && d.unknown > 0 && !errors.Is(err, ErrFateUnknown) {
+		err = fmt.Errorf("%w: %w", ErrFateUnknown, err)
+	}
+	d.Watcher.Saw(context.Background(), impl.Event{
+		Kind: outcome, RequestID: d.request.ID, Account: d.Fingerprint(d.request.Account()),
+		Tries: d.tries, Took: time.Since(d.request.Accepted), Replaced: d.replaced, Err: err,
+	})
+}

@@ -1,0 +1,547 @@
+package delivery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/resetd/resetd/impl"
+)
+
+const (
+	asked      = "Known@Example.com"
+	stored     = "stored@example.com"
+	redirectTo = "https://app.example.com/reset"
+	token      = "the+token"
+)
+
+// Errors as the adapters make them.
+var (
+	errLink    = fmt.Errorf("%w: status 500", impl.ErrAuthUnavailable)
+	errSend    = fmt.Errorf("%w: status 500", impl.ErrEmailDelivery)
+	errUnknown = fmt.Errorf("%w: %w: no answer in time: %w", ErrFateUnknown, impl.ErrEmailDelivery, context.DeadlineExceeded)
+	errMessage = fmt.Errorf("%w: %w: status 400", ErrRefused, impl.ErrEmailDelivery)
+	errAccount = fmt.Errorf("%w: %w: status 200 without a usable stored address", impl.ErrAuthUnavailable, ErrRefused)
+)
+
+type busyError time.Duration
+
+func (e busyError) Error() string             { return "status 429" }
+func (e busyError) RetryAfter() time.Duration { return time.Duration(e) }
+
+// world is what a delivery works with. Each list is what the calls of one kind return in order; the
+// last of it goes on, and an empty one is success.
+type world struct {
+	t        *testing.T
+	links    []error
+	sends    []error
+	tests    []error
+	writes   []error
+	noLink   bool // there is no account
+	noTest   bool // MAIL_PROBE=off
+	replaced bool
+	panics   string // the call that does
+	hang     func(call string) error
+
+	timeout time.Duration
+	mode    LinkMode
+	resting func() bool
+
+	began  time.Time
+	calls  []string
+	mails  []Mail
+	events []impl.Event
+	open   int // attempts
+	tries  []time.Duration
+	pauses []time.Duration
+}
+
+func (w *world) did(call string, script *[]error) error {
+	name, _, _ := strings.Cut(call, " ")
+	w.calls = append(w.calls, call)
+	if w.panics == name {
+		panic("of " + asked)
+	}
+	if w.hang != nil {
+		if err := w.hang(name); err != nil {
+			return err
+		}
+	}
+	if len(*script) == 0 {
+		return nil
+	}
+	err := (*script)[0]
+	if len(*script) > 1 {
+		*script = (*script)[1:]
+	}
+	return err
+}
+
+func (w *world) MakeLink(_ context.Context, email, to string) (*Link, error) {
+	if email != asked || to != redirectTo {
+		w.t.Errorf("a link is made for %s, to %s", email, to)
+	}
+	err := w.did("link", &w.links)
+	if err != nil || w.noLink {
+		return nil, err
+	}
+	link := &Link{Email: stored, TokenHash: token, ActionLink: "https://auth.example.com/verify?token=t", RedirectTo: redirectTo}
+	if w.replaced {
+		link.RedirectTo = "https://site.example.com"
+	}
+	return link, nil
+}
+
+func (w *world) Write(language, link string) (Mail, error) {
+	if language != "de" {
+		w.t.Errorf("written in %q", language)
+	}
+	if err := w.did("write", &w.writes); err != nil {
+		return Mail{}, err
+	}
+	return Mail{Subject: "s", Text: link}, nil
+}
+
+func (w *world) Send(_ context.Context, to string, mail Mail) error {
+	w.mails = append(w.mails, mail)
+	return w.did("send to "+to, &w.sends)
+}
+
+func (w *world) test(context.Context) error { return w.did("test", &w.tests) }
+
+func (w *world) Saw(ctx context.Context, event impl.Event) {
+	if impl.CallerOf(ctx) != nil {
+		w.t.Error("the end of a delivery goes into the record of its request")
+	}
+	w.events = append(w.events, event)
+}
+
+type attempted struct{}
+
+func (w *world) Attempt(ctx context.Context, request *impl.Request) (context.Context, func()) {
+	if request.ID != "id" {
+		w.t.Errorf("an attempt of %q", request.ID)
+	}
+	w.open++
+	w.tries = append(w.tries, time.Since(w.began))
+	return context.WithValue(ctx, attempted{}, true), func() { w.open-- }
+}
+
+// deliver makes attempts until the end, as an outbox does.
+func (w *world) deliver(t *testing.T) impl.Event {
+	t.Helper()
+	w.t, w.began = t, time.Now()
+	if w.timeout == 0 {
+		w.timeout = 15 * time.Minute
+	}
+	if w.mode == "" {
+		w.mode = TokenHash
+	}
+	if w.resting == nil {
+		w.resting = func() bool { return false }
+	}
+	deliverer := &Deliverer{
+		Links: w, Mailer: w, Writer: w, Watcher: w, Resting: w.resting, Test: w.test, LinkMode: w.mode,
+		Timeout: w.timeout, MaxLinkAge: 6 * time.Minute, Fingerprint: func(account string) string { return "hash of " + account },
+	}
+	if w.noTest {
+		deliverer.Test = nil
+	}
+	d := deliverer.Begin(impl.Request{ID: "id", Email: asked, RedirectTo: redirectTo, Language: "de", Accepted: w.began})
+	if len(w.calls) > 0 {
+		t.Errorf("before the first attempt: %v", w.calls)
+	}
+	for {
+		pause, again := d.Try(t.Context())
+		if !again {
+			break
+		}
+		if len(w.events) > 0 {
+			t.Fatalf("another attempt after its end: %v", w.events)
+		}
+		if pause <= 0 {
+			t.Fatalf("a pause of %v", pause)
+		}
+		w.pauses = append(w.pauses, pause)
+		time.Sleep(pause)
+	}
+	if len(w.events) != 1 {
+		t.Fatalf("it ended %d times: %v", len(w.events), w.events)
+	}
+	event := w.events[0]
+	if event.RequestID != "id" || event.Account != "hash of known@example.com" || event.Took != time.Since(w.began) || event.Tries != len(w.tries) {
+		t.Errorf("its end is %+v, after %d attempts and %v", event, len(w.tries), time.Since(w.began))
+	}
+	if (event.Err != nil) != (event.Kind == impl.Undelivered) {
+		t.Errorf("%s, %v", event.Kind, event.Err)
+	}
+	if w.open != 0 {
+		t.Errorf("%d attempts are open", w.open)
+	}
+	if event.Took > w.timeout {
+		t.Errorf("it went on for %v", event.Took)
+	}
+	return event
+}
+
+const mailed = "send to " + stored
+
+// TestPaths: which calls are made in which order, and how it ends.
+func TestPaths(t *testing.T) {
+	plain := errors.New("no template")
+	for _, c := range []struct {
+		name  string
+		world world
+		calls string
+		end   impl.EventKind
+		err   error // that Err is
+	}{
+		{"an account", world{}, "link, write, " + mailed, impl.Sent, nil},
+		{"no account", world{noLink: true}, "link", impl.NoAccount, nil},
+		{"no account, after a fault", world{noLink: true, links: []error{errLink, nil}}, "link, link", impl.NoAccount, nil},
+		{"the link fails once", world{links: []error{errLink, nil}}, "link, link, write, " + mailed, impl.Sent, nil},
+		{"the link fails often", world{links: slices.Concat(slices.Repeat([]error{errLink}, 9), []error{nil})}, strings.Repeat("link, ", 10) + "write, " + mailed, impl.Sent, nil},
+		{
+			"the send fails often: the link is used again", world{sends: slices.Concat(slices.Repeat([]error{errSend}, 5), []error{nil})},
+			"link" + strings.Repeat(", write, "+mailed, 6), impl.Sent, nil,
+		},
+
+		// What is refused may be at fault itself, and is not tried as often.
+		{"the message is refused", world{sends: []error{errMessage}}, "link" + strings.Repeat(", write, "+mailed, 3), impl.Undelivered, ErrRefused},
+		{"the message is refused twice", world{sends: []error{errMessage, errMessage, nil}}, "link" + strings.Repeat(", write, "+mailed, 3), impl.Sent, nil},
+		{
+			"the message is refused between other faults", world{sends: []error{errMessage, errSend, errMessage, errSend, errSend, errMessage, nil}},
+			"link" + strings.Repeat(", write, "+mailed, 6), impl.Undelivered, ErrRefused,
+		},
+		{"the account is at fault", world{links: []error{errAccount}}, "link, link, link", impl.Undelivered, ErrRefused},
+		{"the mail cannot be written", world{writes: []error{plain}}, "link, write, write, write", impl.Undelivered, plain},
+
+		// What Mailgun may have accepted is repeated once, and not before it accepts messages again.
+		{"a send of unknown fate", world{sends: []error{errUnknown, nil}}, "link, write, " + mailed + ", test, write, " + mailed, impl.Sent, nil},
+		{"two sends of unknown fate", world{sends: []error{errUnknown}}, "link, write, " + mailed + ", test, write, " + mailed, impl.Undelivered, ErrFateUnknown},
+		{"without test messages", world{noTest: true, sends: []error{errUnknown, nil}}, "link, write, " + mailed + ", write, " + mailed, impl.Sent, nil},
+		{"two, without test messages", world{noTest: true, sends: []error{errUnknown}}, "link, write, " + mailed + ", write, " + mailed, impl.Undelivered, ErrFateUnknown},
+		{
+			"the test message fails", world{sends: []error{errUnknown, nil}, tests: []error{errSend, errSend, nil}},
+			"link, write, " + mailed + ", test, test, test, write, " + mailed, impl.Sent, nil,
+		},
+		{
+			// The fate of a test message is nobody's concern.
+			"the test message is of unknown fate", world{sends: []error{errUnknown, nil}, tests: []error{errUnknown, errUnknown, errUnknown, nil}},
+			"link, write, " + mailed + ", test, test, test, test, write, " + mailed, impl.Sent, nil,
+		},
+		{
+			"the repeat is not accepted, for certain", world{sends: []error{errUnknown, errSend, errSend, nil}},
+			"link, write, " + mailed + strings.Repeat(", test, write, "+mailed, 3), impl.Sent, nil,
+		},
+		{
+			"two sends of unknown fate, and others between", world{sends: []error{errSend, errUnknown, errSend, errUnknown, nil}},
+			"link, write, " + mailed + ", write, " + mailed + strings.Repeat(", test, write, "+mailed, 2), impl.Undelivered, ErrFateUnknown,
+		},
+		{
+			"of unknown fate, and then refused", world{sends: []error{errUnknown, errMessage}},
+			"link, write, " + mailed + strings.Repeat(", test, write, "+mailed, 3), impl.Undelivered, ErrFateUnknown,
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				event := c.world.deliver(t)
+				if got := strings.Join(c.world.calls, ", "); got != c.calls {
+					t.Errorf("calls: %s\nwant:  %s", got, c.calls)
+				}
+				if event.Kind != c.end || !errors.Is(event.Err, c.err) {
+					t.Errorf("it ends as %s, %v, want %s, %v", event.Kind, event.Err, c.end, c.err)
+				}
+				if event.Replaced {
+					t.Error("its redirect was not replaced")
+				}
+			})
+		})
+	}
+}
+
+// TestPausesGrow: what fails is tried with growing pauses, none of which is quite the same, until a
+// second before DELIVERY_TIMEOUT, and no attempt begins later.
+func TestPausesGrow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{links: []error{errLink}}
+		event := w.deliver(t)
+		if event.Kind != impl.Undelivered || !errors.Is(event.Err, impl.ErrAuthUnavailable) {
+			t.Errorf("%s, %v", event.Kind, event.Err)
+		}
+		usual := 500 * time.Millisecond
+		for i, pause := range w.pauses {
+			last := i == len(w.pauses)-1 // which is cut short
+			if pause < usual/2 && !last || pause > usual*3/2+1 {
+				t.Errorf("pause %d is %v, want %v, half more or less", i+1, pause, usual)
+			}
+			usual = min(2*usual, 30*time.Second)
+		}
+		if last := w.tries[len(w.tries)-1]; last != w.timeout-time.Second {
+			t.Errorf("the last attempt began after %v", last)
+		}
+		if n := len(w.tries); n < 25 || n > 60 {
+			t.Errorf("%d attempts in 15 minutes", n)
+		}
+		if slices.Sort(w.pauses); len(slices.Compact(w.pauses)) < len(w.tries)-1 {
+			t.Errorf("pauses are the same: %v", w.pauses)
+		}
+	})
+}
+
+// TestRetryAfter: the next attempt follows when the upstream wants it, or later; and where that is
+// too late, there is none.
+func TestRetryAfter(t *testing.T) {
+	for _, c := range []struct {
+		after       time.Duration
+		least, most time.Duration // pause; 0: it ends at once
+	}{
+		{time.Millisecond, 250 * time.Millisecond, 751 * time.Millisecond},
+		{7 * time.Second, 7 * time.Second, 7 * time.Second},
+		{14 * time.Minute, 14 * time.Minute, 14 * time.Minute},
+		{15 * time.Minute, 0, 0},
+		{24 * time.Hour, 0, 0},
+	} {
+		for _, of := range []string{"link", "send", "test"} {
+			synctest.Test(t, func(t *testing.T) {
+				busy := fmt.Errorf("%w: %w", impl.ErrEmailDelivery, busyError(c.after))
+				w := &world{}
+				skip := 0
+				switch of {
+				case "link":
+					w.links = []error{busy, nil}
+				case "send":
+					w.sends = []error{busy, nil}
+				case "test":
+					w.sends, w.tests, skip = []error{errUnknown, nil}, []error{busy, nil}, 1
+				}
+				event := w.deliver(t)
+				if c.most == 0 {
+					if event.Kind != impl.Undelivered || len(w.pauses) != skip {
+						t.Errorf("%s, after %v: %s, with pauses of %v", of, c.after, event.Kind, w.pauses)
+					}
+					return
+				}
+				least, most := c.least, c.most
+				if skip > 0 && c.after < time.Second { // the second pause is longer
+					least, most = 500*time.Millisecond, 1501*time.Millisecond
+				}
+				if event.Kind != impl.Sent || len(w.pauses) != 1+skip || w.pauses[skip] < least || w.pauses[skip] > most {
+					t.Errorf("%s, after %v: %s, with pauses of %v, want %v to %v", of, c.after, event.Kind, w.pauses, least, most)
+				}
+			})
+		}
+	}
+}
+
+// TestLinkAge: a link is made once, and again only where it is too old to be sent.
+func TestLinkAge(t *testing.T) {
+	for _, c := range []struct {
+		after time.Duration // the next send follows
+		links int
+	}{{time.Minute, 1}, {6 * time.Minute, 1}, {6*time.Minute + time.Second, 2}} {
+		synctest.Test(t, func(t *testing.T) {
+			w := &world{sends: []error{busyError(c.after), nil}}
+			event := w.deliver(t)
+			links := 0
+			for _, call := range w.calls {
+				if call == "link" {
+					links++
+				}
+			}
+			if event.Kind != impl.Sent || links != c.links {
+				t.Errorf("sent again after %v: %s, with %d links, want %d", c.after, event.Kind, links, c.links)
+			}
+		})
+	}
+}
+
+// TestLongOutage: nothing is lost by an outage that is shorter than DELIVERY_TIMEOUT, and the mail
+// carries a link that was made lately.
+func TestLongOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{}
+		began := time.Now()
+		var made time.Time
+		w.hang = func(call string) error {
+			switch {
+			case call == "link":
+				made = time.Now()
+			case call == "send" && time.Since(began) < 14*time.Minute:
+				return errSend
+			}
+			return nil
+		}
+		if event := w.deliver(t); event.Kind != impl.Sent || time.Since(made) > 6*time.Minute {
+			t.Errorf("%s, %v, with a link of %v", event.Kind, event.Err, time.Since(made))
+		}
+	})
+}
+
+// TestHang: a hang of both upstreams for a minute loses nothing, whichever call it begins with, and
+// costs one send of unknown fate at most. A call that hangs ends after UPSTREAM_TIMEOUT.
+func TestHang(t *testing.T) {
+	for _, from := range []string{"link", "send"} {
+		for _, noticed := range []time.Duration{time.Hour, 15 * time.Second} { // by the probes
+			synctest.Test(t, func(t *testing.T) {
+				w := &world{}
+				var began time.Time
+				hanging := false
+				w.hang = func(call string) error {
+					if call == from && began.IsZero() {
+						began, hanging = time.Now(), true
+					}
+					if !hanging || call == "write" || time.Since(began) >= time.Minute {
+						return nil
+					}
+					time.Sleep(5 * time.Second)
+					if call == "link" {
+						return fmt.Errorf("%w: no answer in time: %w", impl.ErrAuthUnavailable, context.DeadlineExceeded)
+					}
+					return errUnknown
+				}
+				w.resting = func() bool {
+					since := time.Since(began)
+					return hanging && since > noticed && since < 62*time.Second
+				}
+				event := w.deliver(t)
+				sends := 0
+				for _, call := range w.calls {
+					if call == mailed {
+						sends++
+					}
+				}
+				if event.Kind != impl.Sent || sends > 2 {
+					t.Errorf("from the %s on, noticed after %v: %s, %v, %d sends: %v", from, noticed, event.Kind, event.Err, sends, w.calls)
+				}
+				if event.Took > 2*time.Minute {
+					t.Errorf("from the %s on, noticed after %v: mailed after %v", from, noticed, event.Took)
+				}
+			})
+		}
+	}
+}
+
+// TestResting: while the probes say that an upstream serves nobody, no call is made; deliveries look
+// again soon, not all at once; and they end in time.
+func TestResting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		w := &world{resting: func() bool { return time.Since(began) < 5*time.Minute }}
+		event := w.deliver(t)
+		if event.Kind != impl.Sent || len(w.tries) != 1 || w.tries[0] < 5*time.Minute || w.tries[0] > 5*time.Minute+2*time.Second {
+			t.Errorf("%s, tried after %v", event.Kind, w.tries)
+		}
+		for _, pause := range w.pauses {
+			if pause < time.Second || pause > 2*time.Second {
+				t.Errorf("it looked again after %v", pause)
+			}
+		}
+		if slices.Sort(w.pauses); len(slices.Compact(w.pauses)) < 100 {
+			t.Errorf("pauses are the same: %v", w.pauses)
+		}
+	})
+	for name, c := range map[string]struct {
+		from time.Duration
+		err  error
+	}{"all the time": {0, nil}, "after an attempt": {time.Millisecond, impl.ErrAuthUnavailable}} {
+		synctest.Test(t, func(t *testing.T) {
+			began := time.Now()
+			w := &world{resting: func() bool { return time.Since(began) >= c.from }, links: []error{errLink}}
+			event := w.deliver(t)
+			if event.Kind != impl.Undelivered || c.err != nil && !errors.Is(event.Err, c.err) || event.Took != w.timeout || len(w.calls) > 1 {
+				t.Errorf("%s: %s after %v: %v, %v", name, event.Kind, event.Took, event.Err, w.calls)
+			}
+		})
+	}
+}
+
+// TestPanics: a panic ends its delivery and nothing else, and what it holds is not repeated.
+func TestPanics(t *testing.T) {
+	for _, call := range []string{"link", "write", "send", "test"} {
+		synctest.Test(t, func(t *testing.T) {
+			w := &world{panics: call}
+			if call == "test" {
+				w.sends = []error{errUnknown, nil}
+			}
+			event := w.deliver(t)
+			if event.Kind != impl.Undelivered || !strings.Contains(event.Err.Error(), "panic") || strings.Contains(event.Err.Error(), "@") {
+				t.Errorf("%s: %s, %v", call, event.Kind, event.Err)
+			}
+			name := strings.Replace(call, "send", mailed, 1)
+			if first := slices.Index(w.calls, name); first != len(w.calls)-1 {
+				t.Errorf("%s: it went on: %v", call, w.calls)
+			}
+		})
+	}
+}
+
+// TestMail: the mail carries the link that is wanted, and goes to the stored address.
+func TestMail(t *testing.T) {
+	for mode, link := range map[LinkMode]string{
+		TokenHash:  redirectTo + "?token_hash=the%2Btoken&type=recovery",
+		ActionLink: "https://auth.example.com/verify?token=t",
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			w := &world{mode: mode, replaced: true}
+			event := w.deliver(t)
+			if len(w.mails) != 1 || w.mails[0].Text != link || w.calls[2] != "send to "+stored {
+				t.Errorf("%s: %+v, %v", mode, w.mails, w.calls)
+			}
+			if !event.Replaced {
+				t.Errorf("%s: that the redirect was replaced is not told", mode)
+			}
+		})
+	}
+}
+
+// TestNothingIsTold: no error of a delivery's end holds an address, a link or a token.
+func TestNothingIsTold(t *testing.T) {
+	for _, w := range []*world{
+		{links: []error{errLink}}, {links: []error{errAccount}}, {sends: []error{errMessage}}, {sends: []error{errUnknown}},
+		{panics: "link"}, {panics: "send"}, {resting: func() bool { return true }},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			event := w.deliver(t)
+			for _, private := range []string{"@", "://", token, "xample"} {
+				if strings.Contains(event.Err.Error(), private) {
+					t.Errorf("it tells %q: %v", private, event.Err)
+				}
+			}
+		})
+	}
+}
+
+// TestEnd: a delivery that gets no further attempt is reported with what is known of its mail.
+func TestEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		stopped := errors.New("the server has stopped")
+		for _, c := range []struct {
+			sends   []error
+			outcome impl.EventKind
+			unknown bool
+		}{
+			{[]error{errSend}, impl.Undelivered, false},
+			{[]error{errUnknown}, impl.Undelivered, true},
+			{[]error{errUnknown}, impl.Suppressed, false},
+		} {
+			w := &world{t: t, sends: c.sends}
+			d := (&Deliverer{
+				Links: w, Mailer: w, Writer: w, Watcher: w, Resting: func() bool { return false },
+				Timeout: time.Minute, MaxLinkAge: time.Minute, Fingerprint: strings.ToUpper,
+			}).Begin(impl.Request{ID: "id", Email: asked, RedirectTo: redirectTo, Language: "de", Accepted: time.Now()})
+			if _, again := d.Try(t.Context()); !again {
+				t.Fatal("it ended")
+			}
+			d.End(c.outcome, stopped)
+			if len(w.events) != 1 || w.events[0].Kind != c.outcome || !errors.Is(w.events[0].Err, stopped) || errors.Is(w.events[0].Err, ErrFateUnknown) != c.unknown || w.events[0].Tries != 1 {
+				t.Errorf("%+v", w.events)
+			}
+		}
+	})
+}

@@ -1,0 +1,317 @@
+// Package health knows whether the upstreams serve anybody.
+//
+// For each upstream it runs a probe by its own clock: a question about nobody, over connections of
+// its own. What becomes of real mail neither makes, refreshes nor delays a verdict: it would tell
+// the next caller that there was an account. For the same reason this package must never import
+// what can look up an account or send a mail.
+package health
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/resetd/resetd/impl"
+)
+
+// Verdict is what a probe last found out, in the words of the log and the metrics.
+type Verdict string
+
+// Callers are told of KeyRefused and Down.
+const (
+	Unknown    Verdict = "unknown"     // no request has come for long, so nothing was asked
+	OK         Verdict = "ok"          // it serves
+	Limited    Verdict = "limited"     // it refuses for a reason that real mail can bring about, such as a quota
+	KeyRefused Verdict = "key_refused" // Supabase Auth refuses the key
+	Down       Verdict = "down"        // it serves nobody
+)
+
+// Verdicts returns all of them.
+func Verdicts() []Verdict { return []Verdict{Unknown, OK, Limited, KeyRefused, Down} }
+
+// verdictOf reads what a question about nobody was answered. Errors other than the operation's own
+// are for the operator only.
+func verdictOf(err error) Verdict {
+	switch {
+	case err == nil:
+		return OK
+	case errors.Is(err, impl.ErrAuthNotConfigured):
+		return KeyRefused
+	case errors.Is(err, impl.ErrAuthUnavailable), errors.Is(err, impl.ErrEmailDelivery):
+		return Down
+	}
+	return Limited
+}
+
+func (v Verdict) isShown() bool { return v == KeyRefused || v == Down }
+
+// Probe says what to ask an upstream, and when.
+type Probe struct {
+	Upstream string // its name in the log and the metrics
+	// Ask puts a question about nobody. It returns nil if the upstream serves; one of the
+	// operation's errors if it serves nobody; and another error if callers must not be told. It
+	// must return within a bound of its own.
+	Ask func(ctx context.Context) error
+	// Every is the time from one sample to the next.
+	Every time.Duration
+	// OnDemand skips samples while no request comes, because each is billed.
+	OnDemand bool
+	// Retry returns the time from one question to the next while the upstream fails, and has failed
+	// for so long.
+	Retry func(failing time.Duration) time.Duration
+}
+
+// Supabase probes Supabase Auth. Its questions are free.
+func Supabase(ask func(context.Context) error) Probe {
+	return Probe{
+		Upstream: "supabase", Ask: ask, Every: 5 * time.Second,
+		Retry: func(time.Duration) time.Duration { return 2 * time.Second },
+	}
+}
+
+// Mailgun probes Mailgun, which bills every message in test mode. While it fails, the next question
+// follows after a twelfth of the time that it has failed: an outage of a minute is seen to end
+// within 5 s, and a long one within 30 s.
+func Mailgun(ask func(context.Context) error) Probe {
+	return Probe{
+		Upstream: "mailgun", Ask: ask, Every: time.Minute, OnDemand: true,
+		Retry: func(failing time.Duration) time.Duration {
+			return min(max(failing/12, 2*time.Second), 30*time.Second)
+		},
+	}
+}
+
+// Watcher is told of each change of a verdict. err is what the question was answered; nil where
+// it serves or is unknown.
+type Watcher interface {
+	Probed(upstream string, was, is Verdict, err error)
+}
+
+// Health is the latest verdicts. Its methods may be called concurrently.
+type Health struct {
+	probers []*prober // in the order in which their verdicts count
+	fixed   error
+	watcher Watcher
+	rest    time.Duration
+	closed  context.Context //nolint:containedctx // of the process, and not of a request
+	cancel  context.CancelFunc
+	running sync.WaitGroup
+}
+
+// New returns the health of the upstreams. Probes run from the first Check until none has come for
+// rest, and then again from the next.
+//
+// rest must be longer than any delivery can take. The first Check after a rest waits for a sample,
+// and so no lookup of an earlier request may run beside that sample: a small Supabase answers it
+// later then.
+func New(watcher Watcher, rest time.Duration, probes ...Probe) *Health {
+	h := &Health{watcher: watcher, rest: rest}
+	h.closed, h.cancel = context.WithCancel(context.Background())
+	for _, p := range probes {
+		h.probers = append(h.probers, &prober{Probe: p, health: h, verdict: Unknown, demand: make(chan struct{}, 1)})
+	}
+	return h
+}
+
+// Fixed returns the health where a setting is missing: it is always the same.
+func Fixed(err error) *Health { return &Health{fixed: err, cancel: func() {}} }
+
+// Check returns what is wrong for everybody by the latest verdicts: nil, or one of the operation's
+// errors. It waits only where there is no verdict yet, and then for two questions at most.
+func (h *Health) Check() error {
+	if h.fixed != nil {
+		return h.fixed
+	}
+	for _, p := range h.probers { // all of them, so that they wait at the same time
+		p.request()
+	}
+	for _, p := range h.probers {
+		if err := p.shown(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Resting says whether deliveries should rest, because an upstream serves nobody.
+func (h *Health) Resting() bool {
+	for _, p := range h.probers {
+		p.mu.Lock()
+		down := p.verdict.isShown()
+		p.mu.Unlock()
+		if down {
+			return true
+		}
+	}
+	return false
+}
+
+// Close ends the probes. Checks that wait return.
+func (h *Health) Close() {
+	h.cancel()
+	h.running.Wait()
+}
+
+// prober runs one probe.
+type prober struct {
+	Probe
+	health *Health
+	demand chan struct{} // holds one where a request has come since the last question
+
+	mu        sync.Mutex
+	requested time.Time     // when the latest request came
+	known     chan struct{} // closed once there is a verdict; nil at rest
+	verdict   Verdict
+	err       error // that verdict came from
+}
+
+// request notes that a request has come, and ends a rest.
+func (p *prober) request() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.requested = time.Now()
+	select {
+	case p.demand <- struct{}{}:
+	default:
+	}
+	if p.known == nil {
+		p.known = make(chan struct{})
+		p.health.running.Go(p.run)
+	}
+}
+
+// shown returns what a caller is told, once there is a verdict.
+func (p *prober) shown() error {
+	p.mu.Lock()
+	known := p.known
+	p.mu.Unlock()
+	if known != nil {
+		<-known
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.verdict.isShown() {
+		return p.err
+	}
+	return nil
+}
+
+// run asks until the next rest. It does not wait for one answer before the next question, so that
+// an answer that never comes costs no time.
+func (p *prober) run() {
+	var (
+		questions context.Context
+		forget    = func() {}
+		answers   chan error
+		last      Verdict   // of the latest answer
+		failing   time.Time // since when no answer was good; zero: the latest was
+		waiting   <-chan struct{}
+	)
+	drop := func() { // the questions that are not answered yet
+		forget()
+		questions, forget = context.WithCancel(p.health.closed) //nolint:fatcontext // each is a new one, and not nested
+		answers = make(chan error)                              // those on their way here are dropped too
+	}
+	ask := func() {
+		select {
+		case <-p.demand: // this question is for it
+		default:
+		}
+		ctx, answers := questions, answers
+		go func() {
+			err := p.Ask(ctx)
+			select {
+			case answers <- err:
+			case <-ctx.Done():
+			}
+		}()
+	}
+	drop()
+	defer func() { forget() }()
+	ask()
+	next := time.NewTimer(p.Every)
+	for {
+		select {
+		case err := <-answers:
+			verdict, before := verdictOf(err), last
+			last = verdict
+			switch fails := verdict.isShown(); {
+			case fails && failing.IsZero():
+				// Hosted upstreams refuse good calls now and then, so one failure is no verdict.
+				failing, waiting = time.Now(), nil
+				ask()
+				next.Reset(p.Retry(0))
+				continue
+			case fails && p.verdict.isShown() && verdict != before:
+				continue // another kind of failure counts when it comes twice
+			case !fails && !failing.IsZero():
+				failing = time.Time{}
+				drop()
+				next.Reset(p.Every)
+			}
+			p.set(verdict, err)
+		case <-waiting:
+			waiting = nil
+			ask()
+			next.Reset(p.Every)
+		case <-next.C:
+			left := p.untilRest()
+			switch {
+			case left <= 0:
+				return
+			case !failing.IsZero():
+				ask()
+				next.Reset(p.Retry(time.Since(failing)))
+			case p.OnDemand && len(p.demand) == 0:
+				waiting = p.demand
+				next.Reset(left)
+			default:
+				ask()
+				next.Reset(p.Every)
+			}
+		case <-p.health.closed.Done():
+			p.mu.Lock()
+			p.release()
+			p.mu.Unlock()
+			return
+		}
+	}
+}
+
+// set makes a verdict known.
+func (p *prober) set(verdict Verdict, err error) {
+	p.mu.Lock()
+	was := p.verdict
+	p.verdict, p.err = verdict, err
+	p.release()
+	p.mu.Unlock()
+	if verdict != was {
+		p.health.watcher.Probed(p.Upstream, was, verdict, err)
+	}
+}
+
+// release lets the requests go that wait for a verdict. It needs the lock.
+func (p *prober) release() {
+	select {
+	case <-p.known:
+	default:
+		close(p.known)
+	}
+}
+
+// untilRest returns how long it is until the probe rests, and lets it rest where that is now.
+func (p *prober) untilRest() time.Duration {
+	p.mu.Lock()
+	left := p.health.rest - time.Since(p.requested)
+	was := p.verdict
+	if left <= 0 {
+		p.release()
+		p.known, p.verdict, p.err = nil, Unknown, nil
+	}
+	p.mu.Unlock()
+	if left <= 0 && was != Unknown {
+		p.health.watcher.Probed(p.Upstream, was, Unknown, nil)
+	}
+	return left
+}

@@ -1,0 +1,292 @@
+// Package outbox holds accepted requests in memory until they are delivered.
+//
+// It owns how many are let in, when each delivery begins, how many run at once, and what happens
+// to those left at the end. What Put does must never depend on deliveries: requests for accounts
+// stay longer than others, so how full the outbox is would tell who has one.
+package outbox
+
+import (
+	"container/list"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/resetd/resetd/impl"
+)
+
+// Delivery is one request on its way to its account. Its methods are never called at the same time.
+type Delivery interface {
+	// Try makes one attempt. It returns how long to wait before the next one, or false once the
+	// delivery has ended.
+	Try(ctx context.Context) (pause time.Duration, again bool)
+	// End reports the outcome of a delivery that gets no further attempt.
+	End(outcome impl.EventKind, reason error)
+}
+
+// Window is the time over which accepted requests are counted.
+const Window = 10 * time.Second
+
+// Config is how much an outbox takes.
+type Config struct {
+	Begin       func(impl.Request) Delivery
+	MaxAccepted int // requests that are let in within Window
+	MaxPending  int // requests that are kept; beyond it the oldest is given up
+	MaxAtOnce   int // deliveries at once
+	// GivenUp is told of each request that MaxPending has ended.
+	GivenUp func()
+}
+
+// Outbox is safe for concurrent use.
+type Outbox struct {
+	config Config
+
+	// What Put touches.
+	mu       sync.Mutex
+	accepted []time.Time // of the last MaxAccepted requests, a ring
+	next     int         // the oldest of accepted
+	closed   bool
+	arrivals chan *impl.Request
+
+	// What run alone touches.
+	pending map[string]*entry // by account
+	byAge   *list.List        // of *entry, the oldest first
+	ready   []*entry          // those that wait for room, the longest first
+	running int
+
+	due      chan *entry
+	attempts chan *entry // never blocks: it has room for MaxAtOnce
+	results  chan result
+	drain    chan struct{}
+	cancel   context.CancelFunc // cuts attempts off
+	ended    chan struct{}
+
+	number atomic.Int64 // of pending
+	oldest atomic.Int64 // when the oldest was accepted, in nanoseconds since 1970; 0: none
+}
+
+// entry is the one pending request of an account.
+type entry struct {
+	account  string
+	accepted time.Time
+	delivery Delivery
+	newer    *impl.Request // came during an attempt
+	running  bool
+	timer    *time.Timer // sends the entry to due
+	age      *list.Element
+}
+
+type result struct {
+	*entry
+	pause time.Duration
+	again bool
+}
+
+// New starts an outbox, which runs until Close.
+func New(config Config) *Outbox {
+	ctx, cancel := context.WithCancel(context.Background())
+	o := &Outbox{
+		config: config, accepted: make([]time.Time, config.MaxAccepted), arrivals: make(chan *impl.Request, config.MaxAccepted),
+		pending: map[string]*entry{}, byAge: list.New(), due: make(chan *entry), attempts: make(chan *entry, config.MaxAtOnce), results: make(chan result),
+		drain: make(chan struct{}), cancel: cancel, ended: make(chan struct{}),
+	}
+	go o.run(ctx)
+	return o
+}
+
+// Put takes a request. It returns impl.ErrOverloaded where MaxAccepted came within Window.
+func (o *Outbox) Put(_ context.Context, request impl.Request) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	oldest := &o.accepted[o.next]
+	if o.closed || !oldest.IsZero() && request.Accepted.Sub(*oldest) < Window {
+		return impl.ErrOverloaded
+	}
+	select {
+	case o.arrivals <- &request:
+	default: // run is 10 s behind
+		return impl.ErrOverloaded
+	}
+	*oldest, o.next = request.Accepted, (o.next+1)%len(o.accepted)
+	return nil
+}
+
+// Pending returns how many requests are not delivered yet, and when the oldest of them was
+// accepted; the zero time where there is none.
+func (o *Outbox) Pending() (number int, oldest time.Time) {
+	if at := o.oldest.Load(); at != 0 {
+		oldest = time.Unix(0, at)
+	}
+	return int(o.number.Load()), oldest
+}
+
+// run is the one goroutine that schedules deliveries.
+func (o *Outbox) run(ctx context.Context) {
+	defer close(o.ended)
+	defer close(o.attempts)
+	for range o.config.MaxAtOnce { // they last, so that their stacks need not grow for each attempt
+		go func() {
+			for e := range o.attempts {
+				pause, again := e.delivery.Try(ctx)
+				o.results <- result{e, pause, again}
+			}
+		}()
+	}
+	for drain := o.drain; drain != nil || len(o.pending)+len(o.arrivals) > 0; {
+		select {
+		case request := <-o.arrivals:
+			o.add(request)
+		case e := <-o.due:
+			o.ready = append(o.ready, e)
+		case r := <-o.results:
+			o.finish(r)
+		case <-drain:
+			drain = nil
+			for _, e := range o.pending {
+				if e.timer.Stop() {
+					o.ready = append(o.ready, e)
+				}
+			}
+		case <-ctx.Done():
+			o.abandon()
+			return
+		}
+		o.start()
+		o.number.Store(int64(len(o.pending)))
+		o.oldest.Store(0)
+		if front := o.byAge.Front(); front != nil {
+			o.oldest.Store(front.Value.(*entry).accepted.UnixNano())
+		}
+	}
+}
+
+// Why a delivery gets no further attempt.
+var (
+	errReplaced = errors.New("a newer request for the account took its place")
+	errFull     = errors.New("too many requests are pending")
+	errStopped  = errors.New("the server has stopped")
+)
+
+// add makes an entry of a request, or gives it the place of an older one: each link makes the one
+// before invalid, so only the newest request counts. The place stays, so that asking again and again
+// does not postpone the mail.
+func (o *Outbox) add(request *impl.Request) {
+	account := request.Account()
+	switch e := o.pending[account]; {
+	case e == nil:
+		if len(o.pending) >= o.config.MaxPending {
+			o.giveUpOldest()
+		}
+		e = &entry{account: account, accepted: request.Accepted, delivery: o.config.Begin(*request)}
+		o.pending[account], e.age = e, o.byAge.PushBack(e)
+		o.wait(e, rand.N(maxStart)) //nolint:gosec // ChaCha8 with a seed of the system's: nobody can predict it
+	case e.running:
+		if e.newer != nil {
+			o.config.Begin(*e.newer).End(impl.Suppressed, errReplaced)
+		}
+		e.newer = request
+	default:
+		e.delivery.End(impl.Suppressed, errReplaced)
+		e.delivery = o.config.Begin(*request)
+	}
+}
+
+// wait lets an entry be due after a pause.
+func (o *Outbox) wait(e *entry, pause time.Duration) {
+	e.timer = time.AfterFunc(pause, func() {
+		select {
+		case o.due <- e:
+		case <-o.ended:
+		}
+	})
+}
+
+// giveUpOldest makes room for one request. Those that run are about to end by themselves.
+func (o *Outbox) giveUpOldest() {
+	for element := o.byAge.Front(); element != nil; element = element.Next() {
+		if e := element.Value.(*entry); !e.running {
+			e.timer.Stop()
+			o.remove(e)
+			e.delivery.End(impl.Undelivered, errFull)
+			o.config.GivenUp()
+			return
+		}
+	}
+}
+
+func (o *Outbox) remove(e *entry) {
+	delete(o.pending, e.account)
+	o.byAge.Remove(e.age)
+}
+
+// start begins attempts, as far as there is room.
+func (o *Outbox) start() {
+	for ; o.running < o.config.MaxAtOnce && len(o.ready) > 0; o.ready = o.ready[1:] {
+		e := o.ready[0]
+		o.ready[0] = nil               // the rest of the slice must not keep it
+		if o.pending[e.account] != e { // given up while it was ready
+			continue
+		}
+		e.running = true
+		o.running++
+		o.attempts <- e
+	}
+}
+
+// finish takes an entry back from its attempt.
+func (o *Outbox) finish(r result) {
+	o.running--
+	r.running = false
+	switch {
+	case r.newer != nil:
+		if r.again {
+			r.delivery.End(impl.Suppressed, errReplaced)
+		}
+		r.delivery, r.newer = o.config.Begin(*r.newer), nil
+	case !r.again:
+		o.remove(r.entry)
+		return
+	}
+	o.wait(r.entry, r.pause)
+}
+
+// abandon ends what is pending. Attempts that run are cut off, and end first: only they know
+// whether their mail was accepted.
+func (o *Outbox) abandon() {
+	for o.running > 0 {
+		o.finish(<-o.results)
+	}
+	for len(o.arrivals) > 0 {
+		o.add(<-o.arrivals)
+	}
+	o.number.Store(int64(len(o.pending)))
+	for _, e := range o.pending {
+		e.timer.Stop()
+		e.delivery.End(impl.Undelivered, errStopped)
+	}
+}
+
+// Close takes no more requests, tries all that are pending without delay, and returns when none is
+// left, or ctx ends. Then those that are left are reported as undelivered, and the error says how
+// many they are.
+func (o *Outbox) Close(ctx context.Context) error {
+	o.mu.Lock()
+	o.closed = true
+	o.mu.Unlock()
+	close(o.drain)
+	defer o.cancel()
+	select {
+	case <-o.ended:
+		return nil
+	case <-ctx.Done():
+		o.cancel()
+		<-o.ended
+	}
+	if left := o.number.Load(); left > 0 {
+		return fmt.Errorf("%d accepted requests are not delivered", left)
+	}
+	return nil
+}

@@ -1,0 +1,113 @@
+// Package upstream bounds the calls of upstreams, and says of their errors what may be logged.
+//
+// It must never let an answer, an address or a key into an error.
+package upstream
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"syscall"
+	"time"
+)
+
+// NewClient returns an HTTP client with connections of its own. A call takes timeout at most, from
+// connecting to the last byte of the answer, of which maxAnswer bytes are read. Redirects are not
+// followed: they would carry the key elsewhere.
+func NewClient(timeout time.Duration, maxAnswer int64) *http.Client {
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.MaxIdleConnsPerHost = 64 // the default of 2 would reconnect for most parallel calls
+	transport.MaxResponseHeaderBytes = 64 << 10
+	return &http.Client{
+		Transport:     bounded{transport, timeout, maxAnswer},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
+
+// bounded ends calls by itself: http.Client's own Timeout costs a goroutine for each call, with any
+// transport but net/http's.
+type bounded struct {
+	*http.Transport
+	timeout   time.Duration
+	maxAnswer int64
+}
+
+// answer ends the time of its call when it is closed.
+type answer struct {
+	io.ReadCloser
+	cancel context.CancelFunc
+}
+
+func (a answer) Close() error {
+	defer a.cancel()
+	return a.ReadCloser.Close()
+}
+
+func (b bounded) RoundTrip(request *http.Request) (*http.Response, error) {
+	ctx, cancel := context.WithTimeout(request.Context(), b.timeout)
+	response, err := b.Transport.RoundTrip(request.WithContext(ctx))
+	if err != nil {
+		cancel()
+		// A connection that failed may be dead, and the next call would fail with it.
+		b.CloseIdleConnections()
+		return nil, fmt.Errorf("%w", err) // http.Client replaces a bare tls.RecordHeaderError
+	}
+	response.Body = answer{http.MaxBytesReader(nil, response.Body, b.maxAnswer), cancel}
+	if seconds, err := strconv.ParseUint(response.Header.Get("Retry-After"), 10, 31); err == nil && response.StatusCode == http.StatusTooManyRequests {
+		_ = response.Body.Close()
+		return nil, &BusyError{time.Duration(seconds) * time.Second}
+	}
+	return response, nil
+}
+
+// BusyError is a 429 that says how long to wait (RFC 9110, section 10.2.3, in seconds).
+type BusyError struct{ After time.Duration }
+
+func (e *BusyError) Error() string { return "status 429, to be tried again after " + e.After.String() }
+
+// RetryAfter returns how long the upstream asks to be left alone.
+func (e *BusyError) RetryAfter() time.Duration { return e.After }
+
+// Cause returns what may be logged of an error that came from the network: its kind. Its own text
+// may repeat the address called and, where an upstream answers nonsense, pieces of the answer. A
+// deadline can still be told by errors.Is.
+func Cause(err error) error {
+	var (
+		busy    *BusyError
+		timeout interface{ Timeout() bool }
+		lookup  *net.DNSError
+		number  syscall.Errno
+		record  tls.RecordHeaderError
+		verify  *tls.CertificateVerificationError
+		unknown x509.UnknownAuthorityError
+	)
+	switch {
+	case errors.As(err, &busy):
+		return busy
+	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
+		return fmt.Errorf("no answer in time: %w", context.DeadlineExceeded)
+	case errors.As(err, &lookup):
+		return errors.New("its host name has no address")
+	case errors.As(err, &number):
+		return number // "connection refused", "connection reset by peer"
+	case errors.As(err, &unknown):
+		return errors.New("its certificate is signed by an unknown authority")
+	case errors.As(err, &verify):
+		return errors.New("its certificate is not valid for it")
+	case errors.As(err, &record):
+		return errors.New("it does not speak TLS")
+	case errors.As(err, new(*http.MaxBytesError)):
+		return errors.New("its answer is too large")
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed):
+		return errors.New("the connection was closed before the answer's end")
+	case errors.Is(err, context.Canceled):
+		return context.Canceled
+	}
+	return errors.New("its answer could not be understood")
+}
