@@ -24,9 +24,9 @@ const (
 
 const site = "https://app.example.com"
 
-// serveFloor is what the requests cost at least, written in the obvious way: nothing is
-// checked, limited, counted, logged or kept secret. It does reuse its connections and set a
-// timeout, as anybody's second version does.
+// serveFloor does what the requests cost at least, written in the obvious way: nothing is checked,
+// limited, counted, logged, tried again or kept secret, and the answer waits for the mail. It does
+// reuse its connections and set a timeout, as anybody's second version does.
 func serveFloor(args []string) {
 	flags := flag.NewFlagSet(asFloor, flag.ExitOnError)
 	upstream := flags.String("upstream", "", "address of the stand-ins")
@@ -40,7 +40,7 @@ func serveFloor(args []string) {
 	transport.MaxIdleConnsPerHost = 64
 	f.client = &http.Client{Transport: transport, Timeout: 5 * time.Second}
 	// The HTML is filled up until the whole form has the size of resetd's.
-	empty, _ := f.form("known0000@example.com", strings.Repeat("0", 56))
+	empty, _ := f.form(known(0), strings.Repeat("0", 56))
 	f.html = filled(`<a href="LINK">`, `</a>`, max(*mailBytes-empty.Len(), 0))
 
 	serve(f)
@@ -73,7 +73,7 @@ func (f *floor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(f.answer)
 }
 
-// reset makes the two calls. A stranger's mail is sent too, as resetd sends a decoy.
+// reset makes the two calls, or one where there is no account.
 func (f *floor) reset(email string) error {
 	question, err := json.Marshal(map[string]string{"type": "recovery", "email": email, "redirect_to": site + "/reset-password"})
 	if err != nil {
@@ -89,7 +89,7 @@ func (f *floor) reset(email string) error {
 	var link struct {
 		HashedToken string `json:"hashed_token"`
 	}
-	if err := f.call(request, &link); err != nil {
+	if err := f.call(request, &link); err != nil || link.HashedToken == "" {
 		return err
 	}
 

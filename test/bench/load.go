@@ -11,34 +11,37 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
-// load sends requests over connections that stay open. It writes bytes made beforehand rather
-// than use an http.Client, because what the sender costs is missing for those it measures.
+// load sends requests over connections that stay open. It writes bytes rather than use an
+// http.Client, because what the sender costs is missing for those it measures.
 type load struct {
-	target      string
-	status      int
-	requests    [][]byte
-	clients     []*client
+	target  string
+	status  int
+	body    func(number int) string
+	numbers *atomic.Int64 // of the last request to whatever server, so that no address comes twice
+	clients []*client
+
 	answerBytes atomic.Int64 // of the last answer's body
 }
 
 type client struct {
 	conn   net.Conn
 	reader *bufio.Reader
+	due    chan time.Time // of the request that was sent last; for steady
 }
 
-func newLoad(target string, p path, status, connections int) *load {
-	l := &load{target: target, status: status, clients: make([]*client, connections)}
-	for i := range accounts {
-		body := p.body(i)
-		l.requests = append(l.requests, fmt.Appendf(nil, "POST /api/auth/send-password-reset HTTP/1.1\r\nHost: %s\r\n"+
-			"User-Agent: bench\r\nAccept: application/json\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", target, len(body), body))
+func newLoad(server *process, status int, body func(number int) string, numbers *atomic.Int64, connections int) *load {
+	return &load{
+		target: strings.TrimPrefix(server.url, "http://"), status: status, body: body, numbers: numbers,
+		clients: make([]*client, connections),
 	}
-	return l
 }
 
 // send sends n requests, divided among the connections, and returns when all are answered as
@@ -46,16 +49,12 @@ func newLoad(target string, p path, status, connections int) *load {
 func (l *load) send(ctx context.Context, n int) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	var next atomic.Int64
+	var taken atomic.Int64
 	var all sync.WaitGroup
 	for i := range l.clients {
 		all.Go(func() {
-			for ctx.Err() == nil {
-				at := int(next.Add(1)) - 1
-				if at >= n {
-					return
-				}
-				if err := l.one(&l.clients[i], l.requests[at%len(l.requests)]); err != nil {
+			for ctx.Err() == nil && taken.Add(1) <= int64(n) {
+				if err := l.one(&l.clients[i]); err != nil {
 					cancel(err)
 				}
 			}
@@ -65,21 +64,39 @@ func (l *load) send(ctx context.Context, n int) error {
 	return context.Cause(ctx)
 }
 
-func (l *load) one(c **client, request []byte) error {
+func (l *load) one(c **client) (err error) {
 	if *c == nil {
-		conn, err := net.Dial("tcp", l.target)
-		if err != nil {
+		if *c, err = l.dial(); err != nil {
 			return err
 		}
-		*c = &client{conn, bufio.NewReader(conn)}
 	}
 	if err := (*c).conn.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
 		return err
 	}
-	if _, err := (*c).conn.Write(request); err != nil {
+	if _, err := (*c).conn.Write(l.request()); err != nil {
 		return err
 	}
-	response, err := http.ReadResponse((*c).reader, nil)
+	return l.answer(*c)
+}
+
+func (l *load) dial() (*client, error) {
+	conn, err := net.Dial("tcp", l.target)
+	if err != nil {
+		return nil, err
+	}
+	return &client{conn, bufio.NewReader(conn), make(chan time.Time, 1)}, nil
+}
+
+// request returns the bytes of the next request.
+func (l *load) request() []byte {
+	body := l.body(int(l.numbers.Add(1)))
+	return fmt.Appendf(nil, "POST /api/auth/send-password-reset HTTP/1.1\r\nHost: %s\r\n"+
+		"User-Agent: bench\r\nAccept: application/json\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", l.target, len(body), body)
+}
+
+// answer reads an answer, and returns an error if it is not the expected one.
+func (l *load) answer(c *client) error {
+	response, err := http.ReadResponse(c.reader, nil)
 	if err != nil {
 		return err
 	}
@@ -91,6 +108,72 @@ func (l *load) one(c **client, request []byte) error {
 	bytes, err := io.Copy(io.Discard, response.Body)
 	l.answerBytes.Store(bytes)
 	return errors.Join(err, response.Body.Close())
+}
+
+// steady sends a request every so often, whatever becomes of those before, and returns how long
+// after its time each was answered, to the first byte, and how late the sender itself was. Where all
+// connections are waiting for an answer, a request is late, and its answer too.
+func (l *load) steady(ctx context.Context, n int, every time.Duration) (answered, late []time.Duration, err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	free := make(chan *client, len(l.clients))
+	answers := make(chan time.Duration, n)
+	for i := range l.clients {
+		if l.clients[i], err = l.dial(); err != nil {
+			return nil, nil, err
+		}
+		free <- l.clients[i]
+		go func() {
+			for c := l.clients[i]; ; free <- c {
+				_, err := c.reader.Peek(1)
+				now := time.Now()
+				if err == nil {
+					err = l.answer(c)
+				}
+				if err != nil {
+					cancel(err)
+					return
+				}
+				answers <- now.Sub(<-c.due)
+			}
+		}()
+	}
+	// Go's timers are up to a millisecond late where nothing else happens, so this thread sleeps.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	began := time.Now().Add(10 * time.Millisecond)
+	for i := range n {
+		due := began.Add(time.Duration(i) * every)
+		for left := time.Until(due); left > 0; left = time.Until(due) { // a signal may end a sleep early
+			sleep := syscall.NsecToTimespec(int64(left))
+			_ = syscall.Nanosleep(&sleep, nil)
+		}
+		var c *client
+		select {
+		case c = <-free:
+		case <-time.After(30 * time.Second):
+			return nil, nil, errors.New("no answer on any connection for 30 s")
+		case <-ctx.Done():
+			return nil, nil, context.Cause(ctx)
+		}
+		request := l.request()
+		late = append(late, time.Since(due))
+		c.due <- due
+		if _, err := c.conn.Write(request); err != nil {
+			return nil, nil, err
+		}
+	}
+	for range n {
+		select {
+		case answer := <-answers:
+			answered = append(answered, answer)
+		case <-time.After(30 * time.Second):
+			return nil, nil, errors.New("a request is not answered after 30 s")
+		case <-ctx.Done():
+			return nil, nil, context.Cause(ctx)
+		}
+	}
+	return answered, late, nil
 }
 
 func (l *load) close() {

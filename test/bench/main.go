@@ -2,7 +2,8 @@
 
 /*
 Bench measures what one request costs resetd, and puts it beside a floor: the same work in the
-fewest lines of net/http (decode, two upstream calls, answer) without any of the checks.
+fewest lines of net/http (decode, ask for the link, send the mail if there is an account, answer)
+without any of the checks.
 
 	go run ./test/bench -resetd bin/resetd [-check] [-rounds 5] [-requests 2000] [-paths known,429] [-set NAME=value]
 
@@ -11,15 +12,33 @@ Supabase Auth and Mailgun and answers at once, and this one, which sends the req
 path gets a fresh resetd and a fresh floor; they are loaded in turns, and what is printed is
 the median of the rounds, so that other work on the machine disturbs both alike.
 
+resetd answers first and delivers later, so a round goes on until everything that it accepted
+is delivered, and that is counted in. The stand-ins tell when: no address comes twice, and
+bench fails unless each was looked up once, and mailed once if it has an account. Requests per
+second are those of the answers; "delivered" is when the last delivery ended, from the first
+request. resetd begins each delivery after a random part of a second, 8 at once (the default of
+MAX_DELIVERIES, which stand-ins that answer at once do not use up).
+
 Processor time is user and system time of the whole process, as the kernel counts it: on a
 busy machine it says more than requests per second, which four processes compete for here.
 The ratio is the median of each round's ratio. Peak memory is VmHWM, the largest resident set
-since the start.
+since the start. The first line says how much of the processors other programs took: absolute
+times, and the latency above all, need a quiet machine.
 
-Settings that are not the default: RESPONSE_QUANTUM=0s, or every answer would take half a
-second; ADMIN_ADDR=off; limits wide enough to refuse nothing (with two windows each, like the
-default ones, so that counting costs the same), but for the path 429, where one request an
-hour is let through. Logs are written to a file, at the default level.
+Two more parts follow, which -paths knows as well. "latency" sends 500 requests a second for
+10 s, half of them for accounts, whatever becomes of those before. The stand-ins take as long
+as hosted services were measured to: 29 ms for the lookup of an account, 8 ms for that of an
+unknown address, 200 ms for a mail. Times are from when a request was due to the first byte of
+its answer. By default 8 deliveries run at once, which is too few for so many accounts, so the
+outbox grows; with MAX_DELIVERIES=100 it does not. The answers must not show it. "outbox" fills the
+outbox with requests for accounts whose mail is answered 500, and measures the resident set when
+each has been tried; it has an aim of its own, and is not in the peak memory of the others.
+
+Settings that are not the default: limits wide enough to refuse nothing (with two windows each,
+like the default ones, so that counting costs the same), but for the path 429, where one request
+an hour is let through; MAX_ACCEPTED=20000, because rounds send more than real clients do (not
+more than it needs, because memory for so many is set aside, and spares the garbage collector
+work); SHUTDOWN_DELAY=0s. Logs are written to a file, at the default level.
 
 With -check the exit status is 1 when an aim is missed. Linux only: it reads /proc.
 */
@@ -37,6 +56,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"text/tabwriter"
 	"time"
@@ -44,34 +64,50 @@ import (
 
 // The aims. A ratio is processor time per request over that of the floor.
 const (
-	aimMailRatio   = 2.0 // known and unknown
-	aimRefuseRatio = 1.6 // 400 and 429
-	aimPeak        = 40 << 20
-	aimIdle        = 30 << 20
-	aimStart       = 100 * time.Millisecond
+	aimKnownRatio   = 1.9
+	aimUnknownRatio = 1.6
+	aimRefuseRatio  = 1.6 // 400 and 429
+	aimPeak         = 60 << 20
+	aimIdle         = 30 << 20
+	aimOutbox       = 40 << 20 // above idle
+	aimStart        = 100 * time.Millisecond
+	aimP50          = time.Millisecond
+	aimP99          = 10 * time.Millisecond
 )
-
-// accounts is how many addresses take turns, so that limits are counted for more than one.
-const accounts = 1000
 
 // path is one way that a request can go.
 type path struct {
-	name   string
-	status int
-	body   func(i int) string
-	limit  string // RATE_LIMIT
-	weight int    // times -requests, so that rounds take about equally long
-	aim    float64
+	name    string
+	status  int
+	account bool // whether those that are answered 200 are mailed
+	body    func(number int) string
+	limit   string // RATE_LIMIT
+	weight  int    // times -requests, so that rounds take about equally long
+	aim     float64
 }
 
 const wide = "1000000000-M,1000000000-H"
 
-var paths = []path{
-	{"known", 200, func(i int) string { return fmt.Sprintf(`{"email":"known%04d@example.com"}`, i%accounts) }, wide, 1, aimMailRatio},
-	{"unknown", 200, func(i int) string { return fmt.Sprintf(`{"email":"nobody%03d@example.com"}`, i%accounts) }, wide, 1, aimMailRatio},
-	{"400", 400, func(int) string { return `{"email":"not an address"}` }, wide, 5, aimRefuseRatio},
-	{"429", 429, func(i int) string { return fmt.Sprintf(`{"email":"known%04d@example.com"}`, i%accounts) }, "1-H", 5, aimRefuseRatio},
+// known is the address of an account, and unknown one without.
+func known(number int) string   { return fmt.Sprintf("known-%06d@example.com", number) }
+func unknown(number int) string { return fmt.Sprintf("nobody%06d@example.com", number) }
+
+func ask(address func(number int) string) func(number int) string {
+	return func(number int) string { return `{"email":"` + address(number) + `"}` }
 }
+
+var paths = []path{
+	{name: "known", status: 200, account: true, body: ask(known), limit: wide, weight: 1, aim: aimKnownRatio},
+	{name: "unknown", status: 200, body: ask(unknown), limit: wide, weight: 1, aim: aimUnknownRatio},
+	{name: "400", status: 400, body: func(int) string { return `{"email":"not an address"}` }, limit: wide, weight: 5, aim: aimRefuseRatio},
+	{name: "429", status: 429, account: true, body: ask(known), limit: "1-H", weight: 5, aim: aimRefuseRatio},
+}
+
+// The parts that are no path.
+const (
+	partLatency = "latency"
+	partOutbox  = "outbox"
+)
 
 type options struct {
 	resetd              string
@@ -91,7 +127,7 @@ func main() {
 		return
 	}
 	if len(os.Args) > 1 && os.Args[1] == asStandIns {
-		serveStandIns()
+		serveStandIns(os.Args[2:])
 		return
 	}
 	var o options
@@ -101,7 +137,7 @@ func main() {
 	flag.IntVar(&o.connections, "connections", 16, "connections that send requests at once")
 	flag.IntVar(&o.starts, "starts", 7, "starts to measure")
 	flag.BoolVar(&o.check, "check", false, "exit 1 when an aim is missed")
-	flag.StringVar(&o.paths, "paths", "known,unknown,400,429", "which to measure")
+	flag.StringVar(&o.paths, "paths", "known,unknown,400,429,latency,outbox", "which to measure")
 	flag.Func("set", "a further `NAME=value` for resetd's environment, such as GOGC=200; may be repeated", func(entry string) error {
 		o.env = append(o.env, entry)
 		return nil
@@ -131,47 +167,80 @@ func run(ctx context.Context, o options) (met bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	standIns, err := start(ctx, dir, self, []string{asStandIns}, nil)
+	b := &bench{ctx: ctx, options: o, dir: dir, self: self}
+	machine, err := machineTime()
 	if err != nil {
 		return false, err
 	}
-	defer standIns.stop()
-
-	b := &bench{ctx: ctx, options: o, dir: dir, self: self, standIns: standIns.url}
-	ready, idle, err := b.starting()
-	if err != nil {
+	m := measured{}
+	if m.ready, m.idle, err = b.starting(); err != nil {
 		return false, err
 	}
-	var results []result
 	for _, p := range paths {
-		if !slices.Contains(strings.Split(o.paths, ","), p.name) {
+		if !b.measures(p.name) {
 			continue
 		}
 		r, err := b.path(p)
 		if err != nil {
 			return false, fmt.Errorf("path %s: %w", p.name, err)
 		}
-		results = append(results, r)
+		m.results = append(m.results, r)
 	}
-	return b.report(ready, idle, results), nil
+	if b.measures(partLatency) {
+		for _, deliveries := range []string{"", "MAX_DELIVERIES=100"} {
+			l, err := b.latency(deliveries)
+			if err != nil {
+				return false, fmt.Errorf("latency: %w", err)
+			}
+			m.latencies = append(m.latencies, l)
+		}
+	}
+	if b.measures(partOutbox) {
+		if m.outbox, err = b.fullOutbox(); err != nil {
+			return false, fmt.Errorf("outbox: %w", err)
+		}
+	}
+	if m.others, err = machine.others(); err != nil {
+		return false, err
+	}
+	return b.report(m), nil
 }
 
 type bench struct {
-	ctx      context.Context
-	options  options
-	dir      string
-	self     string
-	standIns string // http://127.0.0.1:PORT
+	ctx     context.Context
+	options options
+	dir     string
+	self    string
+}
+
+// measured is everything that is printed.
+type measured struct {
+	ready     time.Duration
+	idle      int64
+	results   []result
+	latencies []latency
+	outbox    outbox
+	others    float64 // the part of the processors that other programs took
+}
+
+func (b *bench) measures(part string) bool {
+	return slices.Contains(strings.Split(b.options.paths, ","), part)
+}
+
+func (b *bench) standIns(behaviour behaviour) (*standIns, error) {
+	p, err := start(b.ctx, b.dir, b.self, behaviour.args(), nil)
+	return &standIns{process: p}, err
 }
 
 // resetd starts the binary under test.
-func (b *bench) resetd(rateLimit string) (*process, error) {
-	return start(b.ctx, b.dir, b.options.resetd, []string{"serve"}, append([]string{
-		"LISTEN_ADDR=127.0.0.1:0", "ADMIN_ADDR=off", "RESPONSE_QUANTUM=0s",
-		"SUPABASE_URL=" + b.standIns, "SUPABASE_SERVICE_ROLE_KEY=bench-service-role-key",
-		"MAILGUN_API_BASE=" + b.standIns, "MAILGUN_API_KEY=bench-mailgun-key", "MAILGUN_DOMAIN=mg.example.com",
-		"SITE_URL=" + site, "RATE_LIMIT=" + rateLimit, "RECIPIENT_LIMIT=" + wide, "MAIL_DECOY_LIMIT=1000000000-H",
-	}, b.options.env...))
+func (b *bench) resetd(upstreams, rateLimit string, more ...string) (*process, error) {
+	env := []string{
+		"LISTEN_ADDR=127.0.0.1:0", "ADMIN_ADDR=127.0.0.1:0", "SHUTDOWN_DELAY=0s",
+		"SUPABASE_URL=" + upstreams, "SUPABASE_SERVICE_ROLE_KEY=bench-service-role-key",
+		"MAILGUN_API_BASE=" + upstreams, "MAILGUN_API_KEY=bench-mailgun-key", "MAILGUN_DOMAIN=mg.example.com",
+		"SITE_URL=" + site, "RATE_LIMIT=" + rateLimit, "RECIPIENT_LIMIT=" + wide, "MAX_ACCEPTED=20000",
+	}
+	return start(b.ctx, b.dir, b.options.resetd, []string{"serve"}, slices.Concat(env, more, b.options.env))
 }
 
 // starting measures the time from exec to the first 200 of /healthz, and the resident set of a
@@ -180,7 +249,7 @@ func (b *bench) starting() (ready time.Duration, idle int64, err error) {
 	var times []time.Duration
 	for i := range max(b.options.starts, 1) {
 		began := time.Now()
-		p, err := b.resetd(wide)
+		p, err := b.resetd("http://127.0.0.1:9", wide) // the port of nobody: without a request, nothing is called
 		if err != nil {
 			return 0, 0, err
 		}
@@ -213,7 +282,8 @@ func (b *bench) starting() (ready time.Duration, idle int64, err error) {
 // side is one of the two that are compared, over all rounds.
 type side struct {
 	processor []time.Duration // per request
-	rate      []float64       // requests per second
+	rate      []float64       // answers per second
+	delivered []time.Duration // from the first request to the end of the last delivery
 	peak      int64
 }
 
@@ -225,47 +295,54 @@ type result struct {
 
 func (b *bench) path(p path) (r result, err error) {
 	r.path = p
-	resetd, err := b.resetd(p.limit)
+	upstreams, err := b.standIns(behaviour{})
+	if err != nil {
+		return r, err
+	}
+	defer upstreams.stop()
+	resetd, err := b.resetd(upstreams.url, p.limit)
 	if err != nil {
 		return r, err
 	}
 	defer resetd.stop()
-	target := strings.TrimPrefix(resetd.url, "http://")
+	t := &trial{bench: b, path: p, upstreams: upstreams}
 	if p.status == http.StatusTooManyRequests { // use up the one that is let through
-		if err := newLoad(target, p, 200, 1).send(b.ctx, 1); err != nil {
+		first := t.load(resetd, http.StatusOK, 1)
+		defer first.close()
+		if err := t.warmUp(first, 1); err != nil {
 			return r, err
 		}
 	}
-	toResetd := newLoad(target, p, p.status, b.options.connections)
+	toResetd := t.load(resetd, p.status, b.options.connections)
 	defer toResetd.close()
 	requests := b.options.requests * p.weight
-	if err := toResetd.send(b.ctx, requests/2); err != nil { // warms up
+	if err := t.warmUp(toResetd, requests/2); err != nil {
 		return r, err
 	}
 
 	// The floor answers with as many bytes, and its mails are as large.
-	mailBytes, err := lastMailBytes(b.standIns)
+	calls, err := upstreams.tally()
 	if err != nil {
 		return r, err
 	}
-	floor, err := start(b.ctx, b.dir, b.self, []string{asFloor, "-upstream", b.standIns, "-mail", fmt.Sprint(mailBytes),
+	floor, err := start(b.ctx, b.dir, b.self, []string{asFloor, "-upstream", upstreams.url, "-mail", fmt.Sprint(calls.MailBytes),
 		"-status", fmt.Sprint(p.status), "-answer", fmt.Sprint(toResetd.answerBytes.Load())}, nil)
 	if err != nil {
 		return r, err
 	}
 	defer floor.stop()
-	toFloor := newLoad(strings.TrimPrefix(floor.url, "http://"), p, p.status, b.options.connections)
+	toFloor := t.load(floor, p.status, b.options.connections)
 	defer toFloor.close()
-	if err := toFloor.send(b.ctx, requests/2); err != nil {
+	if err := t.warmUp(toFloor, requests/2); err != nil {
 		return r, err
 	}
 
 	for range b.options.rounds {
-		ours, err := r.resetd.round(b.ctx, resetd, toResetd, requests)
+		ours, err := t.round(&r.resetd, resetd, toResetd, requests)
 		if err != nil {
 			return r, err
 		}
-		theirs, err := r.floor.round(b.ctx, floor, toFloor, requests)
+		theirs, err := t.round(&r.floor, floor, toFloor, requests)
 		if err != nil {
 			return r, err
 		}
@@ -274,39 +351,75 @@ func (b *bench) path(p path) (r result, err error) {
 	if r.resetd.peak, err = resetd.memory("VmHWM"); err != nil {
 		return r, err
 	}
-	r.floor.peak, err = floor.memory("VmHWM")
-	return r, err
+	if r.floor.peak, err = floor.memory("VmHWM"); err != nil {
+		return r, err
+	}
+	resetd.stop() // delivers what is left, and nothing must be
+	return r, upstreams.exactlyOnce()
 }
 
-// round sends the requests and returns the processor time of one.
-func (s *side) round(ctx context.Context, p *process, to *load, requests int) (time.Duration, error) {
+// trial sends the requests of one path to resetd and to the floor, which share their upstreams.
+type trial struct {
+	*bench
+	path
+	upstreams *standIns
+	numbers   atomic.Int64
+}
+
+func (t *trial) load(server *process, status, connections int) *load {
+	return newLoad(server, status, t.body, &t.numbers, connections)
+}
+
+// deliver sends requests, and waits until all that were accepted are delivered.
+func (t *trial) deliver(to *load, requests int) (answered, delivered time.Duration, err error) {
+	began := time.Now()
+	if err := to.send(t.ctx, requests); err != nil {
+		return 0, 0, err
+	}
+	answered = time.Since(began)
+	if to.status == http.StatusOK {
+		t.upstreams.want.Lookups += requests
+		if t.account {
+			t.upstreams.want.Mails += requests
+		}
+	}
+	if err := t.upstreams.await(t.ctx); err != nil {
+		return 0, 0, err
+	}
+	delivered = time.Since(began)
+	time.Sleep(pollEvery) // for what a server does after the answer of its last call
+	return answered, delivered, t.upstreams.exactlyOnce()
+}
+
+func (t *trial) warmUp(to *load, requests int) error {
+	_, _, err := t.deliver(to, requests)
+	return err
+}
+
+// round sends the requests and returns the processor time of one, with its delivery.
+func (t *trial) round(s *side, p *process, to *load, requests int) (time.Duration, error) {
 	before, err := p.processorTime()
 	if err != nil {
 		return 0, err
 	}
-	began := time.Now()
-	if err := to.send(ctx, requests); err != nil {
+	answered, delivered, err := t.deliver(to, requests)
+	if err != nil {
 		return 0, err
 	}
-	took := time.Since(began)
 	after, err := p.processorTime()
 	if err != nil {
 		return 0, err
 	}
 	each := (after - before) / time.Duration(requests)
 	s.processor = append(s.processor, each)
-	s.rate = append(s.rate, float64(requests)/took.Seconds())
+	s.rate = append(s.rate, float64(requests)/answered.Seconds())
+	s.delivered = append(s.delivered, delivered)
 	return each, nil
 }
 
-// report prints the table.
-func (b *bench) report(ready time.Duration, idle int64, results []result) (met bool) {
+// report prints the tables.
+func (b *bench) report(m measured) (met bool) {
 	o := b.options
-	fmt.Printf("resetd beside a floor of net/http that makes the same upstream calls.\n"+
-		"Medians of %d rounds of %d requests (400 and 429: %d) over %d connections, on %d processors.\n"+
-		"RESPONSE_QUANTUM=0s: answers do not wait for the beat.\n\n",
-		o.rounds, o.requests, 5*o.requests, o.connections, runtime.NumCPU())
-
 	met = true
 	verdict := func(ok bool) string {
 		if !ok {
@@ -315,35 +428,72 @@ func (b *bench) report(ready time.Duration, idle int64, results []result) (met b
 		}
 		return "ok"
 	}
-	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "path\tprocessor time\tfloor\tratio\taim\t\trequests/s\tfloor\tpeak memory\tfloor\t")
-	var peak int64
-	for _, r := range results {
-		peak = max(peak, r.resetd.peak)
-		ratio := median(r.ratio)
-		fmt.Fprintf(w, "%s\t%d µs\t%d µs\t%.2f\t≤ %.1f\t%s\t%.0f\t%.0f\t%.1f MB\t%.1f MB\t\n", r.name,
-			median(r.resetd.processor).Microseconds(), median(r.floor.processor).Microseconds(), ratio, r.aim, verdict(ratio <= r.aim),
-			median(r.resetd.rate), median(r.floor.rate), megabytes(r.resetd.peak), megabytes(r.floor.peak))
-	}
-	w.Flush()
-	fmt.Println()
+	table := func() *tabwriter.Writer { return tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight) }
 
-	w = tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintf(w, "peak memory, all paths\t%.1f MB\t≤ %.0f MB\t%s\t\n", megabytes(peak), megabytes(aimPeak), verdict(peak <= aimPeak))
-	fmt.Fprintf(w, "memory, idle\t%.1f MB\t< %.0f MB\t%s\t\n", megabytes(idle), megabytes(aimIdle), verdict(idle < aimIdle))
-	fmt.Fprintf(w, "start to healthy\t%d ms\t< %d ms\t%s\t\n", ready.Milliseconds(), aimStart.Milliseconds(), verdict(ready < aimStart))
+	fmt.Printf("Other programs took %.0f %% of the %d processors meanwhile.\n\n", 100*m.others, runtime.NumCPU())
+	var peak int64
+	if len(m.results) > 0 {
+		fmt.Printf("resetd beside a floor of net/http that makes the same upstream calls before it answers.\n"+
+			"Medians of %d rounds of %d requests (400 and 429: %d) over %d connections.\n"+
+			"A round ends with its last delivery, which is counted in.\n\n",
+			o.rounds, o.requests, 5*o.requests, o.connections)
+		w := table()
+		fmt.Fprintln(w, "path\tprocessor time\tfloor\tratio\taim\t\trequests/s\tfloor\tdelivered\tfloor\tpeak memory\tfloor\t")
+		for _, r := range m.results {
+			peak = max(peak, r.resetd.peak)
+			ratio := median(r.ratio)
+			fmt.Fprintf(w, "%s\t%d µs\t%d µs\t%.2f\t≤ %.1f\t%s\t%.0f\t%.0f\t%.1f s\t%.1f s\t%.1f MB\t%.1f MB\t\n", r.name,
+				median(r.resetd.processor).Microseconds(), median(r.floor.processor).Microseconds(), ratio, r.aim, verdict(ratio <= r.aim),
+				median(r.resetd.rate), median(r.floor.rate), median(r.resetd.delivered).Seconds(), median(r.floor.delivered).Seconds(),
+				megabytes(r.resetd.peak), megabytes(r.floor.peak))
+		}
+		w.Flush()
+		fmt.Println()
+	}
+
+	if len(m.latencies) > 0 {
+		fmt.Printf("Latency of the answers to %d requests a second for %v, half of them for accounts.\n"+
+			"Lookups take %v and %v (no account), mails %v.\n\n",
+			perSecond, steadyTime, likeHosted.account, likeHosted.unknown, likeHosted.mail)
+		w := table()
+		fmt.Fprintln(w, "deliveries at once\tp50\taim\t\tp99\taim\t\tmax\tsender late, p99\tpending at the end\tpeak memory\t")
+		for _, l := range m.latencies {
+			peak = max(peak, l.peak)
+			p50, p99 := quantile(l.answered, 0.5), quantile(l.answered, 0.99)
+			fmt.Fprintf(w, "%s\t%s\t< %s\t%s\t%s\t< %s\t%s\t%s\t%s\t%d\t%.1f MB\t\n", l.deliveries,
+				milliseconds(p50), milliseconds(aimP50), verdict(p50 < aimP50), milliseconds(p99), milliseconds(aimP99), verdict(p99 < aimP99),
+				milliseconds(slices.Max(l.answered)), milliseconds(quantile(l.late, 0.99)), l.pending, megabytes(l.peak))
+		}
+		w.Flush()
+		fmt.Println()
+	}
+
+	w := table()
+	if b.measures(partOutbox) {
+		above := m.outbox.full - m.outbox.idle
+		fmt.Fprintf(w, "memory above idle, %d pending requests\t%.1f MB\t< %.0f MB\t%s\t\n", outboxSize, megabytes(above), megabytes(aimOutbox), verdict(above < aimOutbox))
+	}
+	if peak > 0 {
+		fmt.Fprintf(w, "peak memory, all tables\t%.1f MB\t≤ %.0f MB\t%s\t\n", megabytes(peak), megabytes(aimPeak), verdict(peak <= aimPeak))
+	}
+	fmt.Fprintf(w, "memory, idle\t%.1f MB\t< %.0f MB\t%s\t\n", megabytes(m.idle), megabytes(aimIdle), verdict(m.idle < aimIdle))
+	fmt.Fprintf(w, "start to healthy\t%d ms\t< %d ms\t%s\t\n", m.ready.Milliseconds(), aimStart.Milliseconds(), verdict(m.ready < aimStart))
 	w.Flush()
 	return met
 }
 
+func milliseconds(d time.Duration) string { return fmt.Sprintf("%.2g ms", d.Seconds()*1000) }
+
 func megabytes(bytes int64) float64 { return float64(bytes) / (1 << 20) }
 
-func median[T int64 | float64 | time.Duration](values []T) T {
+func median[T float64 | time.Duration](values []T) T { return quantile(values, 0.5) }
+
+func quantile[T float64 | time.Duration](values []T, q float64) T {
 	sorted := slices.Sorted(slices.Values(values))
 	if len(sorted) == 0 {
 		return 0
 	}
-	return sorted[len(sorted)/2]
+	return sorted[min(int(q*float64(len(sorted))), len(sorted)-1)]
 }
 
 // listen is the loopback, and nothing else.

@@ -8,6 +8,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"regexp"
@@ -26,8 +28,12 @@ type process struct {
 }
 
 // listening is what resetd's log says when it listens; the others of this program write the
-// same line.
-var listening = regexp.MustCompile(`"msg":"listening","addr":"([^"]+)"`)
+// same line. admin is the address of resetd's metrics.
+var (
+	listening = regexp.MustCompile(`"msg":"listening","addr":"([^"]+)"`)
+	admin     = regexp.MustCompile(`"admin_addr":"([^"]+)"`)
+	pending   = regexp.MustCompile(`(?m)^resetd_pending_requests (\S+)$`)
+)
 
 // start runs a program and waits until it says where it listens. Its log goes to a file: a
 // pipe would have this process work for each line.
@@ -76,6 +82,34 @@ func (p *process) logged() string {
 	return string(head[:n])
 }
 
+// pending asks resetd how many requests are accepted and not delivered yet.
+func (p *process) pending() (int, error) {
+	found := admin.FindStringSubmatch(p.logged())
+	if found == nil {
+		return 0, errors.New("the log names no admin_addr")
+	}
+	response, err := http.Get("http://" + found[1] + "/metrics")
+	if err != nil {
+		return 0, err
+	}
+	defer response.Body.Close()
+	metrics, err := io.ReadAll(response.Body)
+	if err != nil {
+		return 0, err
+	}
+	if found = pending.FindStringSubmatch(string(metrics)); found == nil {
+		return 0, errors.New("there is no metric resetd_pending_requests")
+	}
+	number, err := strconv.ParseFloat(found[1], 64)
+	return int(number), err
+}
+
+// kill ends a server that has more to do than is worth waiting for.
+func (p *process) kill() {
+	_ = p.cmd.Process.Kill()
+	p.stop()
+}
+
 func (p *process) stop() {
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)
 	select {
@@ -112,6 +146,50 @@ func (p *process) processorTime() (time.Duration, error) {
 		ticks += n
 	}
 	return time.Duration(ticks) * tick, nil
+}
+
+// machine is how the processors have spent their time.
+type machine struct{ busy, all time.Duration }
+
+func machineTime() (m machine, err error) {
+	stat, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return m, err
+	}
+	line, _, _ := strings.Cut(string(stat), "\n")
+	fields := strings.Fields(line)
+	if len(fields) < 9 {
+		return m, errors.New("/proc/stat is not as expected")
+	}
+	for i, field := range fields[1:9] { // user, nice, system, idle, iowait, irq, softirq, steal
+		ticks, err := strconv.ParseInt(field, 10, 64)
+		if err != nil {
+			return m, err
+		}
+		m.all += time.Duration(ticks) * tick
+		if i != 3 && i != 4 {
+			m.busy += time.Duration(ticks) * tick
+		}
+	}
+	return m, nil
+}
+
+// others returns the part of the processors' time since then that was taken by programs other than
+// this one and its children, all of which have ended.
+func (before machine) others() (float64, error) {
+	now, err := machineTime()
+	if err != nil {
+		return 0, err
+	}
+	others := now.busy - before.busy
+	for _, who := range []int{syscall.RUSAGE_SELF, syscall.RUSAGE_CHILDREN} {
+		var used syscall.Rusage
+		if err := syscall.Getrusage(who, &used); err != nil {
+			return 0, err
+		}
+		others -= time.Duration(used.Utime.Nano() + used.Stime.Nano())
+	}
+	return max(0, others.Seconds()/(now.all-before.all).Seconds()), nil
 }
 
 // memory reads one of the sizes in /proc/PID/status, in bytes.
