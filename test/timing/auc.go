@@ -7,43 +7,78 @@ import (
 	"time"
 )
 
-// auc is the chance that a random member of one sample is larger than one of another, ties
-// counting half, and half the width of its 95 % interval.
-type auc struct{ value, half float64 }
+// observation is the time of one answer.
+type observation struct {
+	took    time.Duration
+	account bool // whether the request before, or the one that is timed, was for an account
+	cluster int  // observations of one cluster are not independent of each other
+}
 
-func (a auc) String() string { return fmt.Sprintf("%.4f ± %.4f", a.value, a.half) }
+// auc is the chance that the answer of a random account came later than that of a random unknown
+// address, ties counting half, and its standard error.
+type auc struct{ value, se float64 }
+
+// Quantiles of the normal distribution, for intervals of 95 % and 99.9 %.
+const (
+	z95  = 1.960
+	z999 = 3.291
+)
+
+// half is half the width of the 95 % interval.
+func (a auc) half() float64 { return z95 * a.se }
 
 // tells says whether 0.5 is outside the interval.
-func (a auc) tells() bool { return math.Abs(a.value-0.5) > a.half }
+func (a auc) tells(z float64) bool { return math.Abs(a.value-0.5) > z*a.se }
 
-// newAUC compares two sorted samples. The variance is that of DeLong, DeLong and Clarke-Pearson
-// (Biometrics 44, 1988): of the share of the other sample that each member exceeds. Unlike
-// Hanley and McNeil's it assumes nothing of the distribution, and takes ties as they are.
-func newAUC(larger, smaller []time.Duration) auc {
-	exceedsSmaller, exceedsLarger := shares(larger, smaller), shares(smaller, larger)
-	value, variance := meanAndVariance(exceedsSmaller)
-	_, other := meanAndVariance(exceedsLarger)
-	return auc{value, 1.96 * math.Sqrt(variance/float64(len(larger))+other/float64(len(smaller)))}
+func (a auc) String() string { return fmt.Sprintf("%.4f ± %.4f", a.value, a.half()) }
+
+// newAUC compares accounts with unknown addresses. The variance is that of DeLong, DeLong and
+// Clarke-Pearson (Biometrics 44, 1988): of the share of the other sample that each member exceeds.
+// Unlike Hanley and McNeil's it assumes nothing of the distribution, and takes ties as they are.
+// Observations of one cluster count together (Obuchowski, Biometrics 53, 1997).
+func newAUC(observations []observation) auc {
+	accounts, unknown := split(observations)
+	if len(accounts) == 0 || len(unknown) == 0 {
+		return auc{math.NaN(), math.NaN()}
+	}
+	var a auc
+	for _, took := range accounts {
+		a.value += share(took, unknown) / float64(len(accounts))
+	}
+	clusters := map[int]float64{}
+	for _, o := range observations {
+		if o.account {
+			clusters[o.cluster] += (share(o.took, unknown) - a.value) / float64(len(accounts))
+		} else {
+			clusters[o.cluster] += (1 - share(o.took, accounts) - a.value) / float64(len(unknown))
+		}
+	}
+	var sum float64
+	for _, deviation := range clusters {
+		sum += deviation * deviation
+	}
+	n := float64(len(clusters))
+	a.se = math.Sqrt(sum * n / (n - 1))
+	return a
 }
 
-// shares says of each value how much of the sorted sample it exceeds, ties counting half.
-func shares(values, sample []time.Duration) []float64 {
-	result := make([]float64, len(values))
-	for i, value := range values {
-		below, _ := slices.BinarySearch(sample, value)
-		notAbove, _ := slices.BinarySearch(sample, value+1)
-		result[i] = float64(below+notAbove) / 2 / float64(len(sample))
+// split returns the times of both kinds, sorted.
+func split(observations []observation) (accounts, unknown []time.Duration) {
+	for _, o := range observations {
+		if o.account {
+			accounts = append(accounts, o.took)
+		} else {
+			unknown = append(unknown, o.took)
+		}
 	}
-	return result
+	slices.Sort(accounts)
+	slices.Sort(unknown)
+	return accounts, unknown
 }
 
-func meanAndVariance(values []float64) (mean, variance float64) {
-	for _, v := range values {
-		mean += v
-	}
-	mean /= float64(len(values))
-	for _, v := range values {
-		variance += (v - mean) * (v - mean)
-	}
-	return mean, variance / float64(len(values)-1)
+// share returns how much of the sorted sample a value exceeds, ties counting half.
+func share(value time.Duration, sample []time.Duration) float64 {
+	below, _ := slices.BinarySearch(sample, value)
+	notAbove, _ := slices.BinarySearch(sample, value+1)
+	return float64(below+notAbove) / 2 / float64(len(sample))
 }

@@ -12,33 +12,57 @@ import (
 	"mime/multipart"
 	"net"
 	"net/http"
-	"strconv"
-	"strings"
+	"os"
+	"sync/atomic"
 	"time"
 )
 
-// What the upstreams take. generate_link was measured on a running Supabase Auth. Mailgun's
-// distribution is made up: a median of 200 ms and a 99th percentile of 700 ms (2.33 standard
-// deviations, e^(2.33 σ) = 3.5).
+// What the upstreams take. generate_link was measured on a running Supabase Auth (November 2026).
+// Mailgun's distribution is made up: a median of 200 ms and a 99th percentile of 700 ms (2.33
+// standard deviations, e^(2.33 σ) = 3.5).
 const (
-	accountMedian  = 29 * time.Millisecond
-	strangerMedian = 8 * time.Millisecond
-	lookupSigma    = 0.1
-	mailMedian     = 200 * time.Millisecond
-	mailSigma      = 0.54
+	accountMedian = 29 * time.Millisecond
+	unknownMedian = 8 * time.Millisecond
+	lookupSigma   = 0.1
+	mailMedian    = 200 * time.Millisecond
+	mailSigma     = 0.54
 )
 
-func logNormal(median time.Duration, sigma float64) time.Duration {
-	return time.Duration(float64(median) * math.Exp(sigma*rand.NormFloat64()))
+// standIns are Supabase Auth and Mailgun as they behave in one row. They run in a process of their
+// own: in the one that measures, their work for an account would be seen beside the next answer.
+type standIns struct {
+	Seed uint64 // of the people
+
+	Away         time.Duration // the way to Supabase and back
+	AccountTakes time.Duration // median of generate_link
+	UnknownTakes time.Duration
+	LookupSigma  float64
+	MailTakes    time.Duration
+	MailSigma    float64
+
+	// Faults, by name: of lookups for accounts, of those for unknown addresses (so of the probe
+	// too), and of mails that are no test messages. They come after the time that an answer takes.
+	AccountFault, UnknownFault, MailFault string
+
+	Slots     int  // lookups that are worked for at once; 0: all
+	Sessions  int  // database sessions; 0: no bound. An account takes four, one after another
+	Passwords bool // one core is busy in bursts of 60 ms, as by checks of passwords
+	Quota     int  // real mails that are accepted until the next POST /reset, 429 after that; 0: all
 }
 
-// A fault answers in the place of an upstream, after the time that its answer would have taken.
-type fault func(w http.ResponseWriter, r *http.Request)
+// usual is what the upstreams do without a fault.
+var usual = standIns{
+	AccountTakes: accountMedian, UnknownTakes: unknownMedian, LookupSigma: lookupSigma,
+	MailTakes: mailMedian, MailSigma: mailSigma,
+}
 
-// faults meet accounts only: lookups of an address that has one, mails that are no decoys.
-type faults struct{ supabase, mailgun fault }
+// faults answer in the place of an upstream.
+var faults = map[string]http.HandlerFunc{
+	"400": refuse(400), "401": refuse(401), "404": refuse(404), "429": refuse(429), "500": refuse(500),
+	"reset": reset, "hang": hang, "drip": drip,
+}
 
-func refuse(status int) fault {
+func refuse(status int) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(status)
@@ -61,43 +85,56 @@ func hang(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
 
 func drip(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
-	for rest := " "; ; rest = " " {
-		if _, err := io.WriteString(w, rest); err != nil || http.NewResponseController(w).Flush() != nil {
+	for {
+		if _, err := io.WriteString(w, " "); err != nil || http.NewResponseController(w).Flush() != nil {
 			return
 		}
-		select {
-		case <-r.Context().Done():
+		if !pause(r.Context(), 100*time.Millisecond) {
 			return
-		case <-time.After(100 * time.Millisecond):
 		}
 	}
 }
 
-// standIns are Supabase Auth and Mailgun as resetd sees them.
-type standIns struct {
-	url    string
-	people []bool // whether person i has an account
-	faults faults
-	server *http.Server
-}
-
-func startStandIns(people []bool, faults faults) (*standIns, error) {
+// serveStandIns reads how they behave from in, writes their address to out, and serves until in
+// ends, which it does with the process that measures.
+func serveStandIns(in io.Reader, out io.Writer) error {
+	settings := json.NewDecoder(in)
+	var s standIns
+	if err := settings.Decode(&s); err != nil {
+		return err
+	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		return nil, err
+		return err
 	}
-	s := &standIns{url: "http://" + listener.Addr().String(), people: people, faults: faults}
+	u := upstreams{standIns: s, slots: newPlaces(s.Slots), sessions: newPlaces(s.Sessions), url: "http://" + listener.Addr().String()}
 	mux := http.NewServeMux()
-	mux.HandleFunc("POST /auth/v1/admin/generate_link", s.generateLink)
-	mux.HandleFunc("POST /v3/{domain}/messages", s.sendMail)
-	s.server = &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, ErrorLog: log.New(io.Discard, "", 0)}
-	go func() { _ = s.server.Serve(listener) }()
-	return s, nil
+	mux.HandleFunc("POST /auth/v1/admin/generate_link", u.generateLink)
+	mux.HandleFunc("POST /v3/{domain}/messages", u.sendMail)
+	mux.HandleFunc("POST /reset", func(http.ResponseWriter, *http.Request) { u.sent.Store(0) })
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, ErrorLog: log.New(io.Discard, "", 0)}
+	if s.Passwords {
+		go checkPasswords()
+	}
+	go func() {
+		_, _ = io.Copy(io.Discard, in)
+		os.Exit(0)
+	}()
+	if _, err := fmt.Fprintf(out, "listening on %s\n", u.url); err != nil {
+		return err
+	}
+	return server.Serve(listener)
 }
 
-func (s *standIns) close() { _ = s.server.Close() }
+// upstreams are the stand-ins at work.
+type upstreams struct {
+	standIns
+	url             string
+	slots, sessions places
+	sent            atomic.Int64
+}
 
-func (s *standIns) generateLink(w http.ResponseWriter, r *http.Request) {
+func (u *upstreams) generateLink(w http.ResponseWriter, r *http.Request) {
 	var question struct {
 		Email      string `json:"email"`
 		RedirectTo string `json:"redirect_to"`
@@ -106,54 +143,69 @@ func (s *standIns) generateLink(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusBadRequest)
 		return
 	}
-	digits := strings.TrimSuffix(strings.TrimPrefix(question.Email, "person"), "@example.com")
-	person, err := strconv.Atoi(digits)
-	if err != nil || person >= len(s.people) || !s.people[person] {
-		if !pause(r.Context(), logNormal(strangerMedian, lookupSigma)) {
-			return
-		}
+	account := isAccount(u.Seed, question.Email)
+	fault := u.UnknownFault
+	if account {
+		fault = u.AccountFault
+	}
+	switch {
+	case !pause(r.Context(), u.Away/2) || !u.lookUp(r.Context(), account) || !pause(r.Context(), u.Away/2):
+	case fault != "":
+		faults[fault](w, r)
+	case !account:
 		w.Header().Set("Content-Type", "application/json")
 		w.Header().Set("X-Sb-Error-Code", "user_not_found")
 		w.WriteHeader(http.StatusNotFound)
 		_, _ = io.WriteString(w, `{"code":404,"error_code":"user_not_found","msg":"User with this email not found"}`)
-		return
+	default:
+		token := fmt.Sprintf("%056x", rand.Uint64())
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(map[string]string{
+			"email": question.Email, "hashed_token": token, "verification_type": "recovery", "redirect_to": question.RedirectTo,
+			"action_link": u.url + "/auth/v1/verify?token=" + token + "&type=recovery&redirect_to=" + question.RedirectTo,
+		})
 	}
-	if !pause(r.Context(), logNormal(accountMedian, lookupSigma)) {
-		return
-	}
-	if s.faults.supabase != nil {
-		s.faults.supabase(w, r)
-		return
-	}
-	token := fmt.Sprintf("%056x", rand.Uint64())
-	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(map[string]string{
-		"email": question.Email, "hashed_token": token, "verification_type": "recovery", "redirect_to": question.RedirectTo,
-		"action_link": s.url + "/auth/v1/verify?token=" + token + "&type=recovery&redirect_to=" + question.RedirectTo,
-	})
 }
 
-func (s *standIns) sendMail(w http.ResponseWriter, r *http.Request) {
-	decoy, err := isDecoy(r)
-	if err != nil {
-		w.WriteHeader(http.StatusBadRequest)
-		return
-	}
-	if s.faults.mailgun != nil && !decoy {
-		if pause(r.Context(), logNormal(mailMedian, mailSigma)) {
-			s.faults.mailgun(w, r)
+// lookUp takes the time of a lookup.
+func (u *upstreams) lookUp(ctx context.Context, account bool) bool {
+	takes, steps := u.UnknownTakes, 1
+	if account {
+		takes = u.AccountTakes
+		if u.Sessions > 0 {
+			steps = 4
 		}
-		return
 	}
-	if !pause(r.Context(), logNormal(mailMedian, mailSigma)) {
-		return
+	takes = logNormal(takes, u.LookupSigma) / time.Duration(steps)
+	for range steps {
+		done := u.sessions.in(ctx, func() bool {
+			return u.slots.in(ctx, func() bool { return pause(ctx, takes) })
+		})
+		if !done {
+			return false
+		}
 	}
-	w.Header().Set("Content-Type", "application/json")
-	_, _ = io.WriteString(w, `{"id":"<20261123154508.1a2b3c4d5e6f7081@mg.example.com>","message":"Queued. Thank you."}`)
+	return true
 }
 
-// isDecoy reads the form to its end.
-func isDecoy(r *http.Request) (decoy bool, err error) {
+func (u *upstreams) sendMail(w http.ResponseWriter, r *http.Request) {
+	isTest, err := isTestMessage(r)
+	switch {
+	case err != nil:
+		w.WriteHeader(http.StatusBadRequest)
+	case !pause(r.Context(), logNormal(u.MailTakes, u.MailSigma)):
+	case u.MailFault != "" && !isTest:
+		faults[u.MailFault](w, r)
+	case u.Quota > 0 && !isTest && u.sent.Add(1) > int64(u.Quota), u.Quota > 0 && isTest && u.sent.Load() >= int64(u.Quota):
+		faults["429"](w, r)
+	default:
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, `{"id":"<20261123154508.1a2b3c4d5e6f7081@mg.example.com>","message":"Queued. Thank you."}`)
+	}
+}
+
+// isTestMessage reads the form to its end.
+func isTestMessage(r *http.Request) (is bool, err error) {
 	_, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil {
 		return false, err
@@ -162,7 +214,7 @@ func isDecoy(r *http.Request) (decoy bool, err error) {
 	for {
 		part, err := form.NextPart()
 		if err == io.EOF {
-			return decoy, nil
+			return is, nil
 		}
 		if err != nil {
 			return false, err
@@ -170,12 +222,41 @@ func isDecoy(r *http.Request) (decoy bool, err error) {
 		if _, err := io.Copy(io.Discard, part); err != nil {
 			return false, err
 		}
-		decoy = decoy || part.FormName() == "o:testmode"
+		is = is || part.FormName() == "o:testmode"
 	}
+}
+
+// places bound what is done at once, in the order in which it came; nil is no bound.
+type places chan struct{}
+
+func newPlaces(n int) places {
+	if n == 0 {
+		return nil
+	}
+	return make(places, n)
+}
+
+func (p places) in(ctx context.Context, do func() bool) bool {
+	if p != nil {
+		select {
+		case p <- struct{}{}:
+			defer func() { <-p }()
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return do()
+}
+
+func logNormal(median time.Duration, sigma float64) time.Duration {
+	return time.Duration(float64(median) * math.Exp(sigma*rand.NormFloat64()))
 }
 
 // pause says whether the time has passed; the caller may have gone before.
 func pause(ctx context.Context, d time.Duration) bool {
+	if d <= 0 {
+		return true
+	}
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
@@ -183,5 +264,14 @@ func pause(ctx context.Context, d time.Duration) bool {
 		return true
 	case <-ctx.Done():
 		return false
+	}
+}
+
+// checkPasswords works as Supabase Auth does for a password: 60 ms of bcrypt, and again after a while.
+func checkPasswords() {
+	for {
+		for began := time.Now(); time.Since(began) < 60*time.Millisecond; {
+		}
+		time.Sleep(rand.N(120 * time.Millisecond))
 	}
 }
