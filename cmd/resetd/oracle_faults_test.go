@@ -171,6 +171,10 @@ func supabaseFaults() []fault {
 		statusFault(401, notConfigured, "key_refused"), statusFault(403, notConfigured, "key_refused"),
 		fault{name: "a bare 404", shown: unavailable, verdict: "down", serve: answering(404, `{"message":"GOSSIP EMAIL"}`)},
 		fault{name: "a 404 of an older kind", shown: unavailable, verdict: "down", serve: answering(404, `{"code":404,"msg":"User not found GOSSIP"}`)},
+		fault{name: "a 404 whose body is replaced", shown: unavailable, verdict: "down", serve: func(w http.ResponseWriter, r *http.Request, email string) {
+			w.Header().Set("X-Sb-Error-Code", "user_not_found") // which a proxy lets through
+			answering(404, "<html>GOSSIP EMAIL")(w, r, email)
+		}},
 		fault{name: "a bare 400", shown: unavailable, verdict: "down", serve: answering(400, `GOSSIP`)},
 		// What is shown is what becomes of the probe, whoever was asked about.
 		fault{name: "401 for accounts and 500 for others", shown: unavailable, verdict: "down", serve: func(w http.ResponseWriter, r *http.Request, email string) {

@@ -116,7 +116,7 @@ var scopes = []struct {
 func faultCases() (cases []oracleCase) {
 	cases = append(cases, oracleCase{name: "no fault"})
 	// Most faults have two scopes, because those that differ by their bytes differ in nothing else.
-	inEachScope := []string{"500", "hangs", "resets", "429", "a bare 404", "a 404 of an older kind"}
+	inEachScope := []string{"500", "hangs", "resets", "429", "a bare 404", "a 404 of an older kind", "a 404 whose body is replaced"}
 	for _, f := range append(supabaseFaults(), refusing(unavailable), linkForEverybody) {
 		for i, scope := range scopes {
 			if f.refuse && i > 0 || f.name == linkForEverybody.name && i > 0 || i > 1 && !slices.Contains(inEachScope, f.name) {

@@ -26,7 +26,19 @@ import (
 // the accepted ones, and after ten seconds nobody is. An address that was refused may be asked for again.
 func TestOverload(t *testing.T) {
 	t.Parallel()
+	for range 5 { // the refusals must come within ten seconds, which a busy machine may not manage
+		if overload(t) {
+			return
+		}
+	}
+	t.Error("this machine is too slow to ask eight times within ten seconds")
+}
+
+// overload reports whether the refusals came in time.
+func overload(t *testing.T) bool {
+	t.Helper()
 	f := start(t, setup{env: with(behindProxy, map[string]string{"MAX_ACCEPTED": "2", "RECIPIENT_LIMIT": "1-H"})})
+	first := time.Now()
 	for i, request := range []struct {
 		email string
 		taken bool // takes one of the two places
@@ -36,18 +48,22 @@ func TestOverload(t *testing.T) {
 		}
 	}
 	began := time.Now() // after the last acceptance
-	f.settle()
 	var seen []string
+	var refusals []answer
 	for i, email := range []string{otherKnown, "somebody@example.net", otherKnown, "UPPER@example.com"} {
 		a := f.askAs(email, fmt.Sprintf("192.0.2.%d", 10+i))
+		refusals = append(refusals, a)
+		seen = append(seen, fmt.Sprint(slices.Sorted(maps.Keys(a.header)), a.raw))
+	}
+	if time.Since(first) > outbox.Window {
+		return false
+	}
+	for _, a := range refusals {
 		if a.status != http.StatusServiceUnavailable || a.body.Code != "overloaded" || a.header.Get("Retry-After") != "5" || a.body.RetryAfter != 0 {
 			t.Errorf("%d %v %s", a.status, a.header, a.raw)
 		}
-		seen = append(seen, fmt.Sprint(slices.Sorted(maps.Keys(a.header)), a.raw))
 	}
-	if took := time.Since(began); took > outbox.Window {
-		t.Fatalf("this took %v, longer than requests are counted", took)
-	}
+	f.settle()
 	if different := slices.Compact(seen); len(different) > 1 {
 		t.Errorf("overload looks different for some:\n%s", strings.Join(different, "\n"))
 	}
@@ -68,8 +84,9 @@ func TestOverload(t *testing.T) {
 	}
 	f.settle()
 	if mails := f.stack.Mails(); len(mails) != 2 || mails[0].To[0] != otherKnown {
-		t.Errorf("whoever was refused, and asked again, is not mailed: %v", mails)
+		t.Errorf("an account that was refused, and asked for again, is not mailed: %v", mails)
 	}
+	return true
 }
 
 // TestOverloadIsBlind: how many are refused does not depend on how many are unfinished. Lookups of
