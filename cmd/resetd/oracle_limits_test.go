@@ -446,7 +446,7 @@ func TestRecipientLimitAfterFaults(t *testing.T) {
 // accounts and for unknown addresses; who tries again later is served.
 func TestMaxAccepted(t *testing.T) {
 	t.Parallel()
-	const most = 20
+	const most = 5
 	var sides [2][]string
 	var both sync.WaitGroup
 	for i, who := range []who{accounts, strangers} {
