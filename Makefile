@@ -31,7 +31,7 @@ redis: ## redis-server for the tests: found, or installed on Debian
 unit: ## all tests, with the race detector
 	go test -race -timeout 20m -parallel 4 $$(go list ./... | grep -v /test/goclient)
 	go test -race -count=1 ./test/goclient # asks a binary, of which the cache of results knows nothing
-	go test -count=1 -timeout 5m -run "TestRedisBurst|TestWaitingIsCheap" ./impl/ratelimit ./cmd/resetd # what the race detector is too slow for
+	go test -count=1 -timeout 5m -run "TestRedisBurst|TestWaitingIsCheap|TestPendingIsCheap|TestOracle" ./impl/ratelimit ./cmd/resetd # what the race detector is too slow for
 
 # Each target runs for FUZZTIME beyond its corpus; longer by hand: make fuzz FUZZTIME=10m
 FUZZTIME ?= 5s

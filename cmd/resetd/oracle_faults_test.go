@@ -118,7 +118,7 @@ func commonFaults(shown string) []fault {
 				if _, err := io.WriteString(w, chunk); err != nil {
 					return
 				}
-				if n > 2<<20 { // whoever still reads has no bound; this is no test of speed
+				if n > 2<<20 { // a client that still reads has no bound; this is no test of speed
 					time.Sleep(10 * time.Millisecond)
 				}
 			}
@@ -176,7 +176,7 @@ func supabaseFaults() []fault {
 			answering(404, "<html>GOSSIP EMAIL")(w, r, email)
 		}},
 		fault{name: "a bare 400", shown: unavailable, verdict: "down", serve: answering(400, `GOSSIP`)},
-		// What is shown is what becomes of the probe, whoever was asked about.
+		// What is shown is what becomes of the probe, and not of the address asked about.
 		fault{name: "401 for accounts and 500 for others", shown: unavailable, verdict: "down", serve: func(w http.ResponseWriter, r *http.Request, email string) {
 			answering(map[bool]int{true: 401, false: 500}[isAccount(email)], "GOSSIP")(w, r, email)
 		}},

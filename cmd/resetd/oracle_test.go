@@ -453,7 +453,7 @@ type side struct {
 func (c *oracleCase) run(t *testing.T, who who) seen {
 	s := &side{oracleCase: c, who: who, seen: seen{verdicts: map[string][]string{}}}
 	s.supabase.hits, s.mailgun.hits = c.supabaseHits, c.mailgunHits
-	// So long that healthy calls never take it, be the machine ever so busy.
+	// So long that healthy calls never take it, however busy the machine is.
 	env := map[string]string{"UPSTREAM_TIMEOUT": "5s", "RATE_LIMIT": "100000-H", "SHUTDOWN_TIMEOUT": "0s", "API_DOCS": "off"}
 	maps.Copy(env, c.env)
 	gateFor := func(f *fault, variable string) *gate {
@@ -923,7 +923,7 @@ var (
 
 // checkSecrets is stricter than the search at the end of every test (H7, privacy_test.go): there
 // is nothing in the log, at whatever level, or in the metrics that looks like an address, a link
-// or a token, be it one of a probe.
+// or a token, not even of a probe.
 func checkSecrets(t *testing.T, f *fixture) {
 	t.Helper()
 	// The word "unknown" is a verdict and a revision, and no account's name.

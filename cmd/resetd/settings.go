@@ -59,7 +59,7 @@ type settings struct {
 	CORSOrigins    []string       `env:"CORS_ORIGINS" help:"origins from which browsers may call (default SITE_URL and CALLBACK_ORIGINS)"`
 	APIDocs        onOff          `env:"API_DOCS" envDefault:"on" help:"the API reference page at /api/docs: on or off"`
 
-	MailProbe       mailProbe     `env:"MAIL_PROBE" envDefault:"testmode" help:"how Mailgun is asked whether it accepts messages: testmode (at most one billed test message a minute while requests come) or off (never; callers are not told of its outages)"`
+	MailProbe       mailProbe     `env:"MAIL_PROBE" envDefault:"testmode" help:"how Mailgun is asked whether it accepts messages: testmode (at most one billed test message a minute while requests come, and one before a mail of unknown fate is repeated) or off (never; callers are not told of its outages)"`
 	UpstreamTimeout time.Duration `env:"UPSTREAM_TIMEOUT" envDefault:"5s" help:"longest call of an upstream"`
 	DeliveryTimeout time.Duration `env:"DELIVERY_TIMEOUT" help:"how long the mail of an accepted request is tried, at most half of LINK_EXPIRES_IN (default 15m, or that half)"`
 	MaxDeliveries   int           `env:"MAX_DELIVERIES" envDefault:"8" help:"deliveries at once; each lookup of an account may open four sessions of Supabase's database"`
