@@ -24,7 +24,7 @@ var (
 	ErrAuthUnavailable = errors.New("auth unavailable")
 	// ErrEmailDelivery says that Mailgun is not configured, or accepts no message.
 	ErrEmailDelivery = errors.New("email delivery failed")
-	// ErrOverloaded says that more requests were accepted lately than the settings allow.
+	// ErrOverloaded says that more requests were accepted in the last seconds than the settings allow.
 	ErrOverloaded = errors.New("overloaded")
 )
 

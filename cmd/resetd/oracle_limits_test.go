@@ -14,6 +14,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/resetd/resetd/impl/outbox"
 )
 
 // The tests of this file compare answers about accounts and about unknown addresses where they meet
@@ -452,44 +454,13 @@ func TestMaxAccepted(t *testing.T) {
 	for i, who := range []who{accounts, strangers} {
 		both.Go(func() {
 			t.Run(who.name, func(t *testing.T) {
-				f := start(t, setup{
-					env:      map[string]string{"MAX_ACCEPTED": strconv.Itoa(most), "RECIPIENT_LIMIT": "1-H", "RATE_LIMIT": "100000-H"},
-					accounts: numbered(accounts, most+5),
-				})
-				ask := func(email string, want string) {
-					t.Helper()
-					a := f.post(fmt.Sprintf(`{"email":%q}`, email), map[string]string{"X-Request-Id": fmt.Sprintf("step-%d", len(sides[i]))})
-					sides[i] = append(sides[i], a.visible())
-					if got := fmt.Sprintf("%d %s", a.status, a.body.Code); got != want {
-						t.Errorf("request %d: %s, want %s", len(sides[i]), a.raw, want)
-					}
-					if seconds, err := strconv.Atoi(a.header.Get("Retry-After")); (want == overloaded) != (err == nil && seconds > 0) {
-						t.Errorf("request %d: Retry-After is %q", len(sides[i]), a.header.Get("Retry-After"))
+				for range 5 { // the bound must be reached within ten seconds, which a busy machine may not manage
+					var inTime bool
+					if sides[i], inTime = reachMaxAccepted(t, who, most); inTime {
+						return
 					}
 				}
-				began := time.Now()
-				emails := numbered(who, most+5)
-				for _, email := range emails[:most] {
-					ask(email, acknowledged)
-				}
-				if time.Since(began) > 8*time.Second {
-					t.Skip("this machine is too slow to reach the bound")
-				}
-				for _, email := range emails[most:] {
-					ask(email, overloaded)
-				}
-				time.Sleep(10*time.Second + 100*time.Millisecond) // since the last one
-				for _, email := range emails[most:] {
-					ask(email, acknowledged)
-				}
-				f.logs.awaitDeliveries(t)
-				got := f.mailsTo()
-				for _, email := range emails {
-					if isAccount(email) && got[email] != 1 {
-						t.Errorf("%s has %d mails, want 1", email, got[email])
-					}
-				}
-				f.ends()
+				t.Error("this machine is too slow to reach the bound")
 			})
 		})
 	}
@@ -497,6 +468,53 @@ func TestMaxAccepted(t *testing.T) {
 	if !slices.Equal(sides[0], sides[1]) {
 		t.Errorf("the answers about accounts are\n%q\nand about unknown addresses\n%q", sides[0], sides[1])
 	}
+}
+
+// reachMaxAccepted asks for five more than may be accepted, and for those again ten seconds later. It
+// returns all that is visible of the answers, and whether the bound was reached in time.
+func reachMaxAccepted(t *testing.T, who who, most int) (visible []string, inTime bool) {
+	t.Helper()
+	f := start(t, setup{
+		env:      map[string]string{"MAX_ACCEPTED": strconv.Itoa(most), "RECIPIENT_LIMIT": "1-H", "RATE_LIMIT": "100000-H"},
+		accounts: numbered(accounts, most+5),
+	})
+	var answers []answer
+	ask := func(emails []string) {
+		t.Helper()
+		for _, email := range emails {
+			a := f.post(fmt.Sprintf(`{"email":%q}`, email), map[string]string{"X-Request-Id": fmt.Sprintf("step-%d", len(answers))})
+			answers, visible = append(answers, a), append(visible, a.visible())
+		}
+	}
+	emails := numbered(who, most+5)
+	began := time.Now()
+	ask(emails)
+	if time.Since(began) > outbox.Window {
+		return nil, false
+	}
+	time.Sleep(outbox.Window + 100*time.Millisecond) // since the last one
+	ask(emails[most:])
+	for n, a := range answers {
+		want := acknowledged
+		if n >= most && n < len(emails) {
+			want = overloaded
+		}
+		if got := fmt.Sprintf("%d %s", a.status, a.body.Code); got != want {
+			t.Errorf("request %d: %s, want %s", n+1, a.raw, want)
+		}
+		if seconds, err := strconv.Atoi(a.header.Get("Retry-After")); (want == overloaded) != (err == nil && seconds > 0) {
+			t.Errorf("request %d: Retry-After is %q", n+1, a.header.Get("Retry-After"))
+		}
+	}
+	f.logs.awaitDeliveries(t)
+	got := f.mailsTo()
+	for _, email := range emails {
+		if isAccount(email) && got[email] != 1 {
+			t.Errorf("%s has %d mails, want 1", email, got[email])
+		}
+	}
+	f.ends()
+	return visible, true
 }
 
 // TestUnfinishedDoNotCount: as many accounts as MAX_ACCEPTED wait for their mail, and the next ten

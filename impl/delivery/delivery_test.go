@@ -362,7 +362,7 @@ func TestLinkAge(t *testing.T) {
 }
 
 // TestLongOutage: nothing is lost by an outage that is shorter than DELIVERY_TIMEOUT, and the mail
-// carries a link that was made lately.
+// carries a link made a short time ago.
 func TestLongOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{}

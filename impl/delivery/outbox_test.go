@@ -172,7 +172,7 @@ func TestEveryThirdCallFails(t *testing.T) {
 }
 
 // TestOutage: an outage of a minute, of either upstream or of both, loses nothing of what was
-// accepted before and during it, and is not met with a storm of calls. Only a message whose fate is
+// accepted before and during it, and causes no storm of calls. Only a message whose fate is
 // unknown may come twice.
 func TestOutage(t *testing.T) {
 	const (
