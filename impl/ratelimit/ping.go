@@ -9,6 +9,7 @@ import (
 	"github.com/ulule/limiter/v3"
 	limiterredis "github.com/ulule/limiter/v3/drivers/store/redis"
 
+	"github.com/resetd/resetd/impl/redisclient"
 	"github.com/resetd/resetd/impl/upstream"
 )
 
@@ -33,7 +34,7 @@ type Pong struct {
 // where a limiter has given up long before, to be able to say how slow Redis is. An error is a
 // *RefusedError or the kind of a network's fault, and repeats nothing of the URL.
 func Ping(ctx context.Context, url string, timeout time.Duration) (Pong, error) {
-	client, err := newClient(url, timeout)
+	client, err := redisclient.New(url, timeout, connections)
 	if err != nil {
 		return Pong{}, err
 	}
@@ -63,7 +64,7 @@ func Ping(ctx context.Context, url string, timeout time.Duration) (Pong, error) 
 }
 
 func pingError(err error) error {
-	if code := codeOf(err); code != "" {
+	if code := redisclient.Code(err); code != "" {
 		return &RefusedError{code}
 	}
 	return upstream.Cause(err)

@@ -6,19 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"regexp"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
-	"github.com/redis/go-redis/v9/logging"
-	"github.com/redis/go-redis/v9/maintnotifications"
 	"github.com/ulule/limiter/v3"
 	limiterredis "github.com/ulule/limiter/v3/drivers/store/redis"
 
-	"github.com/resetd/resetd/impl/upstream"
+	"github.com/resetd/resetd/impl/redisclient"
 )
 
 const (
@@ -34,10 +30,6 @@ const (
 	probeParts = 4
 
 	probeInterval = time.Second
-
-	// dialPatience is for new connections, which are made in the background: a
-	// request does not wait for one longer than its own patience.
-	dialPatience = time.Second
 
 	// tooLate is how long before its end a window is left alone: the key might
 	// go before an undo arrives, which would then open a new window with one
@@ -131,7 +123,7 @@ func openPatiently(options Options, patience time.Duration) (*Store, error) {
 	if len(s.hashKey) < 16 {
 		return nil, errors.New("limits in Redis need a secret of at least 16 bytes to hash their keys with")
 	}
-	client, err := newClient(options.RedisURL, patience)
+	client, err := redisclient.New(options.RedisURL, patience, connections)
 	if err != nil {
 		return nil, err
 	}
@@ -216,74 +208,12 @@ func (s *Store) probe(ctx context.Context) error {
 func (s *Store) changed(level slog.Level, message, inUse string, err error) {
 	attrs := []slog.Attr{slog.String("limits_in", inUse)}
 	if err != nil {
-		attrs = append(attrs, slog.String("reason", reason(err)))
+		attrs = append(attrs, slog.String("reason", redisclient.Reason(err)))
 	}
 	s.options.Logger.LogAttrs(context.Background(), level, message, attrs...)
 	if s.options.OnChange != nil {
 		s.options.OnChange(inUse)
 	}
-}
-
-// reason is what of an error may be logged.
-func reason(err error) string {
-	if code := codeOf(err); code != "" {
-		return code
-	}
-	cause := upstream.Cause(err)
-	if errors.Is(cause, context.DeadlineExceeded) || errors.Is(err, redis.ErrPoolTimeout) {
-		return "no answer in time"
-	}
-	return cause.Error()
-}
-
-// codeOf is what of Redis' own words may be told: the code that they begin with (READONLY, NOAUTH,
-// OOM). The rest may quote a key, and what is no Redis may say anything, and repeat the password
-// it was sent. Empty: it is no word of Redis'.
-func codeOf(err error) string {
-	var said redis.Error
-	if !errors.As(err, &said) {
-		return ""
-	}
-	code, _, _ := strings.Cut(said.Error(), " ")
-	if !plainCode.MatchString(code) {
-		return ""
-	}
-	return code
-}
-
-var plainCode = regexp.MustCompile(`^[A-Z]{1,20}$`)
-
-// newClient makes a client that gives up early and never tries twice: the
-// defaults of go-redis wait and retry for seconds, and ignore a context's
-// deadline.
-func newClient(url string, patience time.Duration) (*redis.Client, error) {
-	options, err := redis.ParseURL(url)
-	if err != nil || !strings.HasPrefix(url, "redis://") && !strings.HasPrefix(url, "rediss://") {
-		// What ParseURL says quotes parts of the URL, and where a password has a
-		// slash or an @ in it, parts of that.
-		return nil, errors.New("the URL of Redis must be redis://:password@host:port/database, " +
-			"or rediss:// for TLS, with special characters in the password written as %XX")
-	}
-	options.ContextTimeoutEnabled = true
-	options.MaxRetries = -1
-	options.DialTimeout = dialPatience
-	options.DialerRetries = 1
-	options.ReadTimeout = patience
-	options.WriteTimeout = patience
-	options.PoolTimeout = patience
-	options.PoolSize = connections
-	options.PipelinePoolSize = -1
-	// Messages here are some hundred bytes; the default is 32 KiB twice.
-	options.ReadBufferSize = 4 << 10
-	options.WriteBufferSize = 4 << 10
-	// Neither is of any use here, and each costs a new connection a round trip.
-	options.DisableIdentity = true
-	options.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
-	// go-redis writes to stderr, in a format of its own, each time it cannot
-	// connect. It has one logger for the whole process, so all clients fall
-	// silent; this one is the only one in the program.
-	logging.Disable()
-	return redis.NewClient(options), nil
 }
 
 // budget is how long Redis has been waited for.
