@@ -27,6 +27,7 @@ type load struct {
 	body    func(number int) string
 	numbers *atomic.Int64 // of the last request to whatever server, so that no address comes twice
 	clients []*client
+	every   time.Duration // from one request to the next in send; 0: as fast as they are answered
 
 	answerBytes atomic.Int64 // of the last answer's body
 }
@@ -44,16 +45,22 @@ func newLoad(server *process, status int, body func(number int) string, numbers 
 	}
 }
 
-// send sends n requests, divided among the connections, and returns when all are answered as
-// expected.
+// send sends n requests, divided among the connections and no faster than every says, and returns
+// when all are answered as expected.
 func (l *load) send(ctx context.Context, n int) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var taken atomic.Int64
 	var all sync.WaitGroup
+	began := time.Now()
 	for i := range l.clients {
 		all.Go(func() {
-			for ctx.Err() == nil && taken.Add(1) <= int64(n) {
+			for ctx.Err() == nil {
+				number := taken.Add(1)
+				if number > int64(n) {
+					return
+				}
+				time.Sleep(time.Until(began.Add(time.Duration(number) * l.every)))
 				if err := l.one(&l.clients[i]); err != nil {
 					cancel(err)
 				}

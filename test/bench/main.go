@@ -5,12 +5,18 @@ Bench measures what one request costs resetd, and puts it beside a floor: the sa
 fewest lines of net/http (decode, ask for the link, send the mail if there is an account, answer)
 without any of the checks.
 
-	go run ./test/bench -resetd bin/resetd [-check] [-rounds 5] [-requests 2000] [-paths known,429] [-set NAME=value]
+	go run ./test/bench -resetd bin/resetd [-check] [-rounds 5] [-requests 4000] [-paths known,429] [-set NAME=value]
 
 Four processes run: resetd as an operator would start it, the floor, one that stands in for
 Supabase Auth and Mailgun and answers at once, and this one, which sends the requests. Each
 path gets a fresh resetd and a fresh floor; they are loaded in turns, and what is printed is
 the median of the rounds, so that other work on the machine disturbs both alike.
+
+Requests that are refused come as fast as they are answered, as in a flood. Requests that are
+answered 200 come at the same rate to both, 1,000 a second. As fast as possible, the floor would
+make its calls in one burst, and resetd its own spread over a second: the floor would be measured
+with both processors at work, and resetd with processors that go to sleep between two calls, which
+costs more for each of them, whatever the program. -rate 0 measures that.
 
 resetd answers first and delivers later, so a round goes on until everything that it accepted
 is delivered, and that is counted in. The stand-ins tell when: no address comes twice, and
@@ -99,8 +105,8 @@ func ask(address func(number int) string) func(number int) string {
 var paths = []path{
 	{name: "known", status: 200, account: true, body: ask(known), limit: wide, weight: 1, aim: aimKnownRatio},
 	{name: "unknown", status: 200, body: ask(unknown), limit: wide, weight: 1, aim: aimUnknownRatio},
-	{name: "400", status: 400, body: func(int) string { return `{"email":"not an address"}` }, limit: wide, weight: 5, aim: aimRefuseRatio},
-	{name: "429", status: 429, account: true, body: ask(known), limit: "1-H", weight: 5, aim: aimRefuseRatio},
+	{name: "400", status: 400, body: func(int) string { return `{"email":"not an address"}` }, limit: wide, weight: 3, aim: aimRefuseRatio},
+	{name: "429", status: 429, account: true, body: ask(known), limit: "1-H", weight: 3, aim: aimRefuseRatio},
 }
 
 // The parts that are no path.
@@ -113,6 +119,7 @@ type options struct {
 	resetd              string
 	rounds, requests    int
 	connections, starts int
+	rate                int
 	check               bool
 	paths               string
 	env                 []string
@@ -133,8 +140,9 @@ func main() {
 	var o options
 	flag.StringVar(&o.resetd, "resetd", "bin/resetd", "the binary to measure")
 	flag.IntVar(&o.rounds, "rounds", 5, "rounds of each path")
-	flag.IntVar(&o.requests, "requests", 2000, "requests of a round for known and unknown; five times as many for 400 and 429")
+	flag.IntVar(&o.requests, "requests", 4000, "requests of a round for known and unknown; three times as many for 400 and 429")
 	flag.IntVar(&o.connections, "connections", 16, "connections that send requests at once")
+	flag.IntVar(&o.rate, "rate", 1000, "requests a second for known and unknown; 0: as fast as they are answered")
 	flag.IntVar(&o.starts, "starts", 7, "starts to measure")
 	flag.BoolVar(&o.check, "check", false, "exit 1 when an aim is missed")
 	flag.StringVar(&o.paths, "paths", "known,unknown,400,429,latency,outbox", "which to measure")
@@ -367,7 +375,11 @@ type trial struct {
 }
 
 func (t *trial) load(server *process, status, connections int) *load {
-	return newLoad(server, status, t.body, &t.numbers, connections)
+	l := newLoad(server, status, t.body, &t.numbers, connections)
+	if t.options.rate > 0 && t.status == http.StatusOK {
+		l.every = time.Second / time.Duration(t.options.rate)
+	}
+	return l
 }
 
 // deliver sends requests, and waits until all that were accepted are delivered.
@@ -434,9 +446,9 @@ func (b *bench) report(m measured) (met bool) {
 	var peak int64
 	if len(m.results) > 0 {
 		fmt.Printf("resetd beside a floor of net/http that makes the same upstream calls before it answers.\n"+
-			"Medians of %d rounds of %d requests (400 and 429: %d) over %d connections.\n"+
-			"A round ends with its last delivery, which is counted in.\n\n",
-			o.rounds, o.requests, 5*o.requests, o.connections)
+			"Medians of %d rounds over %d connections: %d requests, %d a second, for known and unknown;\n"+
+			"%d, as fast as they are answered, for 400 and 429. A round ends with its last delivery, which is counted in.\n\n",
+			o.rounds, o.connections, o.requests, o.rate, 3*o.requests)
 		w := table()
 		fmt.Fprintln(w, "path\tprocessor time\tfloor\tratio\taim\t\trequests/s\tfloor\tdelivered\tfloor\tpeak memory\tfloor\t")
 		for _, r := range m.results {
