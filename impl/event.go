@@ -10,10 +10,10 @@ type EventKind string
 
 // The kinds of events.
 const (
-	// Accepted and Suppressed say what the operation did with a request.
-	Accepted   EventKind = "accepted"   // it is in the outbox; its delivery ends with one of the four below
-	Suppressed EventKind = "suppressed" // by the recipient limit, or a newer request for the account took its place
+	// Accepted says that a request is in the outbox. Its delivery ends with one of the next four.
+	Accepted EventKind = "accepted"
 
+	Suppressed  EventKind = "suppressed"  // by the recipient limit, or a newer request for the account took its place
 	Sent        EventKind = "sent"        // Mailgun has accepted the mail
 	NoAccount   EventKind = "no_account"  // nothing to send
 	Undelivered EventKind = "undelivered" // given up; Err says why
@@ -30,7 +30,7 @@ type Event struct {
 	Tries     int           // attempts of a delivery that has ended
 	Took      time.Duration // from the acceptance to the end of the delivery
 	Replaced  bool          // RedirectReplaced was seen during the delivery
-	Err       error         // for Undelivered; holds no address, link or key
+	Err       error         // why it ended without a mail; holds no address, link or key
 }
 
 // Watcher is told what became of each request: for the operator, never for the caller.

@@ -1,9 +1,9 @@
 // Package impl is the operation: what happens to one valid request for a password reset.
 //
-// It decides the answer before the account is looked up. It knows whether the upstreams serve
-// anybody, how often an address was asked for, and an outbox that takes what is accepted. None of
+// It decides the answer before the account is looked up. It asks whether the upstreams serve
+// anybody, and how often an address was asked for, and puts what it accepts into an outbox. None of
 // these can say whether an account exists, and this package imports nothing that can, so no answer
-// depends on it. It must never import Echo, name an HTTP status, or wait for a delivery.
+// depends on it. It must never decide on an HTTP status, or wait for a delivery.
 package impl
 
 import (
@@ -24,7 +24,8 @@ var (
 	ErrAuthUnavailable = errors.New("auth unavailable")
 	// ErrEmailDelivery says that Mailgun is not configured, or accepts no message.
 	ErrEmailDelivery = errors.New("email delivery failed")
-	// ErrOverloaded says that more requests were accepted in the last seconds than the settings allow.
+	// ErrOverloaded says that no request is accepted now: more were accepted in the last seconds than
+	// the settings allow, or the server stops.
 	ErrOverloaded = errors.New("overloaded")
 )
 
@@ -36,15 +37,16 @@ type Health interface {
 	Check() error
 }
 
-// Limit counts by key. Take says whether one more is allowed; giveBack undoes it.
+// Limit counts by key. Take says whether one more is allowed.
 type Limit interface {
-	Take(ctx context.Context, key string) (allowed bool, giveBack func(context.Context))
+	Take(ctx context.Context, key string) (allowed bool)
 }
 
-// Outbox takes accepted requests and delivers them later. Put returns nil once the request is
-// taken, and ErrOverloaded where it is not. What it returns, and when, must not depend on what
-// became of earlier requests.
+// Outbox takes requests and delivers them later. Admit lets one more in, or returns ErrOverloaded.
+// Put takes one that was let in. What they return, and when, must not depend on what became of
+// earlier requests.
 type Outbox interface {
+	Admit() error
 	Put(ctx context.Context, request Request) error
 }
 
@@ -73,7 +75,7 @@ func accountKey(email string) string { return strings.ToLower(email) }
 // Service is the operation. Its methods may be called concurrently.
 type Service struct {
 	Health     Health
-	Recipients Limit // by account, silent
+	Recipients Limit // by account; beyond it the answer is the same, and nothing is sent
 	Outbox     Outbox
 	Origins    OriginResolver // not used while Health reports that something is not configured
 	Watcher    Watcher
@@ -89,19 +91,21 @@ var acknowledged = gen.SendPasswordReset200JSONResponse{
 }
 
 // SendPasswordReset puts the request into the outbox, unless nobody can be served or too many came
-// for this address.
+// for this address. The outbox lets a request in before it counts for the address, so that a retry
+// after ErrOverloaded is not one of the too many.
 func (s *Service) SendPasswordReset(ctx context.Context, in gen.SendPasswordResetRequestObject) (gen.SendPasswordResetResponseObject, error) {
 	if err := s.Health.Check(); err != nil {
 		return nil, err
 	}
+	if err := s.Outbox.Admit(); err != nil {
+		return nil, err
+	}
 	request := s.newRequest(ctx, in)
-	allowed, giveBack := s.Recipients.Take(ctx, request.Account())
-	if !allowed {
+	if !s.Recipients.Take(ctx, request.Account()) {
 		s.saw(ctx, Suppressed, &request)
 		return acknowledged, nil
 	}
 	if err := s.Outbox.Put(ctx, request); err != nil {
-		giveBack(ctx) // a retry after 503 must not be suppressed
 		return nil, err
 	}
 	s.saw(ctx, Accepted, &request)

@@ -20,9 +20,10 @@ type world struct {
 	events   []Event
 	put      []Request
 	health   error
-	refused  bool // by the limit
-	full     error
-	replaced bool // callback origins are
+	refused  bool  // by the limit
+	full     error // the outbox lets nothing in
+	broken   error // the outbox does not take what it let in
+	replaced bool  // callback origins are
 }
 
 func (w *world) did(format string, args ...any) {
@@ -34,17 +35,22 @@ func (w *world) Check() error {
 	return w.health
 }
 
-func (w *world) Take(_ context.Context, key string) (bool, func(context.Context)) {
+func (w *world) Take(_ context.Context, key string) bool {
 	w.did("take %s", key)
-	return !w.refused, func(context.Context) { w.did("give back") }
+	return !w.refused
+}
+
+func (w *world) Admit() error {
+	w.did("admit")
+	return w.full
 }
 
 func (w *world) Put(_ context.Context, request Request) error {
 	w.did("put %s", request.Email)
-	if w.full == nil {
+	if w.broken == nil {
 		w.put = append(w.put, request)
 	}
-	return w.full
+	return w.broken
 }
 
 func (w *world) Resolve(callback string) (string, bool) {
@@ -87,34 +93,32 @@ func TestOrder(t *testing.T) {
 		events     []Event
 		redirectTo string
 	}{
-		{name: "accepted", calls: []string{"health", "take known@example.com", "put known@example.com"}, events: []Event{accepted}, redirectTo: "https://site.example.com/reset"},
+		{name: "accepted", calls: []string{"health", "admit", "take known@example.com", "put known@example.com"}, events: []Event{accepted}, redirectTo: "https://site.example.com/reset"},
 		{
 			name: "capitals are one account, and kept as they were typed", email: "Known@Example.COM",
-			calls: []string{"health", "take known@example.com", "put Known@Example.COM"}, events: []Event{accepted}, redirectTo: "https://site.example.com/reset",
+			calls: []string{"health", "admit", "take known@example.com", "put Known@Example.COM"}, events: []Event{accepted}, redirectTo: "https://site.example.com/reset",
 		},
 		{name: "Supabase refuses the key", world: world{health: ErrAuthNotConfigured}, err: ErrAuthNotConfigured, calls: []string{"health"}},
 		{name: "Supabase is down", world: world{health: ErrAuthUnavailable, refused: true}, err: ErrAuthUnavailable, calls: []string{"health"}},
 		{name: "Mailgun is down", world: world{health: ErrEmailDelivery, replaced: true}, callback: pointer("evil"), err: ErrEmailDelivery, calls: []string{"health"}},
-		{name: "too many for this account", world: world{refused: true}, calls: []string{"health", "take known@example.com"}, events: []Event{suppressed}},
+		{name: "too many for this account", world: world{refused: true}, calls: []string{"health", "admit", "take known@example.com"}, events: []Event{suppressed}},
+		// Nothing is counted for the address, so that a retry is not suppressed.
+		{name: "overloaded", world: world{full: ErrOverloaded, refused: true}, err: ErrOverloaded, calls: []string{"health", "admit"}},
 		{
-			name: "overloaded", world: world{full: ErrOverloaded}, err: ErrOverloaded,
-			calls: []string{"health", "take known@example.com", "put known@example.com", "give back"},
-		},
-		{
-			name: "another fault of the outbox", world: world{full: own}, err: own,
-			calls: []string{"health", "take known@example.com", "put known@example.com", "give back"},
+			name: "the outbox does not take it", world: world{broken: own}, err: own,
+			calls: []string{"health", "admit", "take known@example.com", "put known@example.com"},
 		},
 		{
 			name: "a callback that is allowed", callback: pointer("app"),
-			calls: []string{"health", "take known@example.com", "put known@example.com"}, events: []Event{accepted}, redirectTo: "https://app.example.com/reset",
+			calls: []string{"health", "admit", "take known@example.com", "put known@example.com"}, events: []Event{accepted}, redirectTo: "https://app.example.com/reset",
 		},
 		{
 			name: "a callback that is not", world: world{replaced: true}, callback: pointer("evil"),
-			calls: []string{"health", "take known@example.com", "put known@example.com"}, events: []Event{replaced, accepted}, redirectTo: "https://site.example.com/reset",
+			calls: []string{"health", "admit", "take known@example.com", "put known@example.com"}, events: []Event{replaced, accepted}, redirectTo: "https://site.example.com/reset",
 		},
 		{
 			name: "a callback that is not, and too many", world: world{replaced: true, refused: true}, callback: pointer("evil"),
-			calls: []string{"health", "take known@example.com"}, events: []Event{replaced, suppressed},
+			calls: []string{"health", "admit", "take known@example.com"}, events: []Event{replaced, suppressed},
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"regexp"
 	"slices"
 	"strconv"
@@ -13,6 +15,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/resetd/resetd/impl/devstack"
 )
 
 // The tests of this file are about H9: what was answered 200 is not lost, by calls that fail now and
@@ -250,7 +254,7 @@ func TestStopUnderLoad(t *testing.T) {
 	all.Wait()
 }
 
-var left = regexp.MustCompile(`(\d+) accepted requests are not delivered`)
+var left = regexp.MustCompile(`accepted requests that are not delivered: (\d+)`)
 
 // TestStopDuringAnOutage: what cannot be delivered until SHUTDOWN_TIMEOUT is named: by its number in
 // the error that the process ends with, and each by a record with the keyed hash of its address.
@@ -354,5 +358,73 @@ func TestStopWithoutTime(t *testing.T) {
 	undelivered := strings.Count(text, `"outcome":"undelivered"`)
 	if (undelivered > 0) != (err != nil) || errors.Is(err, errUsage) {
 		t.Errorf("%d were not delivered, and the server ended with %v", undelivered, err)
+	}
+}
+
+// failingListener fails when it is told to.
+type failingListener struct {
+	net.Listener
+	fail chan struct{}
+}
+
+func (l *failingListener) Accept() (net.Conn, error) {
+	type accepted struct {
+		conn net.Conn
+		err  error
+	}
+	next := make(chan accepted, 1)
+	go func() {
+		conn, err := l.Listener.Accept()
+		next <- accepted{conn, err}
+	}()
+	select {
+	case a := <-next:
+		return a.conn, a.err
+	case <-l.fail:
+		return nil, errors.New("the listener has failed")
+	}
+}
+
+// TestListenerFails: what is accepted is delivered also where the server ends because a listener has
+// failed, and its error is returned.
+func TestListenerFails(t *testing.T) {
+	t.Parallel()
+	stack := devstack.New(devstack.Config{
+		Accounts: []string{knownEmail}, SiteURL: site,
+		ServiceRoleKey: "test-service-role-key", MailgunKey: "test-mailgun-key", MailgunDomain: "mg.example.com",
+	})
+	defer stack.Close()
+	supabase, mailgun := httptest.NewServer(stack.Supabase()), httptest.NewServer(stack.Mailgun())
+	defer supabase.Close()
+	defer mailgun.Close()
+	settings, err := readSettings("serve", nil, []string{
+		"SUPABASE_URL=" + supabase.URL, "SUPABASE_SERVICE_ROLE_KEY=test-service-role-key", "ADMIN_ADDR=",
+		"MAILGUN_API_BASE=" + mailgun.URL, "MAILGUN_API_KEY=test-mailgun-key", "MAILGUN_DOMAIN=mg.example.com", "SITE_URL=" + site,
+	}, t.Output())
+	if err != nil {
+		t.Fatal(err)
+	}
+	app, err := newApp(t.Context(), settings, newLogger(settings, t.Output()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	failing := &failingListener{listener, make(chan struct{})}
+	ended := make(chan error)
+	go func() { ended <- app.run(t.Context(), failing, app.public) }()
+	response, err := http.DefaultClient.Do(requestAs(t, "http://"+listener.Addr().String(), knownEmail))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = response.Body.Close()
+	close(failing.fail)
+	if err := <-ended; response.StatusCode != http.StatusOK || err == nil || !strings.Contains(err.Error(), "the listener has failed") {
+		t.Errorf("%d, and it ended with %v", response.StatusCode, err)
+	}
+	if mails := stack.Mails(); len(mails) != 1 {
+		t.Errorf("%d mails, want one", len(mails))
 	}
 }

@@ -503,9 +503,13 @@ func newRequest(t testing.TB, method, url string) *http.Request {
 // metric reads one sample of /metrics.
 func (f *fixture) metric(name, labels string) float64 {
 	f.t.Helper()
-	found := regexp.MustCompile(`(?m)^` + name + `\{` + regexp.QuoteMeta(labels) + `\} (\S+)$`).FindStringSubmatch(f.metricsText())
+	series := name
+	if labels != "" {
+		series += "{" + labels + "}"
+	}
+	found := regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(series) + ` (\S+)$`).FindStringSubmatch(f.metricsText())
 	if found == nil {
-		f.t.Fatalf("no %s{%s}", name, labels)
+		f.t.Fatalf("no %s", series)
 	}
 	value, err := strconv.ParseFloat(found[1], 64)
 	if err != nil {

@@ -289,7 +289,7 @@ func transportCases() (cases []oracleCase) {
 
 // restCases are requests that end a rest of the probes.
 func restCases() (cases []oracleCase) {
-	env := map[string]string{"DELIVERY_TIMEOUT": "5s"} // so a rest begins after 20 s, with the next sample
+	env := map[string]string{"DELIVERY_TIMEOUT": "5s", "UPSTREAM_TIMEOUT": "2s"} // so a rest begins after 15 s, with the next question
 	cases = append(cases, oracleCase{name: "no fault/after a rest", env: env, rests: true})
 	for _, f := range named(supabaseFaults(), "500", "hangs") {
 		cases = append(cases, oracleCase{name: "Supabase " + f.name + " for accounts only/after a rest", env: env, supabase: &f, supabaseHits: accountsOnly, rests: true})

@@ -297,7 +297,7 @@ func TestGivenUp(t *testing.T) {
 		}
 		ended, end := context.WithCancel(t.Context())
 		end()
-		if err := requests.Close(ended); err == nil || !strings.Contains(err.Error(), "6 ") {
+		if err := requests.Close(ended); err == nil || !strings.HasSuffix(err.Error(), ": 6") {
 			t.Errorf("six are left, and the outbox says %v", err)
 		}
 	})

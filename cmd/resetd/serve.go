@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -78,9 +79,10 @@ func (a *app) run(ctx context.Context, public net.Listener, handler http.Handler
 	for i, server := range servers {
 		go func() { failed <- server.Serve(listeners[i]) }()
 	}
+	var failure error
 	select {
-	case err := <-failed:
-		return err
+	case failure = <-failed: // what is accepted is delivered all the same
+		a.logger.Error("a listener has failed", "error", failure.Error())
 	case <-ctx.Done():
 	}
 
@@ -88,10 +90,8 @@ func (a *app) run(ctx context.Context, public net.Listener, handler http.Handler
 	// to where nobody answers.
 	a.ready.Stop()
 	a.logger.Info("stopping", "taking_requests_for", a.settings.ShutdownDelay.String(), "then_in_at_most", a.settings.ShutdownTimeout.String())
-	select {
-	case err := <-failed:
-		return err
-	case <-time.After(a.settings.ShutdownDelay):
+	if failure == nil {
+		time.Sleep(a.settings.ShutdownDelay)
 	}
 	deadline, cancel := context.WithTimeout(context.Background(), a.settings.ShutdownTimeout)
 	defer cancel()
@@ -108,10 +108,10 @@ func (a *app) run(ctx context.Context, public net.Listener, handler http.Handler
 	}
 	if left != nil {
 		a.logger.Error("stopped", "error", left.Error())
-		return fmt.Errorf("SHUTDOWN_TIMEOUT has passed: %w", left)
+		return errors.Join(failure, fmt.Errorf("SHUTDOWN_TIMEOUT has passed: %w", left))
 	}
 	a.logger.Info("stopped")
-	return nil
+	return failure
 }
 
 func (a *app) newServer(handler http.Handler) *http.Server {

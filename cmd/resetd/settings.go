@@ -54,7 +54,7 @@ type settings struct {
 
 	RateLimit      ratelimit.Rate `env:"RATE_LIMIT" envDefault:"5-M,30-H" help:"requests per client IP: COUNT-PERIOD, periods S, M, H, D; all must allow"`
 	RecipientLimit ratelimit.Rate `env:"RECIPIENT_LIMIT" envDefault:"1-M,5-H" help:"mails per address, beyond which nothing is sent and nothing said"`
-	RedisURL       Secret         `env:"REDIS_URL" help:"shared limits for several instances; without it they live in memory"`
+	RedisURL       Secret         `env:"REDIS_URL" help:"limits and accepted requests shared by several instances; without it they are in memory"`
 	TrustedProxies string         `env:"TRUSTED_PROXIES" help:"CIDRs whose X-Forwarded-For is believed, comma separated"`
 	CORSOrigins    []string       `env:"CORS_ORIGINS" help:"origins from which browsers may call (default SITE_URL and CALLBACK_ORIGINS)"`
 	APIDocs        onOff          `env:"API_DOCS" envDefault:"on" help:"the API reference page at /api/docs: on or off"`
@@ -317,8 +317,8 @@ func (s *settings) check(wrong *mistakes) {
 	if s.DeliveryTimeout == 0 {
 		s.DeliveryTimeout = min(defaultDeliveryTimeout, s.LinkExpiresIn/2)
 	}
-	if s.LinkExpiresIn >= time.Minute && (s.DeliveryTimeout < time.Second || s.DeliveryTimeout > s.LinkExpiresIn/2) {
-		wrong.add("DELIVERY_TIMEOUT", "must be from 1s to half of LINK_EXPIRES_IN: a link that is sent late works for a shorter time than the mail says")
+	if s.LinkExpiresIn >= time.Minute && (s.DeliveryTimeout < 3*time.Second || s.DeliveryTimeout > s.LinkExpiresIn/2) {
+		wrong.add("DELIVERY_TIMEOUT", "must be from 3s to half of LINK_EXPIRES_IN: a link that is sent late works for a shorter time than the mail says")
 	}
 	within("SHUTDOWN_DELAY", s.ShutdownDelay, 0, 10*time.Minute)
 	within("SHUTDOWN_TIMEOUT", s.ShutdownTimeout, 0, 10*time.Minute)

@@ -137,8 +137,9 @@ func newHealth(s *settings, observer *server.Observer) *health.Health {
 	if s.MailProbe != "off" {
 		probes = append(probes, health.Mailgun(observedTest(observer, mailer)))
 	}
-	// No delivery takes longer: its last attempt is a lookup, a test message and a mail.
-	return health.New(observer, s.DeliveryTimeout+3*s.UpstreamTimeout, probes...)
+	// A request may wait for two questions first, and the last attempt of its delivery is a test
+	// message, a lookup and a mail.
+	return health.New(observer, s.DeliveryTimeout+5*s.UpstreamTimeout, probes...)
 }
 
 func observedTest(observer *server.Observer, mailer *mailgun.Client) func(context.Context) error {
@@ -305,10 +306,7 @@ func newFingerprint(key []byte) func(text string) string {
 // limit and mailWriter fit the rooms to what the operation asks for.
 type limit struct{ *ratelimit.Limiter }
 
-func (l limit) Take(ctx context.Context, key string) (bool, func(context.Context)) {
-	decision := l.Limiter.Take(ctx, key)
-	return decision.Allowed, decision.GiveBack
-}
+func (l limit) Take(ctx context.Context, key string) bool { return l.Limiter.Take(ctx, key).Allowed }
 
 type mailWriter struct{ *message.Renderer }
 

@@ -54,8 +54,8 @@ type Watcher interface {
 }
 
 // What decides about the next attempt. Adapters wrap these. After an error with a method
-// RetryAfter() time.Duration the next attempt follows after that time at least, and after any other
-// error after the usual pause.
+// RetryAfter() time.Duration the next attempt follows after that time at least; where that is later
+// than Deliverer.Timeout, the delivery ends. After any other error it follows after the usual pause.
 var (
 	// ErrRefused says that the upstream refuses this account or this message, and not others.
 	ErrRefused = errors.New("refused")
@@ -84,7 +84,7 @@ func (m LinkMode) URL(link *Link, redirectTo string) string {
 
 const (
 	// maxRefusals is how often an account or a message is tried that the upstream refuses. Hosted
-	// upstreams refuse good calls now and then, so once is no verdict.
+	// upstreams refuse good calls now and then, so one refusal does not end a delivery.
 	maxRefusals = 3
 	// maxUnknown is how many sends of unknown fate one request may cost: Mailgun knows no
 	// idempotency key, so each may have been accepted.
@@ -123,9 +123,10 @@ type Delivery struct {
 	*Deliverer
 	request  impl.Request
 	pauses   backoff.ExponentialBackOff
-	to, url  string // of the link, once it is made; the rest of it need not be kept
+	to, url  string // of the link, once it is made
 	made     time.Time
 	replaced bool // Supabase has put another redirect into the link
+	rested   bool // the last call of Try made no attempt, because an upstream was down
 	tries    int
 	refusals int
 	unknown  int
@@ -143,11 +144,11 @@ func (d *Deliverer) Begin(request impl.Request) *Delivery {
 // delivery has ended.
 func (d *Delivery) Try(ctx context.Context) (pause time.Duration, again bool) {
 	left := d.Timeout - time.Since(d.request.Accepted)
-	switch {
-	case left <= 0:
+	if left <= 0 {
 		d.giveUp()
 		return 0, false
-	case d.Resting():
+	}
+	if d.rested = d.Resting(); d.rested {
 		return min(left, restPause+rand.N(restPause)), true //nolint:gosec // spreads load, and is no secret
 	}
 	outcome, err := d.attempt(ctx)
@@ -156,7 +157,7 @@ func (d *Delivery) Try(ctx context.Context) (pause time.Duration, again bool) {
 		return 0, false
 	}
 	d.err = err
-	if ctx.Err() != nil { // cut off at the stop: the outbox says that it is left
+	if ctx.Err() != nil { // cut off at the stop: the outbox ends it
 		return 0, true
 	}
 	if errors.Is(err, ErrRefused) {
@@ -168,6 +169,7 @@ func (d *Delivery) Try(ctx context.Context) (pause time.Duration, again bool) {
 		least = busy.RetryAfter()
 	}
 	// The last attempt is made at the very end: the outage may be over by then.
+	left = d.Timeout - time.Since(d.request.Accepted)
 	pause = max(min(d.pauses.NextBackOff(), left-lastChance), least)
 	if d.refusals >= maxRefusals || d.unknown >= maxUnknown || pause <= 0 || pause >= left {
 		d.giveUp()
@@ -176,7 +178,7 @@ func (d *Delivery) Try(ctx context.Context) (pause time.Duration, again bool) {
 	return pause, true
 }
 
-// attempt goes from where the delivery is to its end. A panic is an error without its value, which
+// attempt does the steps that are not done yet. A panic becomes an error without its value, which
 // may hold anything.
 func (d *Delivery) attempt(ctx context.Context) (outcome impl.EventKind, err error) {
 	ctx, end := d.Watcher.Attempt(ctx, &d.request)
@@ -189,7 +191,8 @@ func (d *Delivery) attempt(ctx context.Context) (outcome impl.EventKind, err err
 	}()
 	d.tries++
 	if d.unknown > 0 && d.Test != nil {
-		// The repeat is the last one, so it is not spent on an outage.
+		// The repeat is the last one, so it must not be wasted on an outage. A test message of unknown
+		// fate is not counted: it reaches nobody.
 		if err := d.Test(ctx); err != nil {
 			return "", err
 		}
@@ -209,15 +212,22 @@ func (d *Delivery) attempt(ctx context.Context) (outcome impl.EventKind, err err
 	if err != nil {
 		return "", fmt.Errorf("%w: %w", ErrRefused, err)
 	}
-	if err = d.Mailer.Send(ctx, d.to, mail); errors.Is(err, ErrFateUnknown) {
-		d.unknown++ // unlike a test message of unknown fate, which reaches nobody
+	if err := d.Mailer.Send(ctx, d.to, mail); err != nil {
+		if errors.Is(err, ErrFateUnknown) {
+			d.unknown++
+		}
+		return "", err
 	}
-	return impl.Sent, err
+	return impl.Sent, nil
 }
 
 func (d *Delivery) giveUp() {
-	if d.err == nil {
+	switch {
+	case d.err != nil:
+	case d.rested:
 		d.err = errors.New("an upstream was down until DELIVERY_TIMEOUT")
+	default:
+		d.err = errors.New("its turn did not come before DELIVERY_TIMEOUT")
 	}
 	d.End(impl.Undelivered, d.err)
 }
@@ -225,7 +235,11 @@ func (d *Delivery) giveUp() {
 // End reports the outcome. It is called once, by Try or by the owner of a delivery that gets no
 // further attempt.
 func (d *Delivery) End(outcome impl.EventKind, err error) {
-	if outcome == impl.Undelivered && d.unknown > 0 && !errors.Is(err, ErrFateUnknown) {
+	switch {
+	case d.unknown == 0 || outcome == impl.Sent || errors.Is(err, ErrFateUnknown):
+	case err == nil:
+		err = ErrFateUnknown
+	default:
 		err = fmt.Errorf("%w: %w", ErrFateUnknown, err)
 	}
 	d.Watcher.Saw(context.Background(), impl.Event{

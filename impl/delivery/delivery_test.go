@@ -383,6 +383,37 @@ func TestLongOutage(t *testing.T) {
 	})
 }
 
+// TestSlowFailures: a delivery whose attempts fail slowly makes its last attempt just before the end
+// too, because the outage may be over by then.
+func TestSlowFailures(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{timeout: time.Minute}
+		w.hang = func(string) error {
+			if time.Since(w.began) >= 58*time.Second {
+				return nil
+			}
+			time.Sleep(3 * time.Second)
+			return errLink
+		}
+		event := w.deliver(t)
+		if last := w.tries[len(w.tries)-1]; event.Kind != impl.Sent || last < 59*time.Second {
+			t.Errorf("%s, %v, tried after %v", event.Kind, event.Err, w.tries)
+		}
+	})
+}
+
+// TestNoTurn: a delivery whose turn comes too late says so, and blames no upstream.
+func TestNoTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{t: t}
+		d := (&Deliverer{Watcher: w, Timeout: time.Minute, Fingerprint: strings.ToUpper}).Begin(impl.Request{Accepted: time.Now()})
+		time.Sleep(time.Minute)
+		if _, again := d.Try(t.Context()); again || len(w.events) != 1 || w.events[0].Kind != impl.Undelivered || !strings.Contains(w.events[0].Err.Error(), "its turn") {
+			t.Errorf("%v, %+v", again, w.events)
+		}
+	})
+}
+
 // TestHang: a hang of both upstreams for a minute loses nothing, whichever call it begins with, and
 // costs one send of unknown fate at most. A call that hangs ends after UPSTREAM_TIMEOUT.
 func TestHang(t *testing.T) {
@@ -528,7 +559,7 @@ func TestEnd(t *testing.T) {
 		}{
 			{[]error{errSend}, impl.Undelivered, false},
 			{[]error{errUnknown}, impl.Undelivered, true},
-			{[]error{errUnknown}, impl.Suppressed, false},
+			{[]error{errUnknown}, impl.Suppressed, true},
 		} {
 			w := &world{t: t, sends: c.sends}
 			d := (&Deliverer{

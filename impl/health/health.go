@@ -1,14 +1,15 @@
 // Package health knows whether the upstreams serve anybody.
 //
 // For each upstream it runs a probe by its own clock: a question about nobody, over connections of
-// its own. What becomes of real mail neither makes, refreshes nor delays a verdict: it would tell
-// the next caller that there was an account. For the same reason this package must never import
-// what can look up an account or send a mail.
+// its own. What becomes of real mail must not affect a verdict, because that would tell the next
+// caller that there was an account. For the same reason this package must never import what can
+// look up an account or send a mail.
 package health
 
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -30,8 +31,8 @@ const (
 // Verdicts returns all of them.
 func Verdicts() []Verdict { return []Verdict{Unknown, OK, Limited, KeyRefused, Down} }
 
-// verdictOf reads what a question about nobody was answered. Errors other than the operation's own
-// are for the operator only.
+// verdictOf judges the answer to a question about nobody. Errors other than the operation's own are
+// for the operator only.
 func verdictOf(err error) Verdict {
 	switch {
 	case err == nil:
@@ -53,9 +54,10 @@ type Probe struct {
 	// operation's errors if it serves nobody; and another error if callers must not be told. It
 	// must return within a bound of its own.
 	Ask func(ctx context.Context) error
-	// Every is the time from one sample to the next.
+	// Every is the time from one question to the next.
 	Every time.Duration
-	// OnDemand skips samples while no request comes, because each is billed.
+	// OnDemand asks nothing while no request comes, because each question is billed. While the
+	// upstream fails it asks all the same: deliveries wait for its return.
 	OnDemand bool
 	// Retry returns the time from one question to the next while the upstream fails, and has failed
 	// for so long.
@@ -102,9 +104,9 @@ type Health struct {
 // New returns the health of the upstreams. Probes run from the first Check until none has come for
 // rest, and then again from the next.
 //
-// rest must be longer than any delivery can take. The first Check after a rest waits for a sample,
-// and so no lookup of an earlier request may run beside that sample: a small Supabase answers it
-// later then.
+// rest must be longer than from a Check to the end of the delivery of its request. The first Check
+// after a rest waits for an answer, and a lookup at the same time would slow down that answer on a
+// small Supabase.
 func New(watcher Watcher, rest time.Duration, probes ...Probe) *Health {
 	h := &Health{watcher: watcher, rest: rest}
 	h.closed, h.cancel = context.WithCancel(context.Background())
@@ -163,7 +165,7 @@ type prober struct {
 	requested time.Time     // when the latest request came
 	known     chan struct{} // closed once there is a verdict; nil at rest
 	verdict   Verdict
-	err       error // that verdict came from
+	err       error // the answer behind verdict
 }
 
 // request notes that a request has come, and ends a rest.
@@ -204,23 +206,23 @@ func (p *prober) run() {
 		questions context.Context
 		forget    = func() {}
 		answers   chan error
-		last      Verdict   // of the latest answer
-		failing   time.Time // since when no answer was good; zero: the latest was
-		waiting   <-chan struct{}
+		last      Verdict         // of the latest answer
+		failing   time.Time       // since when no answer was good; zero: the latest was
+		demanded  <-chan struct{} // p.demand where the next question waits for a request; else nil
 	)
 	drop := func() { // the questions that are not answered yet
 		forget()
 		questions, forget = context.WithCancel(p.health.closed) //nolint:fatcontext // each is a new one, and not nested
-		answers = make(chan error)                              // those on their way here are dropped too
+		answers = make(chan error)                              // answers on their way are dropped too
 	}
 	ask := func() {
 		select {
 		case <-p.demand: // this question is for it
 		default:
 		}
-		ctx, answers := questions, answers
+		ctx, answers := questions, answers // of now: drop replaces both
 		go func() {
-			err := p.Ask(ctx)
+			err := p.ask(ctx)
 			select {
 			case answers <- err:
 			case <-ctx.Done():
@@ -238,12 +240,12 @@ func (p *prober) run() {
 			last = verdict
 			switch fails := verdict.isShown(); {
 			case fails && failing.IsZero():
-				// Hosted upstreams refuse good calls now and then, so one failure is no verdict.
-				failing, waiting = time.Now(), nil
+				// Hosted upstreams refuse good calls now and then, so one failure makes no verdict.
+				failing, demanded = time.Now(), nil
 				ask()
 				next.Reset(p.Retry(0))
 				continue
-			case fails && p.verdict.isShown() && verdict != before:
+			case fails && p.verdict.isShown() && verdict != before: // only this goroutine writes p.verdict
 				continue // another kind of failure counts when it comes twice
 			case !fails && !failing.IsZero():
 				failing = time.Time{}
@@ -251,8 +253,8 @@ func (p *prober) run() {
 				next.Reset(p.Every)
 			}
 			p.set(verdict, err)
-		case <-waiting:
-			waiting = nil
+		case <-demanded:
+			demanded = nil
 			ask()
 			next.Reset(p.Every)
 		case <-next.C:
@@ -264,7 +266,7 @@ func (p *prober) run() {
 				ask()
 				next.Reset(p.Retry(time.Since(failing)))
 			case p.OnDemand && len(p.demand) == 0:
-				waiting = p.demand
+				demanded = p.demand
 				next.Reset(left)
 			default:
 				ask()
@@ -277,6 +279,16 @@ func (p *prober) run() {
 			return
 		}
 	}
+}
+
+// ask puts the question. A panic is a bug here, so it is no verdict that callers are told.
+func (p *prober) ask(ctx context.Context) (err error) {
+	defer func() {
+		if value := recover(); value != nil {
+			err = fmt.Errorf("panic: %T", value) // the value may hold anything
+		}
+	}()
+	return p.Ask(ctx)
 }
 
 // set makes a verdict known.

@@ -621,6 +621,25 @@ func TestChangeOfKind(t *testing.T) {
 	}
 }
 
+// TestPanic: a panic in a probe does not end the process, and callers are not told of it.
+func TestPanic(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &changes{}
+		h := New(c, rest, Supabase(func(context.Context) error { panic("of somebody@example.com") }))
+		defer h.Close()
+		if err := h.Check(); err != nil {
+			t.Error(err)
+		}
+		synctest.Wait()
+		h.probers[0].mu.Lock()
+		defer h.probers[0].mu.Unlock()
+		if err := h.probers[0].err; err == nil || strings.Contains(err.Error(), "@") {
+			t.Errorf("the operator is told: %v", err)
+		}
+		c.want(t, "supabase: unknown to limited")
+	})
+}
+
 // TestClose: it ends everything, whatever goes on, lets those go that wait, and tells nobody of a
 // failure that it has caused itself.
 func TestClose(t *testing.T) {

@@ -1,7 +1,7 @@
 // Package outbox holds accepted requests in memory until they are delivered.
 //
 // It owns how many are let in, when each delivery begins, how many run at once, and what happens
-// to those left at the end. What Put does must never depend on deliveries: requests for accounts
+// to those left at the end. Whom it lets in must never depend on deliveries: requests for accounts
 // stay longer than others, so how full the outbox is would tell who has one.
 package outbox
 
@@ -33,30 +33,31 @@ const Window = 10 * time.Second
 // Config is how much an outbox takes.
 type Config struct {
 	Begin       func(impl.Request) Delivery
-	MaxAccepted int // requests that are let in within Window
-	MaxPending  int // requests that are kept; beyond it the oldest is given up
-	MaxAtOnce   int // deliveries at once
-	// GivenUp is told of each request that MaxPending has ended.
-	GivenUp func()
+	MaxAccepted int    // requests that are let in within Window
+	MaxPending  int    // requests that are kept; beyond it the account that has waited longest is given up
+	MaxAtOnce   int    // deliveries at once
+	GivenUp     func() // is told of each request that MaxPending has ended
 }
 
 // Outbox is safe for concurrent use.
 type Outbox struct {
 	config Config
 
-	// What Put touches.
+	// What Admit and Put touch.
 	mu       sync.Mutex
-	accepted []time.Time // of the last MaxAccepted requests, a ring
+	accepted []time.Time // when the last MaxAccepted requests were let in, a ring
 	next     int         // the oldest of accepted
 	closed   bool
-	arrivals chan *impl.Request
+	arrivals chan *entry
 
 	// What run alone touches.
-	pending map[string]*entry // by account
-	byAge   *list.List        // of *entry, the oldest first
-	ready   []*entry          // those that wait for room, the longest first
-	running int
+	pending    map[string]*entry // by account
+	byAge      *list.List        // of *entry, the oldest first
+	ready      []*entry          // those that wait for room, the longest first
+	attempting int               // attempts that are being made
+	draining   bool
 
+	adopted  chan *entry // from Redis
 	due      chan *entry
 	attempts chan *entry // never blocks: it has room for MaxAtOnce
 	results  chan result
@@ -70,17 +71,18 @@ type Outbox struct {
 
 // entry is the one pending request of an account.
 type entry struct {
-	account  string
-	accepted time.Time
-	delivery Delivery
-	newer    *impl.Request // came during an attempt
-	running  bool
-	timer    *time.Timer // sends the entry to due
-	age      *list.Element
+	account    string
+	accepted   time.Time
+	delivery   Delivery
+	newer      Delivery // came during an attempt
+	attempting bool
+	timer      *time.Timer // sends the entry to due
+	age        *list.Element
 }
 
+// result is what Try returned.
 type result struct {
-	*entry
+	entry *entry
 	pause time.Duration
 	again bool
 }
@@ -89,29 +91,46 @@ type result struct {
 func New(config Config) *Outbox {
 	ctx, cancel := context.WithCancel(context.Background())
 	o := &Outbox{
-		config: config, accepted: make([]time.Time, config.MaxAccepted), arrivals: make(chan *impl.Request, config.MaxAccepted),
-		pending: map[string]*entry{}, byAge: list.New(), due: make(chan *entry), attempts: make(chan *entry, config.MaxAtOnce), results: make(chan result),
+		config: config, accepted: make([]time.Time, config.MaxAccepted), arrivals: make(chan *entry, config.MaxAccepted),
+		pending: map[string]*entry{}, byAge: list.New(), adopted: make(chan *entry), due: make(chan *entry), attempts: make(chan *entry, config.MaxAtOnce), results: make(chan result),
 		drain: make(chan struct{}), cancel: cancel, ended: make(chan struct{}),
 	}
 	go o.run(ctx)
 	return o
 }
 
-// Put takes a request. It returns impl.ErrOverloaded where MaxAccepted came within Window.
-func (o *Outbox) Put(_ context.Context, request impl.Request) error {
+// Admit lets one request in. It returns impl.ErrOverloaded where MaxAccepted were let in within Window,
+// and after Close.
+func (o *Outbox) Admit() error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	oldest := &o.accepted[o.next]
-	if o.closed || !oldest.IsZero() && request.Accepted.Sub(*oldest) < Window {
+	now, oldest := time.Now(), &o.accepted[o.next]
+	if o.closed || !oldest.IsZero() && now.Sub(*oldest) < Window {
+		return impl.ErrOverloaded
+	}
+	*oldest, o.next = now, (o.next+1)%len(o.accepted)
+	return nil
+}
+
+// Put takes a request that was let in. It returns impl.ErrOverloaded where the outbox was closed
+// meanwhile, or run is a whole Window behind.
+func (o *Outbox) Put(_ context.Context, request impl.Request) error {
+	e := newEntry(&request, o.config.Begin(request))
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.closed {
 		return impl.ErrOverloaded
 	}
 	select {
-	case o.arrivals <- &request:
-	default: // run is 10 s behind
+	case o.arrivals <- e:
+		return nil
+	default: // arrivals has room for MaxAccepted
 		return impl.ErrOverloaded
 	}
-	*oldest, o.next = request.Accepted, (o.next+1)%len(o.accepted)
-	return nil
+}
+
+func newEntry(request *impl.Request, delivery Delivery) *entry {
+	return &entry{account: request.Account(), accepted: request.Accepted, delivery: delivery}
 }
 
 // Pending returns how many requests are not delivered yet, and when the oldest of them was
@@ -135,18 +154,21 @@ func (o *Outbox) run(ctx context.Context) {
 			}
 		}()
 	}
-	for drain := o.drain; drain != nil || len(o.pending)+len(o.arrivals) > 0; {
+	drain := o.drain
+	for !o.draining || len(o.pending)+len(o.arrivals) > 0 {
 		select {
-		case request := <-o.arrivals:
-			o.add(request)
+		case e := <-o.arrivals:
+			o.add(e)
+		case e := <-o.adopted:
+			o.add(e)
 		case e := <-o.due:
 			o.ready = append(o.ready, e)
 		case r := <-o.results:
 			o.finish(r)
 		case <-drain:
-			drain = nil
+			drain, o.draining = nil, true // a nil channel is never ready
 			for _, e := range o.pending {
-				if e.timer.Stop() {
+				if e.timer.Stop() { // else it is due already, or being tried
 					o.ready = append(o.ready, e)
 				}
 			}
@@ -154,7 +176,7 @@ func (o *Outbox) run(ctx context.Context) {
 			o.abandon()
 			return
 		}
-		o.start()
+		o.startReady()
 		o.number.Store(int64(len(o.pending)))
 		o.oldest.Store(0)
 		if front := o.byAge.Front(); front != nil {
@@ -163,6 +185,9 @@ func (o *Outbox) run(ctx context.Context) {
 	}
 }
 
+// drainPause is the longest pause between attempts while the outbox is drained.
+const drainPause = time.Second
+
 // Why a delivery gets no further attempt.
 var (
 	errReplaced = errors.New("a newer request for the account took its place")
@@ -170,32 +195,33 @@ var (
 	errStopped  = errors.New("the server has stopped")
 )
 
-// add makes an entry of a request, or gives it the place of an older one: each link makes the one
-// before invalid, so only the newest request counts. The place stays, so that asking again and again
-// does not postpone the mail.
-func (o *Outbox) add(request *impl.Request) {
-	account := request.Account()
-	switch e := o.pending[account]; {
-	case e == nil:
+// add takes an entry, or gives its delivery the place of an older one for the account: each link makes
+// the one before invalid, so only the newest request counts. The place stays, so that asking again
+// and again does not postpone the mail.
+func (o *Outbox) add(e *entry) {
+	switch older := o.pending[e.account]; {
+	case older == nil:
 		if len(o.pending) >= o.config.MaxPending {
 			o.giveUpOldest()
 		}
-		e = &entry{account: account, accepted: request.Accepted, delivery: o.config.Begin(*request)}
-		o.pending[account], e.age = e, o.byAge.PushBack(e)
+		o.pending[e.account], e.age = e, o.byAge.PushBack(e)
 		o.wait(e, rand.N(maxStart)) //nolint:gosec // ChaCha8 with a seed of the system's: nobody can predict it
-	case e.running:
-		if e.newer != nil {
-			o.config.Begin(*e.newer).End(impl.Suppressed, errReplaced)
+	case older.attempting:
+		if older.newer != nil {
+			older.newer.End(impl.Suppressed, errReplaced)
 		}
-		e.newer = request
+		older.newer = e.delivery
 	default:
-		e.delivery.End(impl.Suppressed, errReplaced)
-		e.delivery = o.config.Begin(*request)
+		older.delivery.End(impl.Suppressed, errReplaced)
+		older.delivery = e.delivery
 	}
 }
 
-// wait lets an entry be due after a pause.
+// wait makes an entry due after a pause.
 func (o *Outbox) wait(e *entry, pause time.Duration) {
+	if o.draining {
+		pause = min(pause, drainPause)
+	}
 	e.timer = time.AfterFunc(pause, func() {
 		select {
 		case o.due <- e:
@@ -204,10 +230,11 @@ func (o *Outbox) wait(e *entry, pause time.Duration) {
 	})
 }
 
-// giveUpOldest makes room for one request. Those that run are about to end by themselves.
+// giveUpOldest makes room for one request. Entries that are being tried are about to end by
+// themselves.
 func (o *Outbox) giveUpOldest() {
 	for element := o.byAge.Front(); element != nil; element = element.Next() {
-		if e := element.Value.(*entry); !e.running {
+		if e := element.Value.(*entry); !e.attempting {
 			e.timer.Stop()
 			o.remove(e)
 			e.delivery.End(impl.Undelivered, errFull)
@@ -222,41 +249,43 @@ func (o *Outbox) remove(e *entry) {
 	o.byAge.Remove(e.age)
 }
 
-// start begins attempts, as far as there is room.
-func (o *Outbox) start() {
-	for ; o.running < o.config.MaxAtOnce && len(o.ready) > 0; o.ready = o.ready[1:] {
+// startReady begins attempts, as far as there is room.
+func (o *Outbox) startReady() {
+	for ; o.attempting < o.config.MaxAtOnce && len(o.ready) > 0; o.ready = o.ready[1:] {
 		e := o.ready[0]
 		o.ready[0] = nil               // the rest of the slice must not keep it
 		if o.pending[e.account] != e { // given up while it was ready
 			continue
 		}
-		e.running = true
-		o.running++
+		e.attempting = true
+		o.attempting++
 		o.attempts <- e
 	}
 }
 
-// finish takes an entry back from its attempt.
+// finish takes an entry back from its attempt. A newer request follows at once after a delivery
+// that has ended, and after the pause of one that has not.
 func (o *Outbox) finish(r result) {
-	o.running--
-	r.running = false
+	e := r.entry
+	o.attempting--
+	e.attempting = false
 	switch {
-	case r.newer != nil:
+	case e.newer != nil:
 		if r.again {
-			r.delivery.End(impl.Suppressed, errReplaced)
+			e.delivery.End(impl.Suppressed, errReplaced)
 		}
-		r.delivery, r.newer = o.config.Begin(*r.newer), nil
+		e.delivery, e.newer = e.newer, nil
 	case !r.again:
-		o.remove(r.entry)
+		o.remove(e)
 		return
 	}
-	o.wait(r.entry, r.pause)
+	o.wait(e, r.pause)
 }
 
 // abandon ends what is pending. Attempts that run are cut off, and end first: only they know
 // whether their mail was accepted.
 func (o *Outbox) abandon() {
-	for o.running > 0 {
+	for o.attempting > 0 {
 		o.finish(<-o.results)
 	}
 	for len(o.arrivals) > 0 {
@@ -269,10 +298,15 @@ func (o *Outbox) abandon() {
 	}
 }
 
-// Close takes no more requests, tries all that are pending without delay, and returns when none is
-// left, or ctx ends. Then those that are left are reported as undelivered, and the error says how
-// many they are.
+// Close takes no more requests, tries all that are pending at once and then every second, and returns
+// when none is left, or ctx ends. Then those that are left are reported as undelivered, and the
+// error says how many they are.
 func (o *Outbox) Close(ctx context.Context) error {
+	return leftError(o.close(ctx))
+}
+
+// close returns how many requests are left.
+func (o *Outbox) close(ctx context.Context) (left int) {
 	o.mu.Lock()
 	o.closed = true
 	o.mu.Unlock()
@@ -280,13 +314,17 @@ func (o *Outbox) Close(ctx context.Context) error {
 	defer o.cancel()
 	select {
 	case <-o.ended:
-		return nil
+		return 0
 	case <-ctx.Done():
 		o.cancel()
 		<-o.ended
+		return int(o.number.Load())
 	}
-	if left := o.number.Load(); left > 0 {
-		return fmt.Errorf("%d accepted requests are not delivered", left)
+}
+
+func leftError(left int) error {
+	if left == 0 {
+		return nil
 	}
-	return nil
+	return fmt.Errorf("accepted requests that are not delivered: %d", left)
 }

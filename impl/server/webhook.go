@@ -148,7 +148,7 @@ func (h *webhook) take(c echo.Context) error {
 	ctx := request.Context()
 	event, err := h.Webhooks.Reader.Read(body, time.Now())
 	if err == nil {
-		if first, _ := h.Webhooks.Once.Take(ctx, event.ID); !first {
+		if !h.Webhooks.Once.Take(ctx, event.ID) {
 			err = errReplay
 		}
 	}

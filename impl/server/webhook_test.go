@@ -25,9 +25,7 @@ func (r reader) Read(body []byte, _ time.Time) (impl.DeliveryEvent, error) { ret
 
 type once func() bool
 
-func (o once) Take(context.Context, string) (bool, func(context.Context)) {
-	return o(), func(context.Context) {}
-}
+func (o once) Take(context.Context, string) bool { return o() }
 
 // startWebhook serves a webhook over HTTP; logs may be read when it is closed.
 func startWebhook(t *testing.T, read reader, first once) (url string, logs *bytes.Buffer, registry *prometheus.Registry, end func()) {

@@ -1,4 +1,4 @@
-// Package upstream bounds the calls of upstreams, and says of their errors what may be logged.
+// Package upstream bounds the calls of upstreams, and reduces their errors to what may be logged.
 //
 // It must never let an answer, an address or a key into an error.
 package upstream
