@@ -63,7 +63,7 @@ type settings struct {
 	UpstreamTimeout time.Duration `env:"UPSTREAM_TIMEOUT" envDefault:"5s" help:"longest call of an upstream"`
 	DeliveryTimeout time.Duration `env:"DELIVERY_TIMEOUT" help:"how long the mail of an accepted request is tried, at most half of LINK_EXPIRES_IN (default 15m, or that half)"`
 	MaxDeliveries   int           `env:"MAX_DELIVERIES" envDefault:"8" help:"deliveries at once; each lookup of an account may open four sessions of Supabase's database"`
-	MaxAccepted     int           `env:"MAX_ACCEPTED" envDefault:"10000" help:"requests accepted within 10 seconds, beyond which they are answered 503"`
+	MaxAccepted     int           `env:"MAX_ACCEPTED" envDefault:"10000" help:"requests answered 200 within 10 seconds, beyond which they are answered 503"`
 	ShutdownDelay   time.Duration `env:"SHUTDOWN_DELAY" envDefault:"5s" help:"on SIGTERM, how long requests are still taken while /readyz already says no"`
 	ShutdownTimeout time.Duration `env:"SHUTDOWN_TIMEOUT" envDefault:"20s" help:"after that, longest wait for what is accepted and not delivered"`
 
