@@ -281,7 +281,7 @@ func redisAdvice(code string) string {
 	case "NOAUTH", "WRONGPASS":
 		return "check user and password in REDIS_URL (redis://user:password@host; special characters as %XX)"
 	case "NOPERM":
-		return "let that user run SCRIPT LOAD, EVALSHA, INCRBY, PEXPIRE, PTTL, GET and DEL on keys that begin with resetd:"
+		return "let that user run SCRIPT LOAD, EVALSHA, EVAL, GET, INCR, PEXPIRE, PTTL and DEL on keys that begin with resetd:"
 	case "READONLY":
 		return "REDIS_URL leads to a replica: give the address of the primary"
 	case "OOM":

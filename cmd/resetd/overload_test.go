@@ -536,7 +536,7 @@ func TestFlood(t *testing.T) {
 	const (
 		counters = 1<<16 + 1<<12 // as in ratelimit: own and shared ones of a window
 		windows  = 2
-		perEntry = 250 // bytes
+		perEntry = 120 // bytes
 		many     = 12_000
 	)
 	settings, err := readSettings("serve", nil, []string{
@@ -594,7 +594,7 @@ func TestFlood(t *testing.T) {
 	if bound := windows * counters * perEntry; full > bound {
 		t.Errorf("%d clients take %d bytes, want %d at most", counters+many, full, bound)
 	}
-	if full < counters*50 {
+	if full < counters*40 {
 		t.Errorf("%d clients take %d bytes: nothing is counted", counters, full)
 	}
 	if more > many*20 { // a tenth of what they would take with counters of their own

@@ -135,7 +135,7 @@ func (s *redisServer) setPassword(password string) {
 	s.do("CLIENT", "KILL", "TYPE", "normal")
 }
 
-var redisKey = regexp.MustCompile(`^resetd:((?:ip|recipient):([SMHD]):[A-Za-z0-9_-]{22}|probe)$`)
+var redisKey = regexp.MustCompile(`^resetd:((?:ip|recipient):\{[A-Za-z0-9_-]{22}\}:([SMHD])|probe)$`)
 
 // checkKeys: nothing but hashes, and each goes away by itself. It returns the number of
 // limits' keys.
@@ -407,9 +407,9 @@ func redisFaults() []redisFault {
 			reason: "^no answer in time$", kept: true,
 		},
 		{
-			// Not too slow for any one question, but for the four or so of a request.
-			name: "slow, 100 ms an answer", slow: slow,
-			begin:  func(*redisServer) { slow.by.Store(int64(100 * time.Millisecond)) },
+			// Not too slow for any one question, but for the two of a request.
+			name: "slow, 150 ms an answer", slow: slow,
+			begin:  func(*redisServer) { slow.by.Store(int64(150 * time.Millisecond)) },
 			end:    func(*redisServer) { slow.by.Store(0) },
 			reason: "^no answer in time$", kept: true,
 		},

@@ -1,7 +1,6 @@
 package ratelimit
 
 import (
-	"encoding/base64"
 	"encoding/binary"
 	"runtime"
 	"testing"
@@ -12,22 +11,25 @@ import (
 // bound is the memory that one window may take, as the comment at ownKeys
 // derives it.
 const (
-	bytesPerKey = 250
+	bytesPerKey = 120
 	bound       = 2 * (ownKeys + sharedKeys) * bytesPerKey
 )
 
-// flood takes n times for distinct keys, which look like hashes: 22 letters
-// with all of the entropy that is needed.
-func flood(m *memoryWindow, from, n int) (allowed int) {
+// flood takes n times for distinct keys, which look like hashes.
+func flood(m *memoryCounters, from, n int) (allowed int) {
 	for i := from; i < from+n; i++ {
-		var raw [16]byte
-		binary.LittleEndian.PutUint64(raw[:], uint64(i)*0x9E3779B97F4A7C15)
-		if !m.take(base64.RawURLEncoding.EncodeToString(raw[:])).refused {
+		var k key
+		binary.LittleEndian.PutUint64(k[:], uint64(i)*0x9E3779B97F4A7C15)
+		k[15] = 1 // no shared key is like it
+		if ok, _ := m.take(k); ok {
 			allowed++
 		}
 	}
 	return allowed
 }
+
+// newcomer has no counter of its own yet.
+var newcomer = key{15: 2}
 
 func heap() int {
 	runtime.GC()
@@ -42,7 +44,8 @@ func heap() int {
 // little while the shared ones fill, and then no more: a million clients, or a
 // hundred million, take what 200,000 do.
 func TestMemoryBound(t *testing.T) {
-	m := newMemoryWindow(Window{5, time.Hour})
+	m := newMemoryCounters(Rate{{5, time.Hour}})
+	window := m.windows[0]
 	before := heap()
 
 	const step = ownKeys / 4
@@ -63,7 +66,7 @@ func TestMemoryBound(t *testing.T) {
 	if more := heap() - before - full; more > 100_000 { // a byte each
 		t.Errorf("100,000 clients beyond the bound take %d bytes", more)
 	}
-	m.born = m.born.Add(-time.Hour)
+	window.born = window.born.Add(-time.Hour)
 	flood(m, 300_000, 200_000)
 	both := heap() - before
 	if both > bound {
@@ -71,7 +74,7 @@ func TestMemoryBound(t *testing.T) {
 	}
 	t.Logf("one generation: %d bytes, both: %d", full, both)
 
-	m.born = m.born.Add(-2 * time.Hour)
+	window.born = window.born.Add(-2 * time.Hour)
 	flood(m, 0, 1)
 	if left := heap() - before; left > 1<<20 {
 		t.Errorf("%d bytes are left when all windows are over", left)
@@ -83,15 +86,15 @@ func TestMemoryBound(t *testing.T) {
 func TestMemoryFull(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const limit = 5
-		m := newMemoryWindow(Window{limit, time.Minute})
+		m := newMemoryCounters(Rate{{limit, time.Minute}})
 		if got := flood(m, 0, ownKeys); got != ownKeys {
 			t.Fatalf("%d let through, want %d", got, ownKeys)
 		}
 		if got, most := flood(m, ownKeys, 20*sharedKeys), limit*sharedKeys; got > most || got < most*9/10 {
 			t.Errorf("%d newcomers let through, want all of the shared counters used, and no more: %d", got, most)
 		}
-		if got := m.peek("AAnewcomer").remaining; got != 0 {
-			t.Errorf("a newcomer has %d left", got)
+		if allowed, counts := m.take(newcomer); allowed || counts[0].used != limit {
+			t.Errorf("a newcomer is let through: %v, after %d", allowed, counts[0].used)
 		}
 		// Those who came before have what is theirs.
 		if got := flood(m, 0, 100); got != 100 {
@@ -104,20 +107,14 @@ func TestMemoryFull(t *testing.T) {
 	})
 }
 
-// A shared counter is given back too.
-func TestMemoryFullGiveBack(t *testing.T) {
+// A newcomer without a counter of its own is told how long to wait.
+func TestMemoryFullWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := memoryLimiter(t, "1-M")
-		l.memory[0].keys = ownKeys
-		d := wantTakes(t, l, "a", 2, 1)
-		if d.RetryAfter != 60 {
+		flood(l.memory, 0, ownKeys)
+		if d := wantTakes(t, l, "a", 2, 1); d.RetryAfter != 60 {
 			t.Errorf("retry after %d, want 60", d.RetryAfter)
 		}
-		time.Sleep(time.Minute)
-		l.memory[0].keys = ownKeys
-		d = wantTakes(t, l, "a", 1, 1)
-		d.GiveBack(t.Context())
-		wantTakes(t, l, "a", 2, 1)
 	})
 }
 
@@ -149,13 +146,14 @@ func TestMemoryTurnDoesNotStall(t *testing.T) {
 	}
 	fastest := time.Hour
 	for range 3 { // the fastest, because others use this machine too
-		m := newMemoryWindow(Window{5, time.Hour})
+		m := newMemoryCounters(Rate{{5, time.Hour}})
+		window := m.windows[0]
 		flood(m, 0, ownKeys)
-		m.born = m.born.Add(-time.Hour)
+		window.born = window.born.Add(-time.Hour)
 		began := time.Now()
-		m.take("AAnewcomer")
+		m.take(newcomer)
 		fastest = min(fastest, time.Since(began))
-		if m.keys != 1 {
+		if len(window.young) != 1 {
 			t.Fatal("no turn")
 		}
 	}

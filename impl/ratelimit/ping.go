@@ -6,15 +6,13 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
-	"github.com/ulule/limiter/v3"
-	limiterredis "github.com/ulule/limiter/v3/drivers/store/redis"
 
 	"github.com/resetd/resetd/impl/redisclient"
 	"github.com/resetd/resetd/impl/upstream"
 )
 
 // MaxRoundTrip is how soon Redis must answer for limits to be counted there: a request asks it
-// up to four times, and waits for patience at most for all of them.
+// twice, and waits for patience at most for both.
 const MaxRoundTrip = patience / probeParts
 
 // RefusedError is what Redis says instead of counting. Code is what that begins with: NOAUTH,
@@ -42,17 +40,14 @@ func Ping(ctx context.Context, url string, timeout time.Duration) (Pong, error) 
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 
-	store, err := limiterredis.NewStoreWithOptions(client, limiter.StoreOptions{Prefix: "resetd"})
-	if err != nil {
-		return Pong{}, pingError(err)
-	}
 	// Should the removal fail, the key goes by itself.
-	key, rate := "check:"+rand.Text(), limiter.Rate{Limit: 1, Period: 10 * time.Second}
-	defer func() { _, _ = store.Reset(ctx, key, rate) }()
+	key := "resetd:check:" + rand.Text()
+	defer func() { _ = client.Del(ctx, key).Err() }()
 	var pong Pong
 	for range 3 {
 		began := time.Now()
-		if _, err := store.Get(ctx, key, rate); err != nil {
+		// A limit that is never reached, because a refusal writes nothing.
+		if err := script.Run(ctx, client, []string{key}, maxLimit, (10 * time.Second).Milliseconds()).Err(); err != nil {
 			return Pong{}, pingError(err)
 		}
 		if took := time.Since(began); pong.RoundTrip == 0 || took < pong.RoundTrip {

@@ -32,7 +32,7 @@ func TestPing(t *testing.T) {
 		{name: "works", url: plain},
 		{name: "works over TLS", url: "rediss://:p%40ss%2Fword@127.0.0.1:" + tlsPort + "/3?skip_verify=true"},
 		{name: "20 ms away", url: slow(20 * time.Millisecond)},
-		{name: "80 ms away", url: slow(80 * time.Millisecond)}, // for a store too far
+		{name: "150 ms away", url: slow(150 * time.Millisecond)}, // for a store too far
 		{name: "no password", url: "redis://127.0.0.1:" + server.port, code: "NOAUTH"},
 		{name: "wrong password", url: "redis://:wrong@127.0.0.1:" + server.port, code: "WRONGPASS"},
 		{name: "no such database", url: plain + "/99", code: "ERR"},

@@ -15,25 +15,26 @@ const (
 	senders = 4
 
 	// maxBatch bounds one pipeline, and so how long its first command waits for
-	// the last: Redis runs some 100,000 of ulule's scripts a second.
+	// the last.
 	maxBatch = 256
 )
 
-// pipeline sends what is asked at the same time together. ulule asks for one
-// counter at a time, and one at a time two cores came to 20,000 takes a second:
-// a burst of 4,000 parallel requests, which the server allows, took longer than
-// patience, so that a flood alone made a healthy Redis look lost. (go-redis has
-// an AutoPipeline, but there a caller waits for its batch, and the batches
-// before it, without regard to its own deadline.)
+// pipeline sends what is asked at the same time together. One at a time two
+// cores came to 20,000 questions a second: a burst of 4,000 parallel requests,
+// which the server allows, took longer than patience, so that a flood alone made
+// a healthy Redis look lost. (go-redis has an AutoPipeline, but there a caller
+// waits for its batch, and the batches before it, without regard to its own
+// deadline.)
 type pipeline struct {
 	client   *redis.Client
 	patience time.Duration
 	calls    chan *call
 }
 
+// call is one run of the script.
 type call struct {
 	ctx  context.Context
-	sha  string
+	run  func(ctx context.Context, c redis.Scripter, keys []string, args ...any) *redis.Cmd
 	keys []string
 	args []any
 	cmd  *redis.Cmd // has the answer when done is closed
@@ -49,21 +50,30 @@ func newPipeline(ctx context.Context, client *redis.Client, patience time.Durati
 	return p
 }
 
-// evalSha waits for the answer as long as ctx allows.
-func (p *pipeline) evalSha(ctx context.Context, sha string, keys []string, args []any) *redis.Cmd {
-	c := &call{ctx: ctx, sha: sha, keys: keys, args: args, done: make(chan struct{})}
+// eval runs the script, by its hash if Redis knows that, and waits for the answer
+// as long as ctx allows.
+func (p *pipeline) eval(ctx context.Context, keys []string, args []any) *redis.Cmd {
+	cmd := p.do(&call{ctx: ctx, run: script.EvalSha, keys: keys, args: args})
+	if err := cmd.Err(); err != nil && redis.HasErrorPrefix(err, "NOSCRIPT") {
+		cmd = p.do(&call{ctx: ctx, run: script.Eval, keys: keys, args: args})
+	}
+	return cmd
+}
+
+func (p *pipeline) do(c *call) *redis.Cmd {
+	c.done = make(chan struct{})
 	select {
 	case p.calls <- c:
 		select {
 		case <-c.done:
 			return c.cmd
-		case <-ctx.Done():
+		case <-c.ctx.Done():
 		}
-	case <-ctx.Done():
+	case <-c.ctx.Done():
 	}
 	// Not c.cmd, which a sender may still be writing to.
-	gaveUp := redis.NewCmd(ctx)
-	gaveUp.SetErr(ctx.Err())
+	gaveUp := redis.NewCmd(c.ctx)
+	gaveUp.SetErr(c.ctx.Err())
 	return gaveUp
 }
 
@@ -96,10 +106,10 @@ func (p *pipeline) exec(ctx context.Context, batch []*call) {
 	limited, cancel := context.WithTimeout(ctx, p.patience)
 	defer cancel()
 	pipe := p.client.Pipeline()
-	// Whoever has given up has gone to memory, and is not to be counted twice.
+	// A request that has given up has gone to memory, and is not to be counted twice.
 	batch = slices.DeleteFunc(batch, func(c *call) bool { return c.ctx.Err() != nil })
 	for _, c := range batch {
-		c.cmd = pipe.EvalSha(limited, c.sha, c.keys, c.args...)
+		c.cmd = c.run(limited, pipe, c.keys, c.args...)
 	}
 	_, err := pipe.Exec(limited)
 	for _, c := range batch {

@@ -7,8 +7,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/ulule/limiter/v3"
 )
 
 // A Window lets Limit requests through in each Period, which is a second, a
@@ -96,6 +94,15 @@ func (r Rate) String() string {
 	return strings.Join(parts, ",")
 }
 
+// policy is the value of the RateLimit-Policy header field.
+func (r Rate) policy() string {
+	policies := make([]string, len(r))
+	for i, w := range r {
+		policies[i] = fmt.Sprintf(`"per-%s";q=%d;w=%d`, w.unit(), w.Limit, w.Period/time.Second)
+	}
+	return strings.Join(policies, ", ")
+}
+
 // MarshalText implements encoding.TextMarshaler, so that logs carry a rate as it is set.
 func (r Rate) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
 
@@ -131,6 +138,3 @@ func (w Window) unit() string {
 // very last instant as still inside, while "wait 60 seconds" has to mean that
 // after 60 seconds the window is over.
 func (w Window) open() time.Duration { return w.Period - time.Millisecond }
-
-// ulule is the window as ulule/limiter's stores want it.
-func (w Window) ulule() limiter.Rate { return limiter.Rate{Limit: w.Limit, Period: w.open()} }

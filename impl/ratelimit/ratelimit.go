@@ -1,11 +1,13 @@
 // Package ratelimit says how often a client, or an address, may be served. It
 // owns the windows of a [Rate], where they are counted (memory, or Redis when
 // several instances share them), what happens while Redis is away, and the key
-// that stands for a client's IP address ([ClientIP]). ulule/limiter does the
-// counting; what is written around it here, and why:
+// that stands for a client's IP address ([ClientIP]). ulule/limiter has the
+// counters in memory; what is written around it here, and why:
 //
 //   - Several windows at once, all of which must allow ([Limiter.Take]).
 //   - A bound on memory, which ulule's memory store has not (memory.go).
+//   - One question to Redis for all windows, where ulule's store asks at least
+//     one for each, and cannot make the second depend on the first (script.go).
 //   - Going on in memory when Redis fails, and back (redis.go).
 //   - The client's IP, where ulule believes the leftmost X-Forwarded-For entry,
 //     the one that a client writes itself (clientip.go).
@@ -16,9 +18,10 @@
 // spends the next one at once gets up to twice the limit through around that
 // edge. The longer windows bound this, which is why a rate should have two.
 //
-// What is counted: requests that are let through. A refused request costs
-// nothing, in no window, and makes no window longer: somebody who keeps trying
-// is served as soon as somebody who waits.
+// What is counted: requests that are let through. All windows are looked at
+// before any is counted, so a refused request costs nothing, in no window, and
+// makes no window longer: somebody who keeps trying is served as soon as
+// somebody who waits.
 //
 // This package must never:
 //
@@ -34,12 +37,9 @@ import (
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
-	"encoding/base64"
-	"fmt"
 	"hash"
-	"strings"
+	"strconv"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -49,7 +49,8 @@ type Limiter struct {
 	store  *Store
 	name   string
 	rate   Rate
-	memory memoryCounters
+	policy string // of all its decisions
+	memory *memoryCounters
 	hashes sync.Pool
 }
 
@@ -64,7 +65,7 @@ type Decision struct {
 	// Windows has the state of each window after this request, shortest first.
 	Windows []WindowState
 
-	giveBack func(context.Context)
+	policy string
 }
 
 // WindowState is one window as its client sees it.
@@ -74,144 +75,70 @@ type WindowState struct {
 	ResetSeconds int // until Remaining is Limit again, at least 1
 }
 
-// Take asks for one request of key, which is any text that stands for the
-// client, the same for the same client: it is hashed before anything else is
-// done with it.
+// Take asks for one request of a client, which is any text that stands for it,
+// the same for the same client: it is hashed before anything else is done with
+// it.
 //
 // That the caller's request is cancelled stops nothing: the request has been
 // made, so it is counted.
-func (l *Limiter) Take(ctx context.Context, key string) Decision {
-	key = l.hash(key)
+func (l *Limiter) Take(ctx context.Context, client string) Decision {
+	k := l.hash(client)
 	if shared := l.store.shared.Load(); shared != nil {
 		limited, answered := l.store.withPatience(ctx)
-		decision, err := l.take(limited, shared.counters(l), key)
+		allowed, counts, err := l.takeShared(limited, k)
 		answered()
 		if err == nil {
-			return decision
+			return l.decide(allowed, counts)
 		}
 		l.store.lost(shared, err)
 	}
-	decision, _ := l.take(ctx, l.memory, key) // memory cannot fail
-	return decision
-}
-
-// GiveBack undoes the Take of a request that was let through, for work that
-// then failed for reasons that hit everyone, so that trying again after an
-// outage is not refused. It undoes only once, and does nothing where the
-// window is over or about to be, or the store that counted is away.
-func (d Decision) GiveBack(ctx context.Context) {
-	if d.giveBack != nil {
-		d.giveBack(ctx)
-	}
-}
-
-// counters count a limiter's windows, which are known by their index.
-type counters interface {
-	take(ctx context.Context, window int, key string) (count, error)
-	peek(ctx context.Context, window int, key string) (count, error)
-	// undo takes back one take from the window that ends then. It reports
-	// whether it did; it must not when that window may be over.
-	undo(ctx context.Context, window int, key string, ends time.Time) (bool, error)
+	return l.decide(l.memory.take(k))
 }
 
 // count is the state of one key in one window.
 type count struct {
-	refused   bool
-	remaining int64
-	ends      time.Time // from when on the window is certainly over
+	used int64
+	ends time.Time // from when on the window is certainly over
 }
 
-// take walks through the windows, shortest first, and stops counting at the
-// first that refuses. That one and those before it get their count back, those
-// after it are only looked at: they may refuse for longer. The order makes the
-// common refusal, by the shortest window, the cheapest.
-//
-// When Redis fails on the way, what it has counted so far stays counted.
-func (l *Limiter) take(ctx context.Context, counters counters, key string) (Decision, error) {
-	counts := make([]count, len(l.rate))
-	refusedBy := -1
-	for i := range l.rate {
-		ask := counters.take
-		if refusedBy >= 0 {
-			ask = counters.peek
-		}
-		var err error
-		if counts[i], err = ask(ctx, i, key); err != nil {
-			return Decision{}, err
-		}
-		if counts[i].refused && refusedBy < 0 {
-			refusedBy = i
-		}
-	}
-	for i := range refusedBy + 1 {
-		undone, err := counters.undo(ctx, i, key, counts[i].ends)
-		if err != nil {
-			return Decision{}, err
-		}
-		if undone && i < refusedBy {
-			counts[i].remaining++
-		}
-	}
-
-	decision := Decision{Allowed: refusedBy < 0, Windows: make([]WindowState, len(l.rate))}
+// decide says what counts mean to the client.
+func (l *Limiter) decide(allowed bool, counts []count) Decision {
+	d := Decision{Allowed: allowed, Windows: make([]WindowState, len(l.rate)), policy: l.policy}
 	for i, window := range l.rate {
-		reset := wholeSeconds(time.Until(counts[i].ends), window.Period)
-		decision.Windows[i] = WindowState{
+		w := WindowState{
 			Window: window,
-			// A count that was given back after its key had gone is below zero.
-			Remaining:    min(counts[i].remaining, window.Limit),
-			ResetSeconds: reset,
+			// Below zero where the limit has been lowered.
+			Remaining:    max(0, window.Limit-counts[i].used),
+			ResetSeconds: wholeSeconds(time.Until(counts[i].ends), window.Period),
 		}
-		// Not only the window that refused: any that is used up would refuse the
-		// next request, and whoever waits as told is to be served.
-		if !decision.Allowed && counts[i].remaining <= 0 {
-			decision.RetryAfter = max(decision.RetryAfter, reset)
+		// Any that is used up would refuse the next request, and a client that
+		// waits as told is to be served.
+		if !allowed && w.Remaining == 0 {
+			d.RetryAfter = max(d.RetryAfter, w.ResetSeconds)
 		}
+		d.Windows[i] = w
 	}
-	if decision.Allowed {
-		decision.giveBack = l.giveBack(counters, key, counts)
-	}
-	return decision, nil
+	return d
 }
 
-// giveBack returns the function behind [Decision.GiveBack]. It goes to the
-// counters that counted: a request that Redis counted is no business of memory.
-func (l *Limiter) giveBack(counters counters, key string, counts []count) func(context.Context) {
-	var done atomic.Bool
-	return func(ctx context.Context) {
-		if done.Swap(true) {
-			return
-		}
-		shared, isShared := counters.(sharedCounters)
-		if isShared && l.store.shared.Load() != shared.shared {
-			return
-		}
-		ctx, answered := l.store.withPatience(ctx)
-		defer answered()
-		for i := range counts {
-			if _, err := counters.undo(ctx, i, key, counts[i].ends); err != nil {
-				l.store.lost(shared.shared, err)
-				return
-			}
-		}
-	}
-}
+// key stands for a client, and says nothing about it without the secret: 128
+// bits, so that no two of a billion ever meet.
+type key [16]byte
 
-// hash turns a key into 22 letters that say nothing about it without the
-// secret: 128 bits, so that no two of a billion keys ever meet. The limiter's
-// name is hashed too, so that one limiter's keys tell nothing about another's.
-func (l *Limiter) hash(key string) string {
+// hash makes the key of a client. The limiter's name is hashed too, so that one
+// limiter's keys tell nothing about another's.
+func (l *Limiter) hash(client string) key {
 	mac, ok := l.hashes.Get().(hash.Hash) // making one costs more than hashing
 	if !ok {
 		mac = hmac.New(sha256.New, l.store.hashKey)
 	}
 	defer l.hashes.Put(mac)
 	mac.Reset()
-	mac.Write([]byte(l.name + "\x00" + key))
-	return base64.RawURLEncoding.EncodeToString(mac.Sum(nil)[:16])
+	mac.Write([]byte(l.name + "\x00" + client))
+	return key(mac.Sum(nil)[:16])
 }
 
-// wholeSeconds rounds up, so that whoever waits that long has waited enough.
+// wholeSeconds rounds up, so that a client that waits that long has waited enough.
 // No window of this period ends later than a period from now; a store that
 // knows the end only roughly may say so.
 func wholeSeconds(d, period time.Duration) int {
@@ -222,11 +149,14 @@ func wholeSeconds(d, period time.Duration) int {
 // Fields are the values of the RateLimit-Policy and RateLimit header fields
 // (draft-ietf-httpapi-ratelimit-headers-10): every window is a policy.
 func (d Decision) Fields() (policy, limit string) {
-	policies := make([]string, len(d.Windows))
-	limits := make([]string, len(d.Windows))
+	field := make([]byte, 0, 64)
 	for i, w := range d.Windows {
-		policies[i] = fmt.Sprintf(`"per-%s";q=%d;w=%d`, w.unit(), w.Limit, w.Period/time.Second)
-		limits[i] = fmt.Sprintf(`"per-%s";r=%d;t=%d`, w.unit(), w.Remaining, w.ResetSeconds)
+		if i > 0 {
+			field = append(field, ", "...)
+		}
+		field = append(append(append(field, `"per-`...), w.unit()...), `";r=`...)
+		field = append(strconv.AppendInt(field, w.Remaining, 10), ";t="...)
+		field = strconv.AppendInt(field, int64(w.ResetSeconds), 10)
 	}
-	return strings.Join(policies, ", "), strings.Join(limits, ", ")
+	return d.policy, string(field)
 }

@@ -4,15 +4,12 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
-	"github.com/ulule/limiter/v3"
-	limiterredis "github.com/ulule/limiter/v3/drivers/store/redis"
 
 	"github.com/resetd/resetd/impl/redisclient"
 )
@@ -24,23 +21,15 @@ const (
 	patience = 220 * time.Millisecond
 
 	// probeParts is how many times as fast Redis must answer to be taken back. A
-	// request asks it up to four times for a rate of two windows (each is taken
-	// or looked at, and perhaps undone), so a Redis that only just answers would
-	// be lost again at once.
-	probeParts = 4
+	// request asks it twice, about its client and about its address, so a Redis
+	// that only just answers would be lost again at once.
+	probeParts = 2
 
 	probeInterval = time.Second
 
-	// tooLate is how long before its end a window is left alone: the key might
-	// go before an undo arrives, which would then open a new window with one
-	// request too many. The undo travels for up to patience, and what the take
-	// learned of the end is late by up to a second (see sharedCounters.count)
-	// and its own travel.
-	tooLate = time.Second + 2*patience
 
 	// connections is how many one instance opens at most: one for each sender,
-	// and as many for what is not sent through them, which is loading ulule's
-	// scripts and mending a key.
+	// and as many to spare, for the probe while those are being dialled.
 	connections = 2 * senders
 )
 
@@ -98,7 +87,7 @@ type Store struct {
 // shared is Redis from when it came until it is lost. That each time has its
 // own makes sure that a request which began before Redis was lost does not
 // lose it again after it came back.
-type shared struct{ store limiter.Store }
+type shared struct{ since time.Time }
 
 // Open makes a store. It asks Redis for a moment, so that a Redis that works
 // is in use from the first request on, and one that does not delays the start
@@ -140,7 +129,7 @@ func openPatiently(options Options, patience time.Duration) (*Store, error) {
 // Limiter returns the limiter of that name, which must be one of a kind: its
 // counts in memory are its own, and those in Redis are found by the name.
 func (s *Store) Limiter(name string, rate Rate) *Limiter {
-	return &Limiter{store: s, name: name, rate: rate, memory: newMemoryCounters(rate)}
+	return &Limiter{store: s, name: name, rate: rate, policy: rate.policy(), memory: newMemoryCounters(rate)}
 }
 
 // InUse says where requests are counted now: [Memory] or [Redis].
@@ -189,18 +178,19 @@ func (s *Store) probeForEver(ctx context.Context) {
 // probe takes Redis into use if it works. It does all that a request does: a
 // Redis that is read-only, or full, answers a PING.
 func (s *Store) probe(ctx context.Context) error {
-	// Loads ulule's scripts, and makes a connection that is ready for what is
-	// timed below. It knows no context; the client's own timeouts bound it.
-	store, err := limiterredis.NewStoreWithOptions(ululeClient{s.client, s.pipeline}, limiter.StoreOptions{Prefix: s.options.Prefix})
-	if err != nil {
+	// Makes a connection that is ready for what is timed below. The client's own
+	// timeouts bound it.
+	if err := script.Load(ctx, s.client).Err(); err != nil {
 		return err
 	}
 	limited, cancel := context.WithTimeout(ctx, s.patience/probeParts)
 	defer cancel()
-	if _, err := store.Get(limited, "probe", limiter.Rate{Limit: 1, Period: probeInterval}); err != nil {
+	// A limit that is never reached, because a refusal writes nothing.
+	err := s.pipeline.eval(limited, []string{s.options.Prefix + ":probe"}, []any{maxLimit, probeInterval.Milliseconds()}).Err()
+	if err != nil {
 		return err
 	}
-	s.shared.Store(&shared{store})
+	s.shared.Store(&shared{time.Now()})
 	s.changed(slog.LevelInfo, "Redis works: limits are shared through it", Redis, nil)
 	return nil
 }
@@ -221,8 +211,8 @@ type budget struct{ spent atomic.Int64 }
 
 type budgetKey struct{}
 
-// WithBudget makes all that is taken and given back with this context wait for
-// Redis no longer than 250 ms together. Without it that is the bound of each.
+// WithBudget makes all that is taken with this context wait for Redis no longer
+// than 250 ms together. Without it that is the bound of each.
 func WithBudget(ctx context.Context) context.Context {
 	return context.WithValue(ctx, budgetKey{}, &budget{})
 }
@@ -239,66 +229,5 @@ func (s *Store) withPatience(ctx context.Context) (context.Context, func()) {
 	return limited, func() {
 		cancel()
 		b.spent.Add(int64(time.Since(began)))
-	}
-}
-
-// ululeClient is the client as ulule's store uses it.
-type ululeClient struct {
-	*redis.Client
-	pipeline *pipeline
-}
-
-// EvalSha is what ulule counts with. A key that has lost its expiry (PERSIST, a
-// restored dump, ...) would limit for ever, and ulule would not notice: its
-// script answers {count, -1} then. So the key gets one again here, a whole
-// window at most. The alternative, the number of the window in each key, would
-// make windows depend on the clocks of the instances.
-func (c ululeClient) EvalSha(ctx context.Context, sha string, keys []string, args ...any) *redis.Cmd {
-	cmd := c.pipeline.evalSha(ctx, sha, keys, args)
-	const counting = 2 // arguments: by how much, and milliseconds; looking has none
-	if answer, err := cmd.Slice(); err == nil && len(answer) == 2 && answer[1] == int64(-1) && len(args) == counting {
-		if err := c.Do(ctx, "PEXPIRE", keys[0], args[1]).Err(); err != nil {
-			cmd.SetErr(err)
-		}
-	}
-	return cmd
-}
-
-func (s *shared) counters(l *Limiter) sharedCounters { return sharedCounters{s, l.name, l.rate} }
-
-// sharedCounters count one limiter's windows in Redis.
-type sharedCounters struct {
-	shared *shared
-	name   string
-	rate   Rate
-}
-
-func (c sharedCounters) take(ctx context.Context, window int, key string) (count, error) {
-	return c.count()(c.shared.store.Get(ctx, c.key(window, key), c.rate[window].ulule()))
-}
-
-func (c sharedCounters) peek(ctx context.Context, window int, key string) (count, error) {
-	return c.count()(c.shared.store.Peek(ctx, c.key(window, key), c.rate[window].ulule()))
-}
-
-func (c sharedCounters) undo(ctx context.Context, window int, key string, ends time.Time) (bool, error) {
-	if time.Until(ends) < tooLate {
-		return false, nil
-	}
-	_, err := c.shared.store.Increment(ctx, c.key(window, key), -1, c.rate[window].ulule())
-	return err == nil, err
-}
-
-// key says which limiter and which window: "ip:M:…". The limit is not in it,
-// so that a new limit takes what has been counted under the old one.
-func (c sharedCounters) key(window int, key string) string {
-	return fmt.Sprintf("%s:%s:%s", c.name, c.rate[window].letter(), key)
-}
-
-// count reads ulule's answer. Its Reset is cut to a whole second, so that the
-// window is over for certain only a second later.
-func (c sharedCounters) count() func(limiter.Context, error) (count, error) {
-	return func(state limiter.Context, err error) (count, error) {
-		return count{refused: state.Reached, remaining: state.Remaining, ends: time.Unix(state.Reset+1, 0)}, err
 	}
 }

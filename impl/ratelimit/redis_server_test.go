@@ -14,6 +14,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -139,6 +141,17 @@ func (s *redisServer) doAs(password string, args ...any) any {
 		s.tb.Fatalf("%v: %v", args, err)
 	}
 	return answer
+}
+
+// asked is how many scripts have been run.
+func (s *redisServer) asked() (runs int) {
+	s.tb.Helper()
+	stats := s.do("INFO", "commandstats").(string)
+	for _, found := range regexp.MustCompile(`cmdstat_eval(?:sha)?:calls=(\d+)`).FindAllStringSubmatch(stats, -1) {
+		n, _ := strconv.Atoi(found[1])
+		runs += n
+	}
+	return runs
 }
 
 // keys are all keys of database 0 but the one of the probe.

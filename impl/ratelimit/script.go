@@ -1,0 +1,73 @@
+package ratelimit
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// script counts a request in every window of a key, or in none of them if one
+// is full. KEYS are the keys of the windows, and ARGV is the limit of each and
+// for how many milliseconds it stays open. The answer is 1 if the request is
+// let through and 0 if it is not, and then for each window how many it has
+// counted and for how many milliseconds it is still open.
+//
+// A key that has lost its expiry (PERSIST, a restored dump, ...) would limit
+// for ever. It gets one again, a whole window at most. The alternative, the
+// number of the window in each key, would make windows depend on the clocks of
+// the instances.
+var script = redis.NewScript(`
+local answer, used = {1}, {}
+for i, key in ipairs(KEYS) do
+	used[i] = tonumber(redis.call("GET", key) or 0)
+	if used[i] >= tonumber(ARGV[2 * i - 1]) then
+		answer[1] = 0
+	end
+end
+for i, key in ipairs(KEYS) do
+	if answer[1] == 1 then
+		used[i] = redis.call("INCR", key)
+	end
+	local left = redis.call("PTTL", key)
+	if left < 0 then
+		left = tonumber(ARGV[2 * i])
+		redis.call("PEXPIRE", key, left)
+	end
+	answer[2 * i], answer[2 * i + 1] = used[i], left
+end
+return answer
+`)
+
+// errAnswer is about what no Redis answers to the script.
+var errAnswer = errors.New("its answer could not be understood")
+
+// takeShared counts in Redis.
+func (l *Limiter) takeShared(ctx context.Context, k key) (allowed bool, counts []count, err error) {
+	client := base64.RawURLEncoding.EncodeToString(k[:])
+	keys := make([]string, len(l.rate))
+	args := make([]any, 0, 2*len(l.rate))
+	for i, w := range l.rate {
+		// The limit is not in it, so that a new limit takes what has been counted
+		// under the old one. The braces keep a client's keys on one node of a
+		// cluster, as a script demands.
+		keys[i] = l.store.options.Prefix + ":" + l.name + ":{" + client + "}:" + w.letter()
+		args = append(args, w.Limit, w.open().Milliseconds())
+	}
+	answer, err := l.store.pipeline.eval(ctx, keys, args).Int64Slice()
+	if err != nil {
+		return false, nil, err
+	}
+	if len(answer) != 1+2*len(l.rate) {
+		return false, nil, errAnswer
+	}
+	now := time.Now()
+	counts = make([]count, len(l.rate))
+	for i := range counts {
+		used, left := answer[1+2*i], time.Duration(answer[2+2*i])*time.Millisecond
+		counts[i] = count{used, now.Add(left + time.Millisecond)} // Redis counts the last one as inside
+	}
+	return answer[0] == 1, counts, nil
+}
