@@ -38,18 +38,3 @@ func FuzzMailbox(f *testing.F) {
 		}
 	})
 }
-
-// FuzzJSON: what checkJSON lets through means the same to every reader.
-func FuzzJSON(f *testing.F) {
-	for _, seed := range []string{`{"a":1}`, `{"a":1,"a":2}`, `{"a":{"a":1},"b":[{"a":1}]}`, `[[]]`, `"x"`, `1`, ``, `{} {}`, "{\"a\":\"\xff\"}", `{"a":"{[\""}`} {
-		f.Add([]byte(seed))
-	}
-	f.Fuzz(func(t *testing.T, body []byte) {
-		if checkJSON(body) != nil {
-			return
-		}
-		if err := readTwice(body); err != nil {
-			t.Fatalf("%q: %v", body, err)
-		}
-	})
-}

@@ -21,29 +21,35 @@ var (
 	errTooDeep     = errors.New("Nest no deeper than 32 levels.")
 )
 
-// checkJSON says whether a body is exactly one JSON value in UTF-8 without a member given
-// twice in any of its objects.
-func checkJSON(body []byte) error {
+// readJSON decodes a body that is exactly one JSON value in UTF-8 without a member given twice in
+// any of its objects. Of members of one name the decoder keeps one, so that a body has more of them
+// than its value if, and only if, there are such.
+func readJSON(body []byte) (value any, err error) {
 	if !utf8.Valid(body) {
-		return errNotUTF8
+		return nil, errNotUTF8
 	}
-	if deep(body) {
-		return errTooDeep
-	}
-	if !json.Valid(body) {
-		return errNotOneValue
-	}
-	if !bytes.ContainsRune(body, '{') {
-		return nil
+	members, depth := survey(body)
+	if depth > maxDepth {
+		return nil, errTooDeep
 	}
 	decoder := json.NewDecoder(bytes.NewReader(body))
 	decoder.UseNumber() // 1e400 is a number, if too large a one for a float64
-	return checkMembers(decoder)
+	if err := decoder.Decode(&value); err != nil {
+		return nil, errNotOneValue
+	}
+	if _, err := decoder.Token(); err != io.EOF {
+		return nil, errNotOneValue
+	}
+	if countMembers(value) != members {
+		return nil, errTwice
+	}
+	return value, nil
 }
 
-// deep counts brackets outside of strings: an upper bound of the depth of anything valid.
-func deep(body []byte) bool {
-	depth, inString, escaped := 0, false, false
+// survey counts the members and the levels of a body that is valid JSON: each member has the one
+// colon outside of strings that follows its name. Of anything else the depth is an upper bound.
+func survey(body []byte) (members, depth int) {
+	level, inString, escaped := 0, false, false
 	for _, c := range body {
 		switch {
 		case escaped:
@@ -53,50 +59,29 @@ func deep(body []byte) bool {
 		case c == '"':
 			inString = !inString
 		case inString:
+		case c == ':':
+			members++
 		case c == '{', c == '[':
-			if depth++; depth > maxDepth {
-				return true
-			}
+			level++
+			depth = max(depth, level)
 		case c == '}', c == ']':
-			depth--
+			level--
 		}
 	}
-	return false
+	return members, depth
 }
 
-// checkMembers reads one valid value and refuses a name that occurs twice in one object.
-func checkMembers(decoder *json.Decoder) error {
-	type object struct {
-		names    map[string]bool // nil for an array
-		nextName bool
-	}
-	var open []object
-	for {
-		token, err := decoder.Token()
-		if err == io.EOF {
-			return nil
+func countMembers(value any) (members int) {
+	switch value := value.(type) {
+	case map[string]any:
+		members = len(value)
+		for _, member := range value {
+			members += countMembers(member)
 		}
-		if err != nil {
-			return errNotOneValue
-		}
-		if in := len(open) - 1; in >= 0 && open[in].names != nil && token != json.Delim('}') {
-			if name, ok := token.(string); ok && open[in].nextName {
-				if open[in].names[name] {
-					return errTwice
-				}
-				open[in].names[name] = true
-				open[in].nextName = false
-				continue
-			}
-			open[in].nextName = true // after this value
-		}
-		switch token {
-		case json.Delim('{'):
-			open = append(open, object{names: make(map[string]bool, 4), nextName: true})
-		case json.Delim('['):
-			open = append(open, object{})
-		case json.Delim('}'), json.Delim(']'):
-			open = open[:len(open)-1]
+	case []any:
+		for _, element := range value {
+			members += countMembers(element)
 		}
 	}
+	return members
 }
