@@ -72,8 +72,9 @@ type settings struct {
 	SupportEmail string `env:"SUPPORT_EMAIL" help:"address in the mail for questions"`
 	TemplatesDir string `env:"TEMPLATES_DIR" help:"folder of templates that replace the built-in ones"`
 
-	LogLevel  slog.Level `env:"LOG_LEVEL" envDefault:"info" help:"debug, info, warn or error"`
-	LogFormat logFormat  `env:"LOG_FORMAT" help:"json or text (default json, text on a terminal)"`
+	LogLevel    slog.Level  `env:"LOG_LEVEL" envDefault:"info" help:"debug, info, warn or error"`
+	LogFormat   logFormat   `env:"LOG_FORMAT" help:"json or text (default json, text on a terminal)"`
+	LogRefusals logRefusals `env:"LOG_REFUSALS" envDefault:"sampled" help:"records of refused requests: sampled (the first hundred of each second, and how many were left out) or all"`
 
 	// What follows from the above.
 	origins *origin.List // nil without SITE_URL
@@ -98,6 +99,7 @@ type (
 	linkMode       string
 	mailProbe      string
 	logFormat      string
+	logRefusals    string
 	onOff          string
 )
 
@@ -116,6 +118,9 @@ func (p *mailProbe) UnmarshalText(text []byte) error { return choose(p, text, "t
 
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (f *logFormat) UnmarshalText(text []byte) error { return choose(f, text, "json", "text") }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (r *logRefusals) UnmarshalText(text []byte) error { return choose(r, text, "sampled", "all") }
 
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (o *onOff) UnmarshalText(text []byte) error { return choose(o, text, "on", "off") }

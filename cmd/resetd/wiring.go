@@ -54,6 +54,9 @@ func newApp(ctx context.Context, s *settings, logger *slog.Logger) (*app, error)
 	}
 	registry := prometheus.NewRegistry()
 	observer := server.NewObserver(logger, registry, tracer)
+	if s.LogRefusals == "sampled" {
+		observer.SampleRefusals()
+	}
 	fingerprint := newFingerprint(keyFrom(s.SupabaseKey, "fingerprints in the log"))
 	limits, err := newLimits(s, logger, observer.LimitsIn)
 	if err != nil {

@@ -20,14 +20,17 @@ import (
 
 	"github.com/resetd/resetd/impl"
 	"github.com/resetd/resetd/impl/health"
+	"github.com/resetd/resetd/impl/ratelimit"
 )
 
 // Observer is what the operator sees: one log record a request and one a delivery, metrics and
 // traces. It is given keyed hashes only, and nothing of an upstream's answer (H7).
 type Observer struct {
-	logger  *slog.Logger
-	metrics *metrics
-	tracer  trace.Tracer
+	logger   *slog.Logger
+	refusals *refusals // nil: each of them is logged
+	metrics  *metrics
+	tracer   trace.Tracer
+	traced   bool // the tracer does something
 
 	webhooks *webhookMetrics
 }
@@ -39,11 +42,16 @@ var (
 
 // NewObserver registers its metrics, and logs to logger. A nil tracer traces nothing.
 func NewObserver(logger *slog.Logger, registry prometheus.Registerer, tracer trace.Tracer) *Observer {
-	if tracer == nil {
+	traced := tracer != nil
+	if !traced {
 		tracer = noop.NewTracerProvider().Tracer("")
 	}
-	return &Observer{logger: logger, metrics: newMetrics(registry), tracer: tracer, webhooks: newWebhookMetrics(registry)}
+	return &Observer{logger: logger, metrics: newMetrics(registry), tracer: tracer, traced: traced, webhooks: newWebhookMetrics(registry)}
 }
+
+// SampleRefusals logs only the first refusals of each second, and how many were left out. It is to be
+// called before the first request.
+func (o *Observer) SampleRefusals() { o.refusals = &refusals{logger: o.logger} }
 
 // LimitsIn is told where limits are counted from now on.
 func (o *Observer) LimitsIn(store string) { o.metrics.countLimitsIn(store) }
@@ -56,7 +64,7 @@ type record struct {
 
 	level   slog.Level
 	code    string
-	client  string
+	client  func() string // makes the hash, which is needed only where there is a record; nil: not known
 	account string
 	outcome impl.EventKind
 	notices []string
@@ -153,6 +161,10 @@ func (o *Observer) finish(ctx context.Context, r *record, method, route string, 
 	if !o.logger.Enabled(ctx, level) {
 		return
 	}
+	// What the server itself did wrong is an error, and no refusal.
+	if refused := status >= http.StatusBadRequest && level == slog.LevelInfo; refused && o.refusals != nil && !o.refusals.admit() {
+		return
+	}
 	attrs := make([]slog.Attr, 0, 13)
 	attrs = append(attrs, slog.String("request_id", r.id), slog.String("method", method), slog.String("route", route),
 		slog.Int("status", status), slog.Float64("duration_ms", float64(took.Microseconds())/1000))
@@ -164,7 +176,9 @@ func (o *Observer) finish(ctx context.Context, r *record, method, route string, 
 	add("code", r.code)
 	add("outcome", string(r.outcome))
 	add("account", r.account)
-	add("client", r.client)
+	if r.client != nil {
+		add("client", r.client())
+	}
 	if span := r.span.SpanContext(); span.IsSampled() {
 		add("trace_id", span.TraceID().String())
 	}
@@ -198,14 +212,15 @@ func (o *Observer) middleware(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		request := c.Request()
 		r := &record{id: requestID(request.Header), began: time.Now(), level: slog.LevelInfo}
-		ctx, span := o.startSpan(impl.WithCaller(request.Context(), r), request.Header, c.Path())
+		// Whatever is counted for this request, it waits for Redis only so long in all.
+		ctx, span := o.startSpan(impl.WithCaller(ratelimit.WithBudget(request.Context()), r), request.Header, c.Path())
 		r.span = span
 		c.SetRequest(request.WithContext(ctx))
 
 		header := c.Response().Header()
 		header[echo.HeaderXRequestID] = []string{r.id}
-		header["Cache-Control"] = []string{"no-store"}
-		header["X-Content-Type-Options"] = []string{"nosniff"}
+		header["Cache-Control"] = noStore
+		header["X-Content-Type-Options"] = noSniff
 
 		err := o.recovered(func() error { return next(c) }, r)
 		if err != nil {
@@ -229,6 +244,9 @@ func (o *Observer) middleware(next echo.HandlerFunc) echo.HandlerFunc {
 		return nil
 	}
 }
+
+// The values of headers that every answer has.
+var noStore, noSniff = []string{"no-store"}, []string{"nosniff"}
 
 var knownMethods = map[string]bool{
 	http.MethodGet: true, http.MethodHead: true, http.MethodPost: true, http.MethodPut: true,

@@ -99,10 +99,9 @@ func New(config Config) (http.Handler, error) {
 // limitClients counts every request of a client before anything of it is read.
 func limitClients(config Config) echo.MiddlewareFunc {
 	var warned sync.Once
+	refused := config.Observer.metrics.limited.WithLabelValues(limitIP)
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {
-			// Whatever is counted for this request, it waits for Redis only so long in all.
-			c.SetRequest(c.Request().WithContext(ratelimit.WithBudget(c.Request().Context())))
 			request := c.Request()
 			client, headerMissing := config.ClientIP.Key(request.RemoteAddr, request.Header["X-Forwarded-For"])
 			if headerMissing {
@@ -110,14 +109,14 @@ func limitClients(config Config) echo.MiddlewareFunc {
 					config.Observer.logger.Warn("a trusted proxy sends no X-Forwarded-For: all its clients count as one")
 				})
 			}
-			recordOf(request.Context()).client = config.Fingerprint(client)
+			recordOf(request.Context()).client = func() string { return config.Fingerprint(client) }
 			decision := config.Limit.Take(request.Context(), client)
 			policy, limit := decision.Fields()
 			c.Response().Header()["RateLimit-Policy"] = []string{policy}
 			c.Response().Header()["RateLimit"] = []string{limit}
 			if !decision.Allowed {
-				config.Observer.metrics.limited.WithLabelValues(limitIP).Inc()
-				// net/http reads what is left of the body before it sends the answer; whoever does
+				refused.Inc()
+				// net/http reads what is left of the body before it sends the answer; a client that does
 				// not send it waits a second for its refusal, and not for readTimeout.
 				_ = http.NewResponseController(c.Response()).SetReadDeadline(time.Now().Add(time.Second))
 				return rateLimited(decision.RetryAfter)

@@ -1,0 +1,148 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/resetd/resetd/gen"
+	"github.com/resetd/resetd/impl"
+	"github.com/resetd/resetd/impl/ratelimit"
+)
+
+// operation answers by the name of an address.
+type operation struct{}
+
+func (operation) SendPasswordReset(_ context.Context, in gen.SendPasswordResetRequestObject) (gen.SendPasswordResetResponseObject, error) {
+	switch in.Body.Email {
+	case "overloaded@example.com":
+		return nil, impl.ErrOverloaded
+	case "broken@example.com":
+		return nil, errors.New("a fault of our own")
+	}
+	return gen.SendPasswordReset200JSONResponse{}, nil
+}
+
+// TestRefusalsAreSampled: of the refusals of a second the first hundred are logged, and once a second how
+// many were left out. Everything else is logged, and the metrics count all.
+func TestRefusalsAreSampled(t *testing.T) {
+	const served, invalid, overloaded, broken = `{"email":"served@example.com"}`, `{}`, `{"email":"overloaded@example.com"}`, `{"email":"broken@example.com"}`
+	type asked struct {
+		body  string
+		times int
+	}
+	for _, c := range []struct {
+		name    string
+		all     bool
+		seconds [][]asked
+		want    []int // of each second: records of refusals
+		other   []int // and of what is none
+		leftOut []int // what each record says was left out, and 0 for a second without one
+	}{
+		{
+			name:    "a hundred",
+			seconds: [][]asked{{{invalid, 99}, {served, 1}, {overloaded, 1}}},
+			want:    []int{100}, other: []int{1}, leftOut: []int{0},
+		},
+		{
+			name:    "more",
+			seconds: [][]asked{{{invalid, 60}, {overloaded, 60}, {invalid, 130}, {served, 50}, {broken, 5}}, {{invalid, 20}}, {{overloaded, 101}}},
+			want:    []int{100, 20, 100}, other: []int{55, 0, 0}, leftOut: []int{150, 0, 1},
+		},
+		{
+			name: "all", all: true,
+			seconds: [][]asked{{{invalid, 300}}},
+			want:    []int{300}, other: []int{0}, leftOut: []int{0},
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				logs, registry := &bytes.Buffer{}, prometheus.NewRegistry()
+				observer := NewObserver(slog.New(slog.NewJSONHandler(logs, nil)), registry, nil)
+				if !c.all {
+					observer.SampleRefusals()
+				}
+				limits, err := ratelimit.Open(ratelimit.Options{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				public, err := New(Config{
+					Operation: operation{}, Observer: observer, Fingerprint: func(string) string { return "hash" },
+					Limit:        limits.Limiter("ip", ratelimit.Rate{{Limit: 1_000_000, Period: time.Hour}}),
+					AllowBrowser: func(string) bool { return false },
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				all := 0
+				for second, requests := range c.seconds {
+					for _, asked := range requests {
+						for range asked.times {
+							request := httptest.NewRequest(http.MethodPost, operationRoute, strings.NewReader(asked.body))
+							request.Header.Set("Content-Type", "application/json")
+							public.ServeHTTP(httptest.NewRecorder(), request)
+							all++
+						}
+					}
+					time.Sleep(time.Second)
+					synctest.Wait()
+					refused, other, leftOut := 0, 0, 0
+					for line := range bytes.Lines(logs.Bytes()) {
+						var record struct {
+							Msg     string
+							Status  int
+							LeftOut int `json:"left_out"`
+						}
+						if err := json.Unmarshal(line, &record); err != nil {
+							t.Fatal(err)
+						}
+						switch {
+						case record.Msg == "refusals" && leftOut == 0:
+							leftOut = record.LeftOut
+						case record.Msg == "request" && (record.Status == http.StatusOK || record.Status == http.StatusInternalServerError):
+							other++
+						case record.Msg == "request":
+							refused++
+						default:
+							t.Errorf("second %d: logged %s", second, line)
+						}
+					}
+					logs.Reset()
+					if refused != c.want[second] || other != c.other[second] || leftOut != c.leftOut[second] {
+						t.Errorf("second %d: %d records of refusals, %d of others, %d left out, want %d, %d and %d",
+							second, refused, other, leftOut, c.want[second], c.other[second], c.leftOut[second])
+					}
+				}
+				if counted := countRequests(t, registry); counted != all {
+					t.Errorf("%d of %d requests are counted", counted, all)
+				}
+			})
+		})
+	}
+}
+
+func countRequests(t *testing.T, registry *prometheus.Registry) (requests int) {
+	t.Helper()
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, family := range families {
+		if family.GetName() == "resetd_requests_total" {
+			for _, metric := range family.GetMetric() {
+				requests += int(metric.GetCounter().GetValue())
+			}
+		}
+	}
+	return requests
+}
