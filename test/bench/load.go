@@ -27,7 +27,8 @@ type load struct {
 	body    func(number int) string
 	numbers *atomic.Int64 // of the last request to whatever server, so that no address comes twice
 	clients []*client
-	every   time.Duration // from one request to the next in send; 0: as fast as they are answered
+	every   time.Duration           // from one request to the next in send; 0: as fast as they are answered
+	client  func(number int) string // the address that a proxy says; nil: no proxy says any
 
 	answerBytes atomic.Int64 // of the last answer's body
 }
@@ -96,9 +97,13 @@ func (l *load) dial() (*client, error) {
 
 // request returns the bytes of the next request.
 func (l *load) request() []byte {
-	body := l.body(int(l.numbers.Add(1)))
+	number := int(l.numbers.Add(1))
+	body, forwarded := l.body(number), ""
+	if l.client != nil {
+		forwarded = "X-Forwarded-For: " + l.client(number) + "\r\n"
+	}
 	return fmt.Appendf(nil, "POST /api/auth/send-password-reset HTTP/1.1\r\nHost: %s\r\n"+
-		"User-Agent: bench\r\nAccept: application/json\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", l.target, len(body), body)
+		"User-Agent: bench\r\nAccept: application/json\r\n%sContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", l.target, forwarded, len(body), body)
 }
 
 // answer reads an answer, and returns an error if it is not the expected one.

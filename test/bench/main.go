@@ -31,20 +31,23 @@ The ratio is the median of each round's ratio. Peak memory is VmHWM, the largest
 since the start. The first line says how much of the processors other programs took: absolute
 times, and the latency above all, need a quiet machine.
 
-Two more parts follow, which -paths knows as well. "latency" sends 500 requests a second for
+Three more parts follow, which -paths knows as well. "latency" sends 500 requests a second for
 10 s, half of them for accounts, whatever becomes of those before. The stand-ins take as long
 as hosted services were measured to: 29 ms for the lookup of an account, 8 ms for that of an
 unknown address, 200 ms for a mail. Times are from when a request was due to the first byte of
 its answer. By default 8 deliveries run at once, which is too few for so many accounts, so the
 outbox grows; with MAX_DELIVERIES=100 it does not. The answers must not show it. "outbox" fills the
 outbox with requests for accounts whose mail is answered 500, and measures the resident set when
-each has been tried; it has an aim of its own, and is not in the peak memory of the others.
+each has been tried; it has an aim of its own, and is not in the peak memory of the others. "growth"
+shows what a request costs when a thousand clients have been seen, and a million: a request must not
+pay for those before it.
 
 Settings that are not the default: limits wide enough to refuse nothing (with two windows each,
 like the default ones, so that counting costs the same), but for the path 429, where one request
 an hour is let through; MAX_ACCEPTED=20000, because rounds send more than real clients do (not
 more than it needs, because memory for so many is set aside, and spares the garbage collector
-work); SHUTDOWN_DELAY=0s. Logs are written to a file, at the default level.
+work); SHUTDOWN_DELAY=0s. Logs are written to a file, at the default level and with LOG_REFUSALS as it
+is by default; 400 and 429 are measured with LOG_LEVEL=error too.
 
 With -check the exit status is 1 when an aim is missed. Linux only: it reads /proc.
 */
@@ -72,10 +75,14 @@ import (
 const (
 	aimKnownRatio   = 1.9
 	aimUnknownRatio = 1.6
-	aimRefuseRatio  = 1.6 // 400 and 429
+	aim400          = 1.7 // without the log
+	aim400Logged    = 2.0
+	aim429          = 1.3
+	aim429Logged    = 1.5
 	aimPeak         = 60 << 20
 	aimIdle         = 30 << 20
 	aimOutbox       = 40 << 20 // above idle
+	aimGrowth       = 1.15     // from a thousand clients to a million
 	aimStart        = 100 * time.Millisecond
 	aimP50          = time.Millisecond
 	aimP99          = 10 * time.Millisecond
@@ -88,9 +95,13 @@ type path struct {
 	account bool // whether those that are answered 200 are mailed
 	body    func(number int) string
 	limit   string // RATE_LIMIT
+	setting string // a further one of resetd's; may be empty
 	weight  int    // times -requests, so that rounds take about equally long
 	aim     float64
 }
+
+// noLog is what the answers cost without the records of the log.
+const noLog = "LOG_LEVEL=error"
 
 const wide = "1000000000-M,1000000000-H"
 
@@ -105,14 +116,19 @@ func ask(address func(number int) string) func(number int) string {
 var paths = []path{
 	{name: "known", status: 200, account: true, body: ask(known), limit: wide, weight: 1, aim: aimKnownRatio},
 	{name: "unknown", status: 200, body: ask(unknown), limit: wide, weight: 1, aim: aimUnknownRatio},
-	{name: "400", status: 400, body: func(int) string { return `{"email":"not an address"}` }, limit: wide, weight: 3, aim: aimRefuseRatio},
-	{name: "429", status: 429, account: true, body: ask(known), limit: "1-H", weight: 3, aim: aimRefuseRatio},
+	{name: "400", status: 400, body: invalid, limit: wide, weight: 3, aim: aim400Logged},
+	{name: "400", status: 400, body: invalid, limit: wide, setting: noLog, weight: 3, aim: aim400},
+	{name: "429", status: 429, account: true, body: ask(known), limit: "1-H", weight: 3, aim: aim429Logged},
+	{name: "429", status: 429, account: true, body: ask(known), limit: "1-H", setting: noLog, weight: 3, aim: aim429},
 }
+
+func invalid(int) string { return `{"email":"not an address"}` }
 
 // The parts that are no path.
 const (
 	partLatency = "latency"
 	partOutbox  = "outbox"
+	partGrowth  = "growth"
 )
 
 type options struct {
@@ -145,7 +161,7 @@ func main() {
 	flag.IntVar(&o.rate, "rate", 1000, "requests a second for known and unknown; 0: as fast as they are answered")
 	flag.IntVar(&o.starts, "starts", 7, "starts to measure")
 	flag.BoolVar(&o.check, "check", false, "exit 1 when an aim is missed")
-	flag.StringVar(&o.paths, "paths", "known,unknown,400,429,latency,outbox", "which to measure")
+	flag.StringVar(&o.paths, "paths", "known,unknown,400,429,latency,outbox,growth", "which to measure")
 	flag.Func("set", "a further `NAME=value` for resetd's environment, such as GOGC=200; may be repeated", func(entry string) error {
 		o.env = append(o.env, entry)
 		return nil
@@ -208,6 +224,11 @@ func run(ctx context.Context, o options) (met bool, err error) {
 			return false, fmt.Errorf("outbox: %w", err)
 		}
 	}
+	if b.measures(partGrowth) {
+		if m.growth, err = b.growing(); err != nil {
+			return false, fmt.Errorf("growth: %w", err)
+		}
+	}
 	if m.others, err = machine.others(); err != nil {
 		return false, err
 	}
@@ -228,6 +249,7 @@ type measured struct {
 	results   []result
 	latencies []latency
 	outbox    outbox
+	growth    []growth
 	others    float64 // the part of the processors that other programs took
 }
 
@@ -308,7 +330,11 @@ func (b *bench) path(p path) (r result, err error) {
 		return r, err
 	}
 	defer upstreams.stop()
-	resetd, err := b.resetd(upstreams.url, p.limit)
+	var settings []string
+	if p.setting != "" {
+		settings = append(settings, p.setting)
+	}
+	resetd, err := b.resetd(upstreams.url, p.limit, settings...)
 	if err != nil {
 		return r, err
 	}
@@ -454,7 +480,11 @@ func (b *bench) report(m measured) (met bool) {
 		for _, r := range m.results {
 			peak = max(peak, r.resetd.peak)
 			ratio := median(r.ratio)
-			fmt.Fprintf(w, "%s\t%d µs\t%d µs\t%.2f\t≤ %.1f\t%s\t%.0f\t%.0f\t%.1f s\t%.1f s\t%.1f MB\t%.1f MB\t\n", r.name,
+			name := r.name
+			if r.setting != "" {
+				name += ", " + r.setting
+			}
+			fmt.Fprintf(w, "%s\t%d µs\t%d µs\t%.2f\t≤ %.1f\t%s\t%.0f\t%.0f\t%.1f s\t%.1f s\t%.1f MB\t%.1f MB\t\n", name,
 				median(r.resetd.processor).Microseconds(), median(r.floor.processor).Microseconds(), ratio, r.aim, verdict(ratio <= r.aim),
 				median(r.resetd.rate), median(r.floor.rate), median(r.resetd.delivered).Seconds(), median(r.floor.delivered).Seconds(),
 				megabytes(r.resetd.peak), megabytes(r.floor.peak))
@@ -475,6 +505,20 @@ func (b *bench) report(m measured) (met bool) {
 			fmt.Fprintf(w, "%s\t%s\t< %s\t%s\t%s\t< %s\t%s\t%s\t%s\t%d\t%.1f MB\t\n", l.deliveries,
 				milliseconds(p50), milliseconds(aimP50), verdict(p50 < aimP50), milliseconds(p99), milliseconds(aimP99), verdict(p99 < aimP99),
 				milliseconds(slices.Max(l.answered)), milliseconds(quantile(l.late, 0.99)), l.pending, megabytes(l.peak))
+		}
+		w.Flush()
+		fmt.Println()
+	}
+
+	if len(m.growth) > 0 {
+		fmt.Print("Processor time of a 400 without the log, when so many clients have been seen.\n\n")
+		first := m.growth[0].processor
+		w := table()
+		fmt.Fprintln(w, "clients\tprocessor time\tratio\taim\t\tresident memory\t")
+		for _, g := range m.growth {
+			ratio := float64(g.processor) / float64(first)
+			fmt.Fprintf(w, "%d\t%.1f µs\t%.2f\t≤ %.2f\t%s\t%.1f MB\t\n", g.clients,
+				float64(g.processor.Nanoseconds())/1000, ratio, aimGrowth, verdict(ratio <= aimGrowth), megabytes(g.memory))
 		}
 		w.Flush()
 		fmt.Println()
