@@ -495,7 +495,7 @@ func TestWebhookReplayShared(t *testing.T) {
 		t.Errorf("Redis has %v", keys)
 	}
 	for _, key := range keys {
-		if !regexp.MustCompile(`^resetd:webhook:D:[A-Za-z0-9_-]{22}$`).MatchString(key.(string)) {
+		if !regexp.MustCompile(`^resetd:webhook:\{[A-Za-z0-9_-]{22}\}:D$`).MatchString(key.(string)) {
 			t.Errorf("Redis has the key %q", key)
 		}
 		// Longer than Mailgun's signature is believed, and not for ever.
