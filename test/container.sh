@@ -333,7 +333,7 @@ same "the entrypoint of Redis" '["redis-server"]' "$redis_entrypoint"
 same "the first argument of Redis" /run/secrets/redis_conf "${redis_command[0]-}"
 redis_memory=$(sed -n 's/^    mem_limit: //p' <<<"$composed")
 podman run --detach --name redis --network container:outside "${hardened[@]}" --memory "$redis_memory" --user 999:1000 --entrypoint "$redis_entrypoint" \
-	-v "$dir/secrets/redis_conf:/run/secrets/redis_conf:ro" localhost/redis "${redis_command[@]}" >/dev/null
+	-v "$dir/secrets/redis_conf:/run/secrets/redis_conf:ro" --tmpfs /data:mode=1777 localhost/redis "${redis_command[@]}" >/dev/null
 for _ in $(seq 100); do
 	[ "$(podman exec redis redis-cli -e ping 2>/dev/null)" = PONG ] && break
 	sleep 0.1

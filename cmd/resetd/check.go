@@ -20,6 +20,7 @@ import (
 	"github.com/resetd/resetd/impl/mailgun"
 	"github.com/resetd/resetd/impl/origin"
 	"github.com/resetd/resetd/impl/ratelimit"
+	"github.com/resetd/resetd/impl/redisclient"
 	"github.com/resetd/resetd/impl/supabase"
 )
 
@@ -265,8 +266,8 @@ func (c *checker) redis(ctx context.Context) (found findings) {
 		found.add(bad, aboutRedis, "no count can be kept (%v), and %s. What to do: %s", err, inMemory, redisAdvice(refused.Code))
 	case err != nil:
 		found.add(bad, aboutRedis, "it cannot be reached (%s), and %s. What to do: check host and port in REDIS_URL, rediss:// where it wants TLS and redis:// where it does not, and whether this machine may connect to it", plainCause(err), inMemory)
-	case pong.RoundTrip > ratelimit.MaxRoundTrip:
-		found.add(bad, aboutRedis, "a count takes %s, and beyond %s %s. What to do: use a Redis in the same region", millis(pong.RoundTrip), millis(ratelimit.MaxRoundTrip), inMemory)
+	case pong.RoundTrip > redisclient.MaxRoundTrip:
+		found.add(bad, aboutRedis, "a count takes %s, and beyond %s %s. What to do: use a Redis in the same region", millis(pong.RoundTrip), millis(redisclient.MaxRoundTrip), inMemory)
 	case pong.Evicts != "":
 		found.add(risky, aboutRedis, "counts are kept (%s), but its maxmemory-policy is %s, and a key that it evicts is a limit forgotten. What to do: set maxmemory-policy noeviction", millis(pong.RoundTrip), pong.Evicts)
 	default:

@@ -822,7 +822,7 @@ func TestCheckRedis(t *testing.T) {
 			name: "evicts", before: []any{"CONFIG", "SET", "maxmemory", "100mb", "maxmemory-policy", "allkeys-lru"}, after: []any{"CONFIG", "SET", "maxmemory", "0", "maxmemory-policy", "noeviction"},
 			url: server.url(), want: `warning redis     counts are kept \((\d+ ms|under 1 ms)\), but its maxmemory-policy is allkeys-lru, .*What to do: set maxmemory-policy noeviction`,
 		},
-		{name: "slow", url: "redis://:" + server.password + "@" + slowly(t, server.addr, 150*time.Millisecond), want: `FAILED  redis     a count takes \d+ ms, and beyond 110 ms each instance would count limits for itself\. What to do: use a Redis in the same region`},
+		{name: "slow", url: "redis://:" + server.password + "@" + slowly(t, server.addr, 150*time.Millisecond), want: `FAILED  redis     a count takes \d+ ms, and beyond 73 ms each instance would count limits for itself\. What to do: use a Redis in the same region`},
 		{name: "TLS to plain", url: "rediss://:" + server.password + "@" + server.addr, want: `FAILED  redis     it cannot be reached \(.*\)` + apart + `\. What to do: .*rediss:// where it wants TLS`},
 		{name: "plain to TLS", url: "redis://:" + server.password + "@" + tlsPort.Listener.Addr().String(), want: `FAILED  redis     it cannot be reached \(.*\)` + apart},
 	} {

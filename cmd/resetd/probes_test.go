@@ -257,10 +257,13 @@ func TestGivenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		logs, registry := &buffer{}, prometheus.NewRegistry()
 		observer := server.NewObserver(slog.New(slog.NewJSONHandler(logs, nil)), registry, nil)
-		requests := newOutbox(settings, registry, &delivery.Deliverer{
+		requests, err := newOutbox(settings, registry, &delivery.Deliverer{
 			Watcher: observer, Resting: func() bool { return true }, // an outage
 			Timeout: settings.DeliveryTimeout, Fingerprint: func(account string) string { return "hash of " + account },
 		}, observer)
+		if err != nil {
+			t.Fatal(err)
+		}
 		values := func() (pending, age, givenUp float64) {
 			families, err := registry.Gather()
 			if err != nil {

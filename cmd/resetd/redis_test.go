@@ -30,6 +30,8 @@ type redisServer struct {
 	t        testing.TB
 	addr     string
 	password string
+	dir      string
+	args     []string // on top of those of start
 	cmd      *exec.Cmd
 }
 
@@ -48,7 +50,7 @@ func newRedis(t testing.TB) *redisServer {
 		t.Fatal(err)
 	}
 	defer listener.Close()
-	s := &redisServer{t: t, addr: listener.Addr().String(), password: "pass-of-the-redis-server"}
+	s := &redisServer{t: t, addr: listener.Addr().String(), password: "pass-of-the-redis-server", dir: t.TempDir()}
 	t.Cleanup(s.kill)
 	return s
 }
@@ -75,8 +77,8 @@ func redisProgram(t testing.TB) string {
 func (s *redisServer) start() {
 	s.t.Helper()
 	host, port, _ := net.SplitHostPort(s.addr)
-	s.cmd = exec.Command(redisProgram(s.t), "--port", port, "--bind", host, "--dir", s.t.TempDir(),
-		"--save", "", "--appendonly", "no", "--requirepass", s.password)
+	args := []string{"--port", port, "--bind", host, "--dir", s.dir, "--save", "", "--appendonly", "no", "--requirepass", s.password}
+	s.cmd = exec.Command(redisProgram(s.t), append(args, s.args...)...)
 	out, err := s.cmd.StdoutPipe()
 	if err != nil {
 		s.t.Fatal(err)
@@ -94,6 +96,13 @@ func (s *redisServer) start() {
 		}
 	}
 	s.t.Fatalf("redis-server did not start:\n%s", &log)
+}
+
+// keep makes Redis write what it has to disk, so that it is there again when it is started anew.
+func (s *redisServer) keep() {
+	s.args = []string{"--appendonly", "yes", "--appendfsync", "everysec"}
+	s.kill()
+	s.start()
 }
 
 func (s *redisServer) kill() {
@@ -135,7 +144,8 @@ func (s *redisServer) setPassword(password string) {
 	s.do("CLIENT", "KILL", "TYPE", "normal")
 }
 
-var redisKey = regexp.MustCompile(`^resetd:((?:ip|recipient):\{[A-Za-z0-9_-]{22}\}:([SMHD])|probe)$`)
+// redisKey matches the keys of the limits, and the names of pending requests.
+var redisKey = regexp.MustCompile(`^resetd:((?:ip|recipient):\{[A-Za-z0-9_-]{22}\}:([SMHD])|probe|\{[0-9a-f]{16}\}:(?:requests|(?:account|busy):[0-9a-f]{16}|(?:alive|taken):[A-Z2-7]{26}))$`)
 
 // checkKeys: nothing but hashes, and each goes away by itself. It returns the number of
 // limits' keys.
@@ -149,6 +159,9 @@ func (s *redisServer) checkKeys() (keys int) {
 			continue
 		}
 		period := int64(1) // of the probe
+		if strings.HasPrefix(found[1], "{") {
+			period = 16 * 60 // DELIVERY_TIMEOUT and a minute
+		}
 		if found[2] != "" {
 			keys++
 			period = periods[found[2]]

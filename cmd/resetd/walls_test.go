@@ -28,11 +28,11 @@ var rooms = map[string]struct {
 	"impl/origin":      {nil, "the rule of where links may lead stands alone"},
 	"impl/redisclient": {[]string{"impl/upstream"}, "connections do not know what they carry"},
 	"impl/ratelimit":   {[]string{"impl/redisclient", "impl/upstream"}, "limits do not know what they are for"},
-	"impl/server":      {[]string{"gen", "impl", "impl/health", "impl/ratelimit"}, "HTTP answers, and must not be able to ask about an account"},
+	"impl/server":      {[]string{"gen", "impl", "impl/health", "impl/ratelimit", "impl/redisclient"}, "HTTP answers, and must not be able to ask about an account"},
 	"impl/devstack":    {nil, "stand-ins share no code with what they are to test"},
 	"cmd/resetd": {[]string{
 		"gen", "gen/client", "impl", "impl/delivery", "impl/devstack", "impl/health", "impl/mailgun", "impl/message", "impl/origin", "impl/outbox",
-		"impl/ratelimit", "impl/server", "impl/supabase", "impl/upstream",
+		"impl/ratelimit", "impl/redisclient", "impl/server", "impl/supabase", "impl/upstream",
 	}, "wires all of them"},
 	"test/bench":     {nil, "measures from outside"},
 	"test/timing":    {nil, "measures from outside"},

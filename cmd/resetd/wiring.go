@@ -34,7 +34,7 @@ type app struct {
 	logger      *slog.Logger
 	limits      *ratelimit.Store
 	health      *health.Health
-	outbox      *outbox.Outbox
+	outbox      requests
 	service     *impl.Service
 	public      http.Handler
 	admin       http.Handler
@@ -68,14 +68,17 @@ func newApp(ctx context.Context, s *settings, logger *slog.Logger) (*app, error)
 	}
 
 	upstreams := newHealth(s, observer)
-	requests := newOutbox(s, registry, &delivery.Deliverer{
+	pending, err := newOutbox(s, registry, &delivery.Deliverer{
 		Writer: writer, Watcher: observer, Resting: upstreams.Resting,
 		LinkMode: delivery.LinkMode(s.LinkMode), Timeout: s.DeliveryTimeout,
 		MaxLinkAge:  s.LinkExpiresIn / 10, // the mail says how long the link works
 		Fingerprint: fingerprint,
 	}, observer)
+	if err != nil {
+		return nil, err
+	}
 	service := &impl.Service{
-		Health: upstreams, Outbox: requests, Watcher: observer, Fingerprint: fingerprint,
+		Health: upstreams, Outbox: pending, Watcher: observer, Fingerprint: fingerprint,
 		Recipients: limit{limits.Limiter("recipient", s.RecipientLimit)},
 		ResetPath:  s.ResetPath,
 	}
@@ -115,7 +118,7 @@ func newApp(ctx context.Context, s *settings, logger *slog.Logger) (*app, error)
 	describe(registry, s)
 	ready := server.NewReadiness(s.missing())
 	return &app{
-		settings: s, logger: logger, limits: limits, health: upstreams, outbox: requests, service: service, public: public,
+		settings: s, logger: logger, limits: limits, health: upstreams, outbox: pending, service: service, public: public,
 		admin: server.Admin(registry, ready), ready: ready, closeTracer: closeTracer,
 	}, nil
 }
@@ -158,37 +161,82 @@ func observedTest(observer *server.Observer, mailer *mailgun.Client) func(contex
 // long an outage of Mailgun may go unnoticed. One takes about 1 kB.
 const pendingFactor = int(time.Minute / outbox.Window)
 
+// requests is where accepted requests are until they are delivered: in memory, or in Redis.
+type requests interface {
+	impl.Outbox
+	Pending() (number int, oldest time.Time)
+	Close(ctx context.Context) error
+}
+
 // newOutbox makes the outbox of deliveries, which is empty as long as Health reports that an
 // upstream is not configured.
-func newOutbox(s *settings, registry prometheus.Registerer, d *delivery.Deliverer, observer *server.Observer) *outbox.Outbox {
-	if links, mailer := newSupabase(s), newMailgun(s); links != nil && mailer != nil {
+func newOutbox(s *settings, registry prometheus.Registerer, d *delivery.Deliverer, observer *server.Observer) (requests, error) {
+	links, mailer := newSupabase(s), newMailgun(s)
+	configured := links != nil && mailer != nil
+	if configured {
 		d.Links, d.Mailer = observedLinks{observer, links}, observedMailer{observer, mailer}
 		if s.MailProbe != "off" {
 			d.Test = observedTest(observer, mailer)
 		}
 	}
-	givenUp := prometheus.NewCounter(prometheus.CounterOpts{
-		Name: "resetd_given_up_total", Help: "Requests that were given up because too many were pending (six times MAX_ACCEPTED).",
-	})
-	requests := outbox.New(outbox.Config{
+	counter := func(name, help string) prometheus.Counter {
+		c := prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+		registry.MustRegister(c)
+		return c
+	}
+	config := outbox.Config{
 		Begin:       func(r impl.Request) outbox.Delivery { return d.Begin(r) },
 		MaxAccepted: s.MaxAccepted, MaxPending: pendingFactor * s.MaxAccepted, MaxAtOnce: s.MaxDeliveries,
-		GivenUp: givenUp.Inc,
-	})
-	registry.MustRegister(givenUp, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		GivenUp: counter("resetd_given_up_total", "Requests that were given up because too many were pending (six times MAX_ACCEPTED).").Inc,
+	}
+	unreadable := counter("resetd_unreadable_requests_total", "Requests in Redis that were encrypted under another Supabase key, and dropped.")
+	takenOver := counter("resetd_taken_over_requests_total", "Requests in Redis that were taken over from an instance that had ended.")
+	var pending requests
+	if s.RedisURL == "" || !configured {
+		pending = outbox.New(config)
+	} else {
+		var err error
+		pending, err = outbox.OpenShared(outbox.SharedConfig{
+			Config: config, RedisURL: s.RedisURL.Reveal(), Project: hashOf(s.authURL),
+			Key:         keyFrom(s.SupabaseKey, "requests in Redis"),
+			Fingerprint: newFingerprint(keyFrom(s.SupabaseKey, "accounts in Redis")),
+			Keep:        s.DeliveryTimeout + time.Minute, // the last attempt may end later
+			Attempt:     3 * s.UpstreamTimeout,           // a test message, a lookup and a mail
+			Changed:     observer.RequestsIn,
+			Unreadable: func() {
+				unreadable.Inc()
+				observer.Unreadable()
+			},
+			TakenOver: func(number int) {
+				takenOver.Add(float64(number))
+				observer.TakenOver(number)
+			},
+			Left: observer.Left,
+		})
+		if err != nil {
+			return nil, mistakes{"REDIS_URL: " + err.Error()}
+		}
+	}
+	registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "resetd_pending_requests", Help: "Requests that are accepted and not delivered yet.",
 	}, func() float64 {
-		number, _ := requests.Pending()
+		number, _ := pending.Pending()
 		return float64(number)
 	}), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "resetd_oldest_pending_request_age_seconds", Help: "Time since the first request of the account that has waited longest for its delivery; 0 where none waits.",
 	}, func() float64 {
-		if _, oldest := requests.Pending(); !oldest.IsZero() {
+		if _, oldest := pending.Pending(); !oldest.IsZero() {
 			return time.Since(oldest).Seconds()
 		}
 		return 0
 	}))
-	return requests
+	return pending, nil
+}
+
+// hashOf names a Supabase project in Redis.
+func hashOf(url string) string {
+	sum := sha256.Sum256([]byte(url))
+	return hex.EncodeToString(sum[:8])
 }
 
 // observedLinks and observedMailer count, time and trace the calls of deliveries.

@@ -115,7 +115,10 @@ func (o *Outbox) Admit() error {
 // Put takes a request that was let in. It returns impl.ErrOverloaded where the outbox was closed
 // meanwhile, or run is a whole Window behind.
 func (o *Outbox) Put(_ context.Context, request impl.Request) error {
-	e := newEntry(&request, o.config.Begin(request))
+	return o.keep(newEntry(&request, o.config.Begin(request)))
+}
+
+func (o *Outbox) keep(e *entry) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.closed {

@@ -11,10 +11,6 @@ import (
 	"github.com/resetd/resetd/impl/upstream"
 )
 
-// MaxRoundTrip is how soon Redis must answer for limits to be counted there: a request asks it
-// twice, and waits for patience at most for both.
-const MaxRoundTrip = patience / probeParts
-
 // RefusedError is what Redis says instead of counting. Code is what that begins with: NOAUTH,
 // READONLY, OOM. (The rest may quote a key.)
 type RefusedError struct{ Code string }

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/resetd/resetd/impl/redisclient"
 )
 
 const pingTimeout = 5 * time.Second
@@ -70,7 +72,7 @@ func TestPing(t *testing.T) {
 			}
 			if tt.name != "no URL of Redis" { // a mistake, which opens nothing
 				store := open(t, Options{RedisURL: tt.url, Prefix: "test"})
-				works := err == nil && pong.RoundTrip <= MaxRoundTrip
+				works := err == nil && pong.RoundTrip <= redisclient.MaxRoundTrip
 				if inUse := store.InUse(); works != (inUse == Redis) {
 					t.Errorf("Ping says %+v, %v, and a store counts in %s", pong, err, inUse)
 				}

@@ -41,6 +41,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"github.com/resetd/resetd/impl/redisclient"
 )
 
 // A Limiter counts the requests of each key under one rate. It is safe for
@@ -84,7 +86,7 @@ type WindowState struct {
 func (l *Limiter) Take(ctx context.Context, client string) Decision {
 	k := l.hash(client)
 	if shared := l.store.shared.Load(); shared != nil {
-		limited, answered := l.store.withPatience(ctx)
+		limited, answered := redisclient.Wait(ctx, l.store.patience)
 		allowed, counts, err := l.takeShared(limited, k)
 		answered()
 		if err == nil {

@@ -15,18 +15,7 @@ import (
 )
 
 const (
-	// patience is how long one take may wait for Redis, or all of a request's
-	// takes together, see [WithBudget]. The promise is 250 ms; the rest is for a
-	// busy machine to notice.
-	patience = 220 * time.Millisecond
-
-	// probeParts is how many times as fast Redis must answer to be taken back. A
-	// request asks it twice, about its client and about its address, so a Redis
-	// that only just answers would be lost again at once.
-	probeParts = 2
-
 	probeInterval = time.Second
-
 
 	// connections is how many one instance opens at most: one for each sender,
 	// and as many to spare, for the probe while those are being dialled.
@@ -93,7 +82,7 @@ type shared struct{ since time.Time }
 // is in use from the first request on, and one that does not delays the start
 // by a second or two at most. An error is a mistake in the options; it does not
 // repeat the URL, which may hold a password.
-func Open(options Options) (*Store, error) { return openPatiently(options, patience) }
+func Open(options Options) (*Store, error) { return openPatiently(options, redisclient.Patience) }
 
 func openPatiently(options Options, patience time.Duration) (*Store, error) {
 	if options.Prefix == "" {
@@ -183,7 +172,7 @@ func (s *Store) probe(ctx context.Context) error {
 	if err := script.Load(ctx, s.client).Err(); err != nil {
 		return err
 	}
-	limited, cancel := context.WithTimeout(ctx, s.patience/probeParts)
+	limited, cancel := context.WithTimeout(ctx, s.patience/(redisclient.Patience/redisclient.MaxRoundTrip))
 	defer cancel()
 	// A limit that is never reached, because a refusal writes nothing.
 	err := s.pipeline.eval(limited, []string{s.options.Prefix + ":probe"}, []any{maxLimit, probeInterval.Milliseconds()}).Err()
@@ -203,31 +192,5 @@ func (s *Store) changed(level slog.Level, message, inUse string, err error) {
 	s.options.Logger.LogAttrs(context.Background(), level, message, attrs...)
 	if s.options.OnChange != nil {
 		s.options.OnChange(inUse)
-	}
-}
-
-// budget is how long Redis has been waited for.
-type budget struct{ spent atomic.Int64 }
-
-type budgetKey struct{}
-
-// WithBudget makes all that is taken with this context wait for Redis no longer
-// than 250 ms together. Without it that is the bound of each.
-func WithBudget(ctx context.Context) context.Context {
-	return context.WithValue(ctx, budgetKey{}, &budget{})
-}
-
-// withPatience returns a context that ends when patience does, and not with the
-// client's request. The function is to be called when Redis has answered.
-func (s *Store) withPatience(ctx context.Context) (context.Context, func()) {
-	b, ok := ctx.Value(budgetKey{}).(*budget)
-	if !ok {
-		b = &budget{}
-	}
-	began := time.Now()
-	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.patience-time.Duration(b.spent.Load()))
-	return limited, func() {
-		cancel()
-		b.spent.Add(int64(time.Since(began)))
 	}
 }

@@ -17,9 +17,11 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/resetd/resetd/impl/redisclient"
 )
 
-// promise is what a request may wait for Redis. See patience.
+// promise is what a request may wait for Redis. See redisclient.Patience.
 const promise = 250 * time.Millisecond
 
 // logBuffer collects log records from several goroutines.
@@ -142,7 +144,7 @@ func TestRedisBudget(t *testing.T) {
 	}
 	wantInUse(t, store, Redis)
 	slow.by.Store(int64(110 * time.Millisecond))
-	ctx := WithBudget(t.Context())
+	ctx := redisclient.WithBudget(t.Context())
 	began := time.Now()
 	for _, l := range limiters {
 		if !l.Take(ctx, "a").Allowed {

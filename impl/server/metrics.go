@@ -23,6 +23,7 @@ type metrics struct {
 	notices          *prometheus.CounterVec
 	limited          *prometheus.CounterVec
 	limitsIn         *prometheus.GaugeVec
+	requestsIn       *prometheus.GaugeVec
 	upstream         *prometheus.CounterVec
 	upstreamDuration *prometheus.HistogramVec
 }
@@ -74,6 +75,10 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 			Name: "resetd_limits_in",
 			Help: "1 for where the limits are counted now, memory or redis, and 0 for the other.",
 		}, []string{"store"}),
+		requestsIn: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "resetd_requests_in",
+			Help: "1 for where accepted requests are kept now until they are delivered, memory or redis, and 0 for the other.",
+		}, []string{"store"}),
 		upstream: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "resetd_upstream_requests_total",
 			Help: "Calls of Supabase Auth and Mailgun, by outcome: ok, no_account, refused (the key or the message), failed, timeout.",
@@ -84,7 +89,7 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 			Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
 		}, []string{"upstream", "call"}),
 	}
-	registry.MustRegister(m.requests, m.duration, m.mails, m.deliveryDuration, m.deliveryTries, m.verdict, m.notices, m.limited, m.limitsIn, m.upstream, m.upstreamDuration)
+	registry.MustRegister(m.requests, m.duration, m.mails, m.deliveryDuration, m.deliveryTries, m.verdict, m.notices, m.limited, m.limitsIn, m.requestsIn, m.upstream, m.upstreamDuration)
 
 	// Known from the start, so that a rate sees the first one.
 	for _, kind := range []impl.EventKind{impl.Sent, impl.NoAccount, impl.Suppressed, impl.Undelivered} {
@@ -114,15 +119,17 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 		m.requests.WithLabelValues(strconv.Itoa(own.status), own.code)
 	}
 	m.requests.WithLabelValues("200", "")
-	m.countLimitsIn(ratelimit.Memory)
+	isIn(m.limitsIn, ratelimit.Memory)
+	isIn(m.requestsIn, ratelimit.Memory)
 	return m
 }
 
-func (m *metrics) countLimitsIn(store string) {
+// isIn sets which of the two stores is in use.
+func isIn(gauge *prometheus.GaugeVec, store string) {
 	for _, name := range []string{ratelimit.Memory, ratelimit.Redis} {
-		m.limitsIn.WithLabelValues(name).Set(0)
+		gauge.WithLabelValues(name).Set(0)
 	}
-	m.limitsIn.WithLabelValues(store).Set(1)
+	gauge.WithLabelValues(store).Set(1)
 }
 
 // asked counts what became of a request before its answer.

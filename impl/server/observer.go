@@ -21,6 +21,7 @@ import (
 	"github.com/resetd/resetd/impl"
 	"github.com/resetd/resetd/impl/health"
 	"github.com/resetd/resetd/impl/ratelimit"
+	"github.com/resetd/resetd/impl/redisclient"
 )
 
 // Observer is what the operator sees: one log record a request and one a delivery, metrics and
@@ -54,7 +55,33 @@ func NewObserver(logger *slog.Logger, registry prometheus.Registerer, tracer tra
 func (o *Observer) SampleRefusals() { o.refusals = &refusals{logger: o.logger} }
 
 // LimitsIn is told where limits are counted from now on.
-func (o *Observer) LimitsIn(store string) { o.metrics.countLimitsIn(store) }
+func (o *Observer) LimitsIn(store string) { isIn(o.metrics.limitsIn, store) }
+
+// RequestsIn is told where accepted requests are kept from now on. reason says why Redis is lost.
+func (o *Observer) RequestsIn(redis bool, reason string) {
+	if redis {
+		isIn(o.metrics.requestsIn, ratelimit.Redis)
+		o.logger.Info("accepted requests are kept in Redis", "requests_in", ratelimit.Redis)
+		return
+	}
+	isIn(o.metrics.requestsIn, ratelimit.Memory)
+	o.logger.Warn("Redis is lost: accepted requests are kept in memory", "requests_in", ratelimit.Memory, "reason", reason)
+}
+
+// Unreadable is told of a request in Redis that another key encrypted.
+func (o *Observer) Unreadable() {
+	o.logger.Error("a request in Redis was encrypted under another Supabase key, and is dropped")
+}
+
+// TakenOver is told of requests in Redis that an instance has left.
+func (o *Observer) TakenOver(number int) {
+	o.logger.Warn("requests of an instance that has ended were taken over", "requests", number)
+}
+
+// Left is told of requests that stay in Redis at the stop.
+func (o *Observer) Left(number int) {
+	o.logger.Warn("requests are left in Redis, for other instances or the next start", "requests", number)
+}
 
 // record gathers what decided one answer.
 type record struct {
@@ -213,7 +240,7 @@ func (o *Observer) middleware(next echo.HandlerFunc) echo.HandlerFunc {
 		request := c.Request()
 		r := &record{id: requestID(request.Header), began: time.Now(), level: slog.LevelInfo}
 		// Whatever is counted for this request, it waits for Redis only so long in all.
-		ctx, span := o.startSpan(impl.WithCaller(ratelimit.WithBudget(request.Context()), r), request.Header, c.Path())
+		ctx, span := o.startSpan(impl.WithCaller(redisclient.WithBudget(request.Context()), r), request.Header, c.Path())
 		r.span = span
 		c.SetRequest(request.WithContext(ctx))
 

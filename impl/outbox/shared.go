@@ -1,0 +1,591 @@
+package outbox
+
+import (
+	"context"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/resetd/resetd/impl"
+	"github.com/resetd/resetd/impl/redisclient"
+)
+
+const (
+	patience = redisclient.Patience
+	// lease is how long an instance that gives no sign of life keeps its requests. A Redis that is
+	// killed and started again, or a machine that is very busy, must not cost it.
+	lease = 15 * time.Second
+	// beatEvery is how often an instance gives a sign of life, and tries a Redis that is lost. It takes
+	// that back when it answers within redisclient.MaxRoundTrip.
+	beatEvery = time.Second
+	// removeAgain is how long after a failure what has ended is removed again.
+	removeAgain = 250 * time.Millisecond
+	// batch is how many entries one command or pipeline is about at most.
+	batch = 100
+	// connections are enough for commands that take about 0.1 ms each.
+	connections = 12
+	// busyPause is how long a request waits while another instance tries an older one for its account.
+	busyPause = 500 * time.Millisecond
+)
+
+// SharedConfig says what an outbox in Redis needs beside Config.
+type SharedConfig struct {
+	Config
+	RedisURL string
+	Project  string // requests are delivered by instances of the same project
+	// Key encrypts requests (AES-256-GCM, 32 bytes). Instances of a project share it.
+	Key []byte
+	// Fingerprint returns the keyed hash under which Redis sees an account.
+	Fingerprint func(account string) string
+	Keep        time.Duration // a request that nobody has delivered leaves Redis after this time
+	Attempt     time.Duration // an attempt takes no longer
+	// Changed is told when Redis comes into use, and when it is lost and why.
+	Changed func(inRedis bool, reason string)
+	// Unreadable is told of each request that was encrypted with another key, and dropped.
+	Unreadable func()
+	// TakenOver is told how many requests of an instance that has ended were taken over.
+	TakenOver func(number int)
+	// Left is told how many requests Close has left in Redis.
+	Left func(number int)
+}
+
+// Shared is an outbox whose requests are kept in Redis until they are delivered, so that they survive
+// their instance. It is safe for concurrent use.
+//
+// Each request is an entry of a stream, and pending for the instance that accepted it in the stream's
+// consumer group. That instance schedules it in its memory, by an Outbox. One that gives no sign of
+// life for the time of a lease loses its entries to another. While Redis is lost, requests are
+// accepted into memory alone, and those from before are delivered all the same: rather twice than not
+// at all.
+type Shared struct {
+	config SharedConfig
+	memory *Outbox
+	client *redis.Client
+	cipher cipher.AEAD
+	me     string // the name of this instance in the group
+	keys   keys
+
+	inRedis atomic.Bool
+	beaten  atomic.Int64 // when the last sign of life was given, in nanoseconds since 1970
+	back    time.Time    // when Redis came back after an outage; for beat alone
+	missed  atomic.Bool  // this instance may have entries that it does not know
+	kept    atomic.Int64 // requests that Close has left in Redis
+
+	mu    sync.Mutex
+	held  map[string]bool      // ids of entries that are in memory
+	ended map[string]time.Time // ids of entries that have ended, and when they were removed; zero: not yet
+	// unsure has the tokens of requests that may be in Redis, and are in memory without their id, and
+	// since when; zero: Redis is being asked.
+	unsure map[string]time.Time
+
+	ends   chan *shared
+	cancel context.CancelFunc
+	beats  sync.WaitGroup
+	enders sync.WaitGroup
+}
+
+// sealed is what is encrypted. Its token is made up here, because clients may choose the ids of their
+// requests, and use one twice.
+type sealed struct {
+	Token   string
+	Request impl.Request
+}
+
+// keys are the names in Redis. Their common tag keeps them on one node of a cluster.
+type keys struct{ stream, prefix string }
+
+func (k keys) account(fingerprint string) string { return k.prefix + "account:" + fingerprint }
+func (k keys) busy(fingerprint string) string    { return k.prefix + "busy:" + fingerprint }
+func (k keys) alive(instance string) string      { return k.prefix + "alive:" + instance }
+func (k keys) taken(instance string) string      { return k.prefix + "taken:" + instance }
+
+const group = "deliveries"
+
+// OpenShared starts an outbox in Redis. An error is a mistake in the configuration: a Redis that does
+// not work is none.
+func OpenShared(config SharedConfig) (*Shared, error) {
+	client, err := redisclient.New(config.RedisURL, patience, connections)
+	if err != nil {
+		return nil, err
+	}
+	block, err := aes.NewCipher(config.Key)
+	if err != nil {
+		return nil, fmt.Errorf("the key of requests in Redis: %w", err)
+	}
+	aead, err := cipher.NewGCMWithRandomNonce(block)
+	if err != nil {
+		return nil, fmt.Errorf("the key of requests in Redis: %w", err)
+	}
+	prefix := "resetd:{" + config.Project + "}:"
+	s := &Shared{
+		config: config, client: client, cipher: aead, me: rand.Text(), memory: New(config.Config),
+		keys: keys{stream: prefix + "requests", prefix: prefix},
+		held: map[string]bool{}, ended: map[string]time.Time{}, unsure: map[string]time.Time{},
+		ends: make(chan *shared, config.MaxPending),
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	s.cancel = cancel
+	if err := s.join(ctx); err != nil {
+		s.config.Changed(false, redisclient.Reason(err))
+	} else {
+		s.back = time.Time{} // it was there before
+	}
+	s.beats.Go(func() { s.beat(ctx) })
+	s.enders.Go(s.end)
+	return s, nil
+}
+
+// Admit lets one request in, as an Outbox does: by what this instance has let in, and not by what is
+// pending.
+func (s *Shared) Admit() error { return s.memory.Admit() }
+
+// Put takes a request that was let in, into Redis and memory, or into memory alone.
+func (s *Shared) Put(ctx context.Context, request impl.Request) error {
+	d := &shared{outbox: s, Delivery: s.config.Begin(request), account: s.config.Fingerprint(request.Account())}
+	if s.inRedis.Load() {
+		d.id = s.accept(ctx, d.account, &request)
+	}
+	e := newEntry(&request, d)
+	if d.id == "" {
+		e.delivery = d.Delivery
+	}
+	err := s.memory.keep(e)
+	if err != nil && d.id != "" {
+		d.remove() // the caller is told that it was not accepted
+	}
+	return err
+}
+
+// Pending returns how many requests this instance has not delivered yet, and when the oldest of them
+// was accepted.
+func (s *Shared) Pending() (number int, oldest time.Time) { return s.memory.Pending() }
+
+// Close delivers as an Outbox does. What is left then stays in Redis, for other instances or the next
+// start; only what is in memory alone is lost, and counted in the error.
+func (s *Shared) Close(ctx context.Context) error {
+	s.cancel()
+	s.beats.Wait()
+	left := s.memory.close(ctx)
+	close(s.ends)
+	s.enders.Wait()
+	last, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	_ = s.client.Del(last, s.keys.alive(s.me)).Err() // it goes by itself within a lease
+	_ = s.client.Close()                             // nothing is lost with its connections
+	kept := int(s.kept.Load())
+	if kept > 0 {
+		s.config.Left(kept)
+	}
+	return leftError(left - kept)
+}
+
+// acceptScript adds an entry for an instance, and notes it as the newest of its account. It returns its
+// id, or nothing where the stream is full. The group is there unless Redis was emptied.
+//
+// KEYS: stream, account. ARGV: group, instance, encrypted request, most entries, milliseconds to keep.
+var acceptScript = redis.NewScript(`
+redis.pcall('XGROUP', 'CREATE', KEYS[1], ARGV[1], '0', 'MKSTREAM')
+if redis.call('XLEN', KEYS[1]) >= tonumber(ARGV[4]) then return '' end
+local id = redis.call('XADD', KEYS[1], '*', 'request', ARGV[3])
+redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, id, 'FORCE', 'JUSTID')
+redis.call('PEXPIRE', KEYS[1], ARGV[5])
+redis.call('HINCRBY', KEYS[2], 'pending', 1)
+redis.call('HSET', KEYS[2], 'newest', id)
+redis.call('PEXPIRE', KEYS[2], ARGV[5])
+return id
+`)
+
+// accept writes a request to Redis, and returns the id of its entry; empty where it is not there, or
+// nobody knows.
+func (s *Shared) accept(ctx context.Context, account string, request *impl.Request) (id string) {
+	token := rand.Text()
+	plain, err := json.Marshal(sealed{token, *request})
+	if err != nil {
+		return ""
+	}
+	encrypted := s.cipher.Seal(nil, nil, plain, nil) //nolint:gosec // NewGCMWithRandomNonce makes the nonce
+	s.mu.Lock()
+	s.unsure[token] = time.Time{}
+	s.mu.Unlock()
+	// Whether the client still waits for its answer makes no difference.
+	limited, answered := redisclient.Wait(ctx, patience)
+	id, err = acceptScript.Run(limited, s.client, []string{s.keys.stream, s.keys.account(account)},
+		group, s.me, encrypted, s.config.MaxPending, s.config.Keep.Milliseconds()).Text()
+	answered()
+	s.mu.Lock()
+	if err == nil {
+		delete(s.unsure, token)
+		if id != "" {
+			s.held[id] = true
+		}
+	} else {
+		s.unsure[token] = time.Now()
+	}
+	s.mu.Unlock()
+	if err != nil {
+		s.lost(err)
+		return ""
+	}
+	return id
+}
+
+func (s *Shared) decrypt(payload string) (*sealed, error) {
+	plain, err := s.cipher.Open(nil, nil, []byte(payload), nil)
+	if err != nil {
+		return nil, err
+	}
+	opened := &sealed{}
+	return opened, json.Unmarshal(plain, opened)
+}
+
+// lost goes on in memory. A command that got no connection in time says nothing about Redis.
+func (s *Shared) lost(err error) {
+	if errors.Is(err, redis.ErrPoolTimeout) {
+		return
+	}
+	s.missed.Store(true)
+	if s.inRedis.CompareAndSwap(true, false) {
+		s.config.Changed(false, redisclient.Reason(err))
+	}
+}
+
+// join beats, and makes what must be there. It does what a request does, which is to write: a Redis
+// that is read-only, or full, answers a PING.
+func (s *Shared) join(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	began := time.Now()
+	pipe := s.client.Pipeline()
+	alive := pipe.Set(ctx, s.keys.alive(s.me), 1, lease)
+	created := pipe.XGroupCreateMkStream(ctx, s.keys.stream, group, "0")
+	pipe.PExpire(ctx, s.keys.stream, s.config.Keep)
+	_, _ = pipe.Exec(ctx) // each command has its own error
+	if err := alive.Err(); err != nil {
+		return err
+	}
+	if err := created.Err(); err != nil && redisclient.Code(err) != "BUSYGROUP" {
+		return err
+	}
+	s.beaten.Store(began.UnixNano())
+	if s.inRedis.Load() {
+		return nil
+	}
+	if took := time.Since(began); took > redisclient.MaxRoundTrip {
+		return context.DeadlineExceeded
+	}
+	s.back = began
+	s.inRedis.Store(true)
+	s.config.Changed(true, "")
+	return nil
+}
+
+// beat says again and again that this instance lives, and takes over what ended instances have left.
+func (s *Shared) beat(ctx context.Context) {
+	for ; ctx.Err() == nil; sleep(ctx, beatEvery) {
+		if err := s.join(ctx); err != nil {
+			s.lost(err)
+			continue
+		}
+		s.forgetOld()
+		if s.missed.Swap(false) {
+			if err := s.readMissed(ctx); err != nil {
+				s.lost(err)
+				continue
+			}
+		}
+		// After an outage of Redis, all instances need the time of a lease to beat again.
+		if time.Since(s.back) > lease {
+			if err := s.takeOver(ctx); err != nil {
+				s.lost(err)
+			}
+		}
+	}
+}
+
+// remembered is how long an instance knows what it has removed from Redis, and what may be in Redis
+// and in memory. A Redis that is killed loses its last second or two (appendfsync everysec).
+const remembered = time.Minute
+
+// forgetOld drops what is remembered of entries that will not come back.
+func (s *Shared) forgetOld() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	isOld := func(_ string, since time.Time) bool { return !since.IsZero() && time.Since(since) > remembered }
+	maps.DeleteFunc(s.ended, isOld)
+	maps.DeleteFunc(s.unsure, isOld)
+}
+
+// takeOverScript assigns entries of an instance that does not beat to another, and notes that for the
+// case that the instance wakes up. It removes an instance that has no entries. XCLAIM drops entries
+// that are no longer in the stream.
+//
+// KEYS: stream, alive, taken. ARGV: group, the instance, the one that takes over, most entries,
+// milliseconds to keep the note.
+var takeOverScript = redis.NewScript(`
+if redis.call('EXISTS', KEYS[2]) == 1 then return {} end
+local left = redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', ARGV[4], ARGV[2])
+if #left == 0 then
+	redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], ARGV[2])
+	return {}
+end
+redis.call('SET', KEYS[3], 1, 'PX', ARGV[5])
+local claim = {'XCLAIM', KEYS[1], ARGV[1], ARGV[3], 0}
+for _, entry in ipairs(left) do table.insert(claim, entry[1]) end
+local taken = {}
+for _, entry in ipairs(redis.call(unpack(claim))) do
+	if entry then
+		table.insert(taken, entry[1])
+		table.insert(taken, entry[2][2])
+	end
+end
+return taken
+`)
+
+func (s *Shared) takeOver(ctx context.Context) error {
+	limited, cancel := context.WithTimeout(ctx, patience)
+	instances, err := s.client.XInfoConsumers(limited, s.keys.stream, group).Result()
+	cancel()
+	for _, instance := range instances {
+		if instance.Name == s.me {
+			continue
+		}
+		for taken := batch; err == nil && taken == batch; {
+			taken, err = s.takeFrom(ctx, instance.Name)
+		}
+	}
+	return err
+}
+
+// takeFrom takes over at most a batch.
+func (s *Shared) takeFrom(ctx context.Context, instance string) (taken int, err error) {
+	limited, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	entries, err := takeOverScript.Run(limited, s.client, []string{s.keys.stream, s.keys.alive(instance), s.keys.taken(instance)},
+		group, instance, s.me, batch, s.config.Keep.Milliseconds()).StringSlice()
+	for i := 0; i+1 < len(entries); i += 2 {
+		s.hold(ctx, entries[i], entries[i+1])
+	}
+	if taken = len(entries) / 2; taken > 0 {
+		s.config.TakenOver(taken)
+	}
+	return taken, err
+}
+
+// readMissed looks at what is pending for this instance, which an answer that was lost may have held.
+func (s *Shared) readMissed(ctx context.Context) error {
+	for from := "0"; ; {
+		limited, cancel := context.WithTimeout(ctx, patience)
+		streams, err := s.client.XReadGroup(limited, &redis.XReadGroupArgs{
+			Group: group, Consumer: s.me, Streams: []string{s.keys.stream, from}, Count: batch, Block: -1,
+		}).Result()
+		cancel()
+		if errors.Is(err, redis.Nil) || err == nil && (len(streams) == 0 || len(streams[0].Messages) == 0) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		for _, entry := range streams[0].Messages {
+			payload, _ := entry.Values["request"].(string) // it has none where it was removed
+			s.hold(ctx, entry.ID, payload)
+			from = entry.ID
+		}
+	}
+}
+
+// hold puts an entry of this instance into memory, unless it is there.
+func (s *Shared) hold(ctx context.Context, id, payload string) {
+	d := &shared{outbox: s, id: id}
+	opened, err := s.decrypt(payload)
+	s.mu.Lock()
+	held := s.held[id]
+	_, over := s.ended[id]
+	var since time.Time
+	var unsure bool
+	if err == nil {
+		since, unsure = s.unsure[opened.Token]
+	}
+	isNew := !held && !over && !unsure && err == nil
+	if isNew {
+		s.held[id] = true
+	}
+	s.mu.Unlock()
+	if err == nil {
+		d.account = s.config.Fingerprint(opened.Request.Account())
+	}
+	switch {
+	case isNew:
+		d.Delivery = s.config.Begin(opened.Request)
+		select {
+		case s.memory.adopted <- newEntry(&opened.Request, d):
+		case <-ctx.Done(): // it stays in Redis
+			s.drop(id)
+		}
+	case held, unsure && since.IsZero(): // accept is about to hold it
+	default: // its removal was lost, it is in memory without its id, or nobody can read it
+		if err != nil && payload != "" && !over {
+			s.config.Unreadable()
+		}
+		d.remove()
+	}
+}
+
+// drop forgets an entry that stays in Redis.
+func (s *Shared) drop(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.held, id)
+}
+
+// endScript removes an entry, and with the last one of its account what is known of it.
+//
+// KEYS: stream, account, busy. ARGV: group, entry.
+var endScript = redis.NewScript(`
+redis.call('XACK', KEYS[1], ARGV[1], ARGV[2])
+if redis.call('GET', KEYS[3]) == ARGV[2] then redis.call('DEL', KEYS[3]) end
+if redis.call('XDEL', KEYS[1], ARGV[2]) == 1 and redis.call('EXISTS', KEYS[2]) == 1 then
+	if redis.call('HINCRBY', KEYS[2], 'pending', -1) <= 0 then redis.call('DEL', KEYS[2]) end
+end
+return 1
+`)
+
+// end removes from Redis what has ended. Nobody waits for it, and it goes on trying while Redis is
+// lost, until Close.
+func (s *Shared) end() {
+	for d := range s.ends {
+		work := []*shared{d}
+		for len(work) < batch && len(s.ends) > 0 {
+			work = append(work, <-s.ends)
+		}
+		for tries := 0; s.endAll(work) != nil; tries++ {
+			if len(s.ends) == cap(s.ends) || s.isClosing() && tries > 0 {
+				break // they may be delivered again, which is better than to stand still
+			}
+			time.Sleep(removeAgain)
+		}
+	}
+}
+
+func (s *Shared) endAll(work []*shared) error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	pipe := s.client.Pipeline()
+	for _, d := range work {
+		endScript.Eval(ctx, pipe, []string{s.keys.stream, s.keys.account(d.account), s.keys.busy(d.account)}, group, d.id)
+	}
+	if _, err := pipe.Exec(ctx); err != nil {
+		s.lost(err)
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, d := range work {
+		s.ended[d.id] = time.Now()
+	}
+	return nil
+}
+
+func (s *Shared) isClosing() bool {
+	s.memory.mu.Lock()
+	defer s.memory.mu.Unlock()
+	return s.memory.closed
+}
+
+// shared is the delivery of an entry in Redis.
+type shared struct {
+	Delivery
+	outbox  *Shared
+	id      string // of the entry
+	account string // fingerprint; empty where the entry could not be read
+}
+
+// claimScript says whether an entry is to be tried now: "go"; "gone" where another instance has it or
+// has ended it; "replaced" where a newer one came for the account; "busy" where another one for the
+// account is being tried. An entry that nobody has taken and that is not there was lost by Redis,
+// so it is tried.
+//
+// KEYS: stream, account, taken, busy. ARGV: group, entry, instance, milliseconds of an attempt.
+var claimScript = redis.NewScript(`
+local owner = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[2], ARGV[2], 1)[1]
+if not owner then
+	if redis.call('EXISTS', KEYS[3]) == 1 then return 'gone' end
+	return 'go'
+end
+if owner[2] ~= ARGV[3] then return 'gone' end
+local newest = redis.call('HGET', KEYS[2], 'newest')
+if newest and newest ~= ARGV[2] then return 'replaced' end
+local busy = redis.call('GET', KEYS[4])
+if busy and busy ~= ARGV[2] then return 'busy' end
+redis.call('SET', KEYS[4], ARGV[2], 'PX', ARGV[4])
+return 'go'
+`)
+
+// Try makes one attempt, if the entry is still this instance's. Where Redis cannot say, it is made.
+func (d *shared) Try(ctx context.Context) (pause time.Duration, again bool) {
+	s := d.outbox
+	verdict, err := d.claim(ctx)
+	if err != nil && time.Since(time.Unix(0, s.beaten.Load())) > lease/2 {
+		verdict, err = d.claim(ctx) // this process may have been stopped while it waited
+	}
+	if err != nil && redisclient.Code(err) != "NOGROUP" && ctx.Err() == nil {
+		s.lost(err)
+	}
+	switch verdict {
+	case "gone":
+		s.drop(d.id)
+		return 0, false
+	case "replaced":
+		d.End(impl.Suppressed, errReplaced)
+		return 0, false
+	case "busy":
+		return busyPause, true
+	}
+	if pause, again = d.Delivery.Try(ctx); !again {
+		d.remove()
+	}
+	return pause, again
+}
+
+func (d *shared) claim(ctx context.Context) (verdict string, err error) {
+	s := d.outbox
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	return claimScript.Run(ctx, s.client, []string{s.keys.stream, s.keys.account(d.account), s.keys.taken(s.me), s.keys.busy(d.account)},
+		group, d.id, s.me, s.config.Attempt.Milliseconds()).Text()
+}
+
+// End reports the outcome, unless another instance will.
+func (d *shared) End(outcome impl.EventKind, reason error) {
+	if errors.Is(reason, errStopped) {
+		d.outbox.kept.Add(1)
+		return
+	}
+	d.Delivery.End(outcome, reason)
+	d.remove()
+}
+
+// remove takes the entry out of Redis, soon.
+func (d *shared) remove() {
+	s := d.outbox
+	s.mu.Lock()
+	delete(s.held, d.id)
+	s.ended[d.id] = time.Time{}
+	s.mu.Unlock()
+	s.ends <- d
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
