@@ -258,19 +258,26 @@ func (b *bench) measures(part string) bool {
 }
 
 func (b *bench) standIns(behaviour behaviour) (*standIns, error) {
-	p, err := start(b.ctx, b.dir, b.self, behaviour.args(), nil)
+	p, err := start(b.ctx, b.dir, b.self, "", behaviour.args(), nil)
 	return &standIns{process: p}, err
 }
 
 // resetd starts the binary under test.
 func (b *bench) resetd(upstreams, rateLimit string, more ...string) (*process, error) {
+	// A free port, because without the log nothing says where it listens.
+	listener, err := listen()
+	if err != nil {
+		return nil, err
+	}
+	addr := listener.Addr().String()
+	listener.Close()
 	env := []string{
-		"LISTEN_ADDR=127.0.0.1:0", "ADMIN_ADDR=127.0.0.1:0", "SHUTDOWN_DELAY=0s",
+		"LISTEN_ADDR=" + addr, "ADMIN_ADDR=127.0.0.1:0", "SHUTDOWN_DELAY=0s",
 		"SUPABASE_URL=" + upstreams, "SUPABASE_SERVICE_ROLE_KEY=bench-service-role-key",
 		"MAILGUN_API_BASE=" + upstreams, "MAILGUN_API_KEY=bench-mailgun-key", "MAILGUN_DOMAIN=mg.example.com",
 		"SITE_URL=" + site, "RATE_LIMIT=" + rateLimit, "RECIPIENT_LIMIT=" + wide, "MAX_ACCEPTED=20000",
 	}
-	return start(b.ctx, b.dir, b.options.resetd, []string{"serve"}, slices.Concat(env, more, b.options.env))
+	return start(b.ctx, b.dir, b.options.resetd, addr, []string{"serve"}, slices.Concat(env, more, b.options.env))
 }
 
 // starting measures the time from exec to the first 200 of /healthz, and the resident set of a
@@ -359,7 +366,7 @@ func (b *bench) path(p path) (r result, err error) {
 	if err != nil {
 		return r, err
 	}
-	floor, err := start(b.ctx, b.dir, b.self, []string{asFloor, "-upstream", upstreams.url, "-mail", fmt.Sprint(calls.MailBytes),
+	floor, err := start(b.ctx, b.dir, b.self, "", []string{asFloor, "-upstream", upstreams.url, "-mail", fmt.Sprint(calls.MailBytes),
 		"-status", fmt.Sprint(p.status), "-answer", fmt.Sprint(toResetd.answerBytes.Load())}, nil)
 	if err != nil {
 		return r, err

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -35,9 +36,9 @@ var (
 	pending   = regexp.MustCompile(`(?m)^resetd_pending_requests (\S+)$`)
 )
 
-// start runs a program and waits until it says where it listens. Its log goes to a file: a
-// pipe would have this process work for each line.
-func start(ctx context.Context, dir, program string, args, env []string) (*process, error) {
+// start runs a program and waits until it listens: at addr, or where its log says if that is empty. The
+// log goes to a file: a pipe would have this process work for each line.
+func start(ctx context.Context, dir, program, addr string, args, env []string) (*process, error) {
 	file, err := os.CreateTemp(dir, "log-")
 	if err != nil {
 		return nil, err
@@ -56,8 +57,7 @@ func start(ctx context.Context, dir, program string, args, env []string) (*proce
 		close(p.ended)
 	}()
 	for began := time.Now(); time.Since(began) < 10*time.Second; {
-		if found := listening.FindStringSubmatch(p.logged()); found != nil {
-			p.url = "http://" + found[1]
+		if p.listens(addr) {
 			return p, nil
 		}
 		select {
@@ -68,6 +68,25 @@ func start(ctx context.Context, dir, program string, args, env []string) (*proce
 	}
 	p.stop()
 	return nil, fmt.Errorf("%s does not listen after 10 s:\n%s", program, p.logged())
+}
+
+// listens says whether the process does, and notes where.
+func (p *process) listens(addr string) bool {
+	if addr == "" {
+		found := listening.FindStringSubmatch(p.logged())
+		if found == nil {
+			return false
+		}
+		addr = found[1]
+	} else {
+		conn, err := net.Dial("tcp", addr)
+		if err != nil {
+			return false
+		}
+		conn.Close()
+	}
+	p.url = "http://" + addr
+	return true
 }
 
 // logged is the beginning of the log.
