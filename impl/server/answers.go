@@ -1,11 +1,14 @@
 package server
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"net/http"
 	"slices"
 	"strconv"
+	"sync"
+	"sync/atomic"
 
 	"github.com/labstack/echo/v4"
 
@@ -21,6 +24,9 @@ type answer struct {
 	issues     []gen.Issue
 	retryAfter int  // seconds; 0: none
 	inBody     bool // retryAfter is said in the body too
+
+	once sync.Once
+	body []byte // encoded when it is first sent: a flood is answered with the same few
 }
 
 func (a *answer) Error() string { return a.code }
@@ -62,7 +68,22 @@ func invalidRequest(issues []gen.Issue) *answer {
 	return &answer{status: http.StatusBadRequest, code: "invalid_request", message: message, issues: issues}
 }
 
+// waits are the answers about waits of up to an hour, once they were sent: 1 MB at most.
+var waits [3601]atomic.Pointer[answer]
+
 func rateLimited(seconds int) *answer {
+	if seconds >= len(waits) {
+		return newRateLimited(seconds)
+	}
+	known := waits[seconds].Load()
+	if known == nil {
+		known = newRateLimited(seconds)
+		waits[seconds].Store(known)
+	}
+	return known
+}
+
+func newRateLimited(seconds int) *answer {
 	unit := " seconds."
 	if seconds == 1 {
 		unit = " second."
@@ -86,8 +107,7 @@ func (a *answer) fields() (names []string) {
 
 // answerFor finds what the caller may know of an error: without an entry, nothing.
 func answerFor(err error) *answer {
-	var known *answer
-	if errors.As(err, &known) {
+	if known, ok := err.(*answer); ok { //nolint:errorlint // nobody wraps one
 		return known
 	}
 	for _, fault := range faults {
@@ -109,6 +129,19 @@ func answerFor(err error) *answer {
 
 // write sends the documented body.
 func (a *answer) write(w http.ResponseWriter) {
+	a.once.Do(a.encode)
+	header := w.Header()
+	header["Content-Type"] = contentJSON
+	if a.retryAfter > 0 {
+		header["Retry-After"] = []string{strconv.Itoa(a.retryAfter)}
+	}
+	w.WriteHeader(a.status)
+	_, _ = w.Write(a.body) // fails only when the client has gone
+}
+
+var contentJSON = []string{echo.MIMEApplicationJSON}
+
+func (a *answer) encode() {
 	body := gen.ErrorBody{Error: a.message, Code: &a.code}
 	if len(a.issues) > 0 {
 		body.Issues = &a.issues
@@ -122,19 +155,11 @@ func (a *answer) write(w http.ResponseWriter) {
 			body.FieldErrors = &fields
 		}
 	}
-	if a.retryAfter > 0 {
-		w.Header().Set("Retry-After", strconv.Itoa(a.retryAfter))
-		if a.inBody {
-			seconds := float64(a.retryAfter)
-			body.RetryAfter = &seconds
-		}
+	if a.inBody {
+		seconds := float64(a.retryAfter)
+		body.RetryAfter = &seconds
 	}
-	encoded, err := json.Marshal(body)
-	if err != nil { // strings and numbers: cannot happen
-		encoded = []byte(`{"error":"Something went wrong on our side. Try again later.","code":"internal_error"}`)
-		a = errInternal
-	}
-	w.Header().Set("Content-Type", echo.MIMEApplicationJSON)
-	w.WriteHeader(a.status)
-	w.Write(append(encoded, '\n'))
+	var buffer bytes.Buffer
+	_ = json.NewEncoder(&buffer).Encode(body) // strings and numbers: cannot fail
+	a.body = buffer.Bytes()
 }

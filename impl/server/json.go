@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"io"
 	"unicode/utf8"
 )
 
@@ -32,12 +31,13 @@ func readJSON(body []byte) (value any, err error) {
 	if depth > maxDepth {
 		return nil, errTooDeep
 	}
-	decoder := json.NewDecoder(bytes.NewReader(body))
-	decoder.UseNumber() // 1e400 is a number, if too large a one for a float64
-	if err := decoder.Decode(&value); err != nil {
-		return nil, errNotOneValue
+	err = json.Unmarshal(body, &value)
+	if tooLarge := new(json.UnmarshalTypeError); errors.As(err, &tooLarge) { // 1e400 is a number, if none of float64's
+		decoder := json.NewDecoder(bytes.NewReader(body))
+		decoder.UseNumber()
+		err = decoder.Decode(&value)
 	}
-	if _, err := decoder.Token(); err != io.EOF {
+	if err != nil {
 		return nil, errNotOneValue
 	}
 	if countMembers(value) != members {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -65,7 +66,9 @@ func New(config Config) (http.Handler, error) {
 
 	e := echo.New()
 	e.Logger.SetOutput(io.Discard) // the observer speaks
-	e.Use(config.Observer.middleware, cors(config.AllowBrowser))
+	// Echo would put middlewares together anew for each request, the operation's as well.
+	all := config.Observer.middleware(cors(config.AllowBrowser)(func(c echo.Context) error { return c.Handler()(c) }))
+	e.Use(func(echo.HandlerFunc) echo.HandlerFunc { return all })
 	e.Match([]string{http.MethodGet, http.MethodHead}, healthRoute, func(c echo.Context) error {
 		return c.Blob(http.StatusOK, echo.MIMEApplicationJSON, []byte(`{"status":"ok"}`+"\n"))
 	})
@@ -85,7 +88,7 @@ func New(config Config) (http.Handler, error) {
 	}
 
 	strict := gen.NewStrictHandler(config.Operation, nil)
-	gen.RegisterHandlersWithOptions(e, strict, gen.RegisterHandlersOptions{
+	gen.RegisterHandlersWithOptions(composed{e}, strict, gen.RegisterHandlersOptions{
 		BaseURL: basePath,
 		// In the order of judgement. The key is the operationId; a wrong one is ignored
 		// without a word, which the tests of each of the two would notice.
@@ -94,6 +97,17 @@ func New(config Config) (http.Handler, error) {
 		},
 	})
 	return e, nil
+}
+
+// composed is a router that puts a route and its middlewares together once.
+type composed struct{ *echo.Echo }
+
+// POST implements gen.EchoRouter.
+func (r composed) POST(path string, handler echo.HandlerFunc, middlewares ...echo.MiddlewareFunc) *echo.Route {
+	for _, middleware := range slices.Backward(middlewares) {
+		handler = middleware(handler)
+	}
+	return r.Echo.POST(path, handler)
 }
 
 // limitClients counts every request of a client before anything of it is read.
