@@ -13,7 +13,8 @@ import (
 type growth struct {
 	clients   int
 	processor time.Duration
-	memory    int64 // resident
+	ratio     float64 // to the floor, which knows no clients
+	memory    int64   // resident
 }
 
 // growing sends requests from more and more clients, each of a /64 of its own, and measures those of
@@ -27,39 +28,62 @@ func (b *bench) growing() (table []growth, err error) {
 	var numbers atomic.Int64
 	to := newLoad(resetd, http.StatusBadRequest, invalid, &numbers, b.options.connections)
 	defer to.close()
-	seen := 0
+	to.client = client64
+	if err := to.send(b.ctx, 1); err != nil {
+		return nil, err
+	}
+	floor, err := start(b.ctx, b.dir, b.self, "", []string{asFloor, "-status", "400", "-answer", fmt.Sprint(to.answerBytes.Load())}, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer floor.stop()
+	toFloor := newLoad(floor, http.StatusBadRequest, invalid, &numbers, b.options.connections)
+	defer toFloor.close()
+	seen := 1
 	for _, clients := range []int{1_000, 10_000, 100_000, 1_000_000} {
 		to.client = client64
+		numbers.Store(int64(seen))
 		if err := to.send(b.ctx, clients-seen); err != nil {
 			return nil, err
 		}
 		seen = clients
 		// From all over those seen, so that what is kept of them is not in a processor's cache.
 		to.client = func(number int) string { return client64(1 + number*7919%clients) }
-		requests := 10 * b.options.requests
-		var rounds []time.Duration
+		toFloor.client = to.client
+		var processor []time.Duration
+		var ratio []float64
 		for range b.options.rounds {
-			before, err := resetd.processorTime()
+			ours, err := b.cost(resetd, to)
 			if err != nil {
 				return nil, err
 			}
-			if err := to.send(b.ctx, requests); err != nil {
-				return nil, err
-			}
-			after, err := resetd.processorTime()
+			theirs, err := b.cost(floor, toFloor)
 			if err != nil {
 				return nil, err
 			}
-			rounds = append(rounds, (after-before)/time.Duration(requests))
+			processor, ratio = append(processor, ours), append(ratio, float64(ours)/float64(theirs))
 		}
-		numbers.Store(int64(seen))
 		memory, err := resetd.memory("VmRSS")
 		if err != nil {
 			return nil, err
 		}
-		table = append(table, growth{clients, median(rounds), memory})
+		table = append(table, growth{clients, median(processor), median(ratio), memory})
 	}
 	return table, nil
+}
+
+// cost returns the processor time of one of many requests.
+func (b *bench) cost(of *process, to *load) (time.Duration, error) {
+	requests := 5 * b.options.requests
+	before, err := of.processorTime()
+	if err != nil {
+		return 0, err
+	}
+	if err := to.send(b.ctx, requests); err != nil {
+		return 0, err
+	}
+	after, err := of.processorTime()
+	return (after - before) / time.Duration(requests), err
 }
 
 func client64(number int) string { return fmt.Sprintf("2001:db8:%x:%x::1", number>>16, number&0xffff) }
