@@ -8,7 +8,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"net/mail"
 	"net/url"
 	"reflect"
 	"strings"
@@ -16,6 +15,7 @@ import (
 
 	"golang.org/x/net/publicsuffix"
 
+	"github.com/resetd/resetd/impl"
 	"github.com/resetd/resetd/impl/delivery"
 	"github.com/resetd/resetd/impl/mailgun"
 	"github.com/resetd/resetd/impl/origin"
@@ -42,7 +42,7 @@ func check(ctx context.Context, args, environ []string, stdout, stderr io.Writer
 	if err != nil {
 		return err
 	}
-	if send && !isAddress(address) {
+	if send && impl.CheckAddress(address) != nil {
 		return mistakes{"--send-to: must be one address, like me@example.com"}
 	}
 
@@ -74,12 +74,6 @@ func check(ctx context.Context, args, environ []string, stdout, stderr io.Writer
 		return fmt.Errorf("%d checks have failed", failures)
 	}
 	return nil
-}
-
-// isAddress says whether a mail can go there: one address, with nothing around it.
-func isAddress(text string) bool {
-	parsed, err := mail.ParseAddress(text)
-	return err == nil && parsed.Address == text
 }
 
 // The verdicts. Only bad makes the exit status 1.

@@ -545,6 +545,7 @@ func TestCheck(t *testing.T) {
 		// --send-to.
 		"to an account stored in other letters": {args: []string{"--send-to", "upper@example.com"}, mails: []string{"UPPER@example.com"}},
 		"to an account, action_link":            {env: map[string]string{"LINK_MODE": "action_link"}, args: []string{"--send-to", knownEmail}, mails: []string{knownEmail}},
+		"to an odd address":                     {args: []string{"--send-to", "a..b@example.com"}, mails: []string{"a..b@example.com"}},
 		"to an unknown address":                 {args: []string{"--send-to", "me@example.com"}, mails: []string{"me@example.com"}},
 		"only this account fails": {
 			args:     []string{"--send-to", knownEmail},

@@ -292,21 +292,20 @@ func anyValue(t *rapid.T, depth int) any {
 	return ofType(t, rapid.SampledFrom(types).Draw(t, "type"), depth)
 }
 
-// An RFC 5321 mailbox as openapi.yaml restricts it, said in another way than the server does:
-// the dot-atom of RFC 5322, section 3.2.3, and the host name of RFC 1123, section 2.1.
+// An address as openapi.yaml describes it, said in another way than the server does: that of HTML's
+// <input type=email>, which Supabase Auth goes by.
 const (
-	atext       = "[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]"
-	longestMail = 254
+	localPart   = "[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]"
+	longestMail = 255
 )
 
 var (
-	mailboxForm = regexp.MustCompile(`^(` + atext + `+(?:\.` + atext + `+)*)@(?:` + hostLabel + `\.)*` + hostLabel + `$`)
+	mailboxForm = regexp.MustCompile(`^` + localPart + `+@(?:` + hostLabel + `\.)*` + hostLabel + `$`)
 	hostLabel   = `[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?`
 )
 
 func isMailbox(address string) bool {
-	found := mailboxForm.FindStringSubmatch(address)
-	return found != nil && len(found[1]) <= 64 && len(address) <= longestMail
+	return mailboxForm.MatchString(address) && len(address) <= longestMail
 }
 
 // mailbox draws an address, one of an account now and then, and often one at a limit.
@@ -317,14 +316,14 @@ func mailbox(t *rapid.T) string {
 	short := func() string {
 		return rapid.StringMatching(`[A-Za-z0-9](?:[A-Za-z0-9-]{0,8}[A-Za-z0-9])?`).Draw(t, "label")
 	}
-	local := rapid.StringMatching(atext+`{1,9}(?:\.`+atext+`{1,9}){0,3}`).Draw(t, "local part")
+	local := rapid.StringMatching(localPart+`{1,40}`).Draw(t, "local part")
 	domain := short()
 	for range rapid.IntRange(0, 3).Draw(t, "labels") {
 		domain += "." + short()
 	}
 	switch rapid.SampledFrom([]string{"", "", "local", "label", "all"}).Draw(t, "longest") {
 	case "local":
-		local += strings.Repeat("l", 64-len(local))
+		local += strings.Repeat("l", longestMail-len(local)-1-len(domain))
 	case "label":
 		domain = rapid.StringMatching(`[a-z0-9][a-z0-9-]{61}[a-z0-9]`).Draw(t, "long label") + "." + domain
 	case "all":
@@ -356,9 +355,7 @@ var notOfFormat = map[string]map[string]func(t *rapid.T, valid string) string{
 		"a URL":         func(_ *rapid.T, valid string) string { return "mailto:" + valid },
 		"quoted":        func(_ *rapid.T, valid string) string { return strings.Replace(`"`+valid, "@", `"@`, 1) },
 		"a literal":     func(_ *rapid.T, valid string) string { return valid[:strings.IndexByte(valid, '@')+1] + "[127.0.0.1]" },
-		"dot first":     func(_ *rapid.T, valid string) string { return "." + valid },
 		"dot last":      func(_ *rapid.T, valid string) string { return valid + "." },
-		"dot before at": func(_ *rapid.T, valid string) string { return strings.Replace(valid, "@", ".@", 1) },
 		"dot after at":  func(_ *rapid.T, valid string) string { return strings.Replace(valid, "@", "@.", 1) },
 		"two dots":      func(_ *rapid.T, valid string) string { return strings.Replace(valid, "@", "@a..", 1) },
 		"hyphen first":  func(_ *rapid.T, valid string) string { return strings.Replace(valid, "@", "@-", 1) },
@@ -366,17 +363,13 @@ var notOfFormat = map[string]map[string]func(t *rapid.T, valid string) string{
 		"not of a host": func(t *rapid.T, valid string) string {
 			return valid + rapid.SampledFrom(strings.Split("! # $ % & ' * + / = ? ^ _ ` { | } ~", " ")).Draw(t, "sign")
 		},
-		"long local part": func(_ *rapid.T, valid string) string {
-			at := strings.IndexByte(valid, '@')
-			return strings.Repeat("l", 65-min(at, 64)) + valid
-		},
 		"long label": func(_ *rapid.T, valid string) string {
 			return valid[:strings.IndexByte(valid, '@')+1] + strings.Repeat("d", 64) + ".com"
 		},
 		"long": func(t *rapid.T, _ string) string {
 			label := strings.Repeat("d", 61) + "." // 4 of them are 248 bytes
 			extra := rapid.IntRange(1, 55).Draw(t, "too long by")
-			return "local@" + strings.Repeat(label, 4) + strings.Repeat("d", extra)
+			return "locals@" + strings.Repeat(label, 4) + strings.Repeat("d", extra)
 		},
 	},
 }

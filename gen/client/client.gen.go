@@ -85,9 +85,9 @@ type SendPasswordResetRequest struct {
 	// Example: https://app.example.com
 	CallbackOrigin string `json:"callback_origin,omitempty"`
 
-	// Email The address of the account, an RFC 5321 mailbox: `local@domain` in ASCII, a
-	// dot-atom of at most 64 characters before the `@`, a host name after it,
-	// 254 characters at most in all.
+	// Email The address of the account, as Supabase Auth takes it: `local@domain` in ASCII, with the
+	// characters of an RFC 5322 atom and dots in any order before the `@`, a host name after
+	// it, 255 characters at most in all. HTML's `<input type=email>` goes by the same rule.
 	//
 	//
 	// Example: hello@example.com

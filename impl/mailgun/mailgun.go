@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptrace"
+	"net/mail"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -52,15 +53,15 @@ func New(config Config) *Client {
 
 // Send hands over a message. It returns nil once Mailgun has accepted it; every error is
 // impl.ErrEmailDelivery, and says by those of package delivery what comes next.
-func (c *Client) Send(ctx context.Context, to string, mail delivery.Mail) error {
-	return c.send(ctx, c.message(to, mail))
+func (c *Client) Send(ctx context.Context, to string, content delivery.Mail) error {
+	return c.send(ctx, c.message(to, content))
 }
 
 // SendTest does the same in test mode, to ourselves: Mailgun accepts the message, bills it
 // and never delivers it.
 // https://documentation.mailgun.com/docs/mailgun/user-manual/sending-messages/send-http#sending-in-test-mode
-func (c *Client) SendTest(ctx context.Context, mail delivery.Mail) error {
-	message := c.message(c.config.TestTo, mail)
+func (c *Client) SendTest(ctx context.Context, content delivery.Mail) error {
+	message := c.message(c.config.TestTo, content)
 	message.EnableTestMode()
 	return c.send(ctx, message)
 }
@@ -78,9 +79,16 @@ func (c *Client) Probe(ctx context.Context) error {
 	return err
 }
 
-func (c *Client) message(to string, mail delivery.Mail) *mailgun.Message {
-	message := mailgun.NewMessage(c.config.From, mail.Subject, mail.Text, to)
-	message.SetHTML(mail.HTML)
+// mailbox writes an address as RFC 5322, section 3.4.1, has it: with its local part quoted where that is
+// no dot-atom, such as "a..b"@example.com. That is the same address; without the quotes it is none to
+// Mailgun's own parser (flanker/addresslib/_parser of github.com/mailgun/flanker, read November 2026).
+func mailbox(address string) string {
+	return strings.Trim((&mail.Address{Address: address}).String(), "<>")
+}
+
+func (c *Client) message(to string, content delivery.Mail) *mailgun.Message {
+	message := mailgun.NewMessage(c.config.From, content.Subject, content.Text, mailbox(to))
+	message.SetHTML(content.HTML)
 	if c.config.ReplyTo != "" {
 		message.SetReplyTo(c.config.ReplyTo)
 	}

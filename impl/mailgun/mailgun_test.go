@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/mail"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -42,6 +43,38 @@ func TestBase(t *testing.T) {
 		}
 		if path != "/v3/mg.example.com/messages" || user != "api" || password != "the-key" {
 			t.Errorf("%q: POST %s as %s:%s", suffix, path, user, password)
+		}
+	}
+}
+
+// TestRecipient: the stored address is the one recipient, as it is, or quoted where it would be none to a
+// strict parser.
+func TestRecipient(t *testing.T) {
+	for _, c := range []struct{ stored, sent string }{
+		{stored: "a@b.co", sent: "a@b.co"},
+		{stored: "UPPER@Example.com", sent: "UPPER@Example.com"},
+		{stored: "!#$%&'*+-/=?^_`{|}~.x@example.com", sent: "!#$%&'*+-/=?^_`{|}~.x@example.com"},
+		{stored: "a..b@docomo.example", sent: `"a..b"@docomo.example`},
+		{stored: ".a@docomo.example", sent: `".a"@docomo.example`},
+		{stored: "a.@docomo.example", sent: `"a."@docomo.example`},
+		{stored: strings.Repeat("l", 243) + "@example.com", sent: strings.Repeat("l", 243) + "@example.com"},
+	} {
+		var sent []string
+		c2 := client(t, "", func(w http.ResponseWriter, r *http.Request) {
+			if err := r.ParseMultipartForm(1 << 20); err != nil {
+				t.Error(err)
+			}
+			sent = r.Form["to"]
+			io.WriteString(w, `{"id":"<1@mg.example.com>","message":"Queued. Thank you."}`)
+		})
+		if err := c2.Send(t.Context(), c.stored, delivery.Mail{Subject: "s", Text: "t", HTML: "h"}); err != nil {
+			t.Errorf("%s: %v", c.stored, err)
+		}
+		if !slices.Equal(sent, []string{c.sent}) {
+			t.Errorf("%s: sent to %q, want %q", c.stored, sent, c.sent)
+		}
+		if read, err := mail.ParseAddressList(c.sent); err != nil || len(read) != 1 || read[0].Address != c.stored {
+			t.Errorf("%s is read as %v, %v", c.sent, read, err)
 		}
 	}
 }

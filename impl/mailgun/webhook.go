@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"errors"
+	"net/mail"
 	"slices"
 	"strconv"
 	"time"
@@ -115,6 +116,9 @@ func readEvent(raw []byte) (impl.DeliveryEvent, error) {
 		return impl.DeliveryEvent{Kind: impl.OtherDelivery}, nil
 	}
 	event := impl.DeliveryEvent{Kind: kind, Recipient: data.Recipient}
+	if parsed, err := mail.ParseAddress(data.Recipient); err == nil { // as it is stored, without quotes (mailbox)
+		event.Recipient = parsed.Address
+	}
 	if data.Status.Code >= 100 && data.Status.Code <= 999 {
 		event.Code = data.Status.Code
 	}

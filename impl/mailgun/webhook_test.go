@@ -124,6 +124,8 @@ func TestWebhookEvents(t *testing.T) {
 		"status of new form":  {replace(`"delivery-status":{`, `"delivery-status":[1],"x":{`), uncoded},
 		"flags of new form":   {replace(`"flags":{`, `"flags":"none","x":{`), failed},
 		"a tag of new form":   {replace(`["password-reset"]`, `[{"name":"x"},"password-reset"]`), failed},
+		"a quoted recipient":  {replace(`"recipient":"Known@Example.com"`, `"recipient":"\"a..b\"@docomo.example"`), impl.DeliveryEvent{Kind: impl.PermanentFail, Recipient: "a..b@docomo.example", Code: 550}},
+		"a bare odd one":      {replace(`"recipient":"Known@Example.com"`, `"recipient":"a..b@docomo.example"`), impl.DeliveryEvent{Kind: impl.PermanentFail, Recipient: "a..b@docomo.example", Code: 550}},
 		"no recipient":        {replace(`"recipient":"Known@Example.com",`, ``), impl.DeliveryEvent{Kind: impl.PermanentFail, Code: 550}},
 	} {
 		event, err := NewWebhooks(webhookKey).Read(signedBody(c.event), webhookNow)

@@ -16,6 +16,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/resetd/resetd/gen"
+	"github.com/resetd/resetd/impl"
 )
 
 // maxBody is some fifty times the longest sensible request.
@@ -188,7 +189,7 @@ func (v *validator) misspelt(value any) (issues []gen.Issue) {
 func (v *validator) badMailboxes(value any) (issues []gen.Issue) {
 	members, _ := value.(map[string]any)
 	for _, name := range v.mailboxes {
-		if address, isString := members[name].(string); isString && checkMailbox(address) != nil {
+		if address, isString := members[name].(string); isString && impl.CheckAddress(address) != nil {
 			issues = append(issues, gen.Issue{Path: name, Message: messageFor(name, "format")})
 		}
 	}

@@ -12,7 +12,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/mail"
 	"net/url"
 	"regexp"
 	"strings"
@@ -141,7 +140,7 @@ func readLink(body []byte) (*delivery.Link, error) {
 		return nil, fmt.Errorf("%w: %w: status 200 without a usable hashed_token", impl.ErrAuthUnavailable, delivery.ErrRefused)
 	case !usableLink(answer.ActionLink):
 		return nil, fmt.Errorf("%w: %w: status 200 without a usable action_link", impl.ErrAuthUnavailable, delivery.ErrRefused)
-	case !oneAddress(answer.Email):
+	case impl.CheckAddress(answer.Email) != nil: // a list or a display name would mail somebody else (H2)
 		return nil, fmt.Errorf("%w: %w: status 200 without a usable stored address", impl.ErrAuthUnavailable, delivery.ErrRefused)
 	}
 	return &delivery.Link{
@@ -162,13 +161,6 @@ const maxLink = 2048
 func usableLink(link string) bool {
 	u, err := url.Parse(link)
 	return err == nil && (u.Scheme == "https" || u.Scheme == "http") && u.Host != "" && u.User == nil && len(link) <= maxLink
-}
-
-// oneAddress says whether a stored address is exactly one, with nothing around it: it becomes
-// a recipient, and a list or a display name would mail somebody else (H2).
-func oneAddress(email string) bool {
-	parsed, err := mail.ParseAddress(email)
-	return err == nil && parsed.Name == "" && parsed.Address == email && len(email) <= 320 && !strings.ContainsAny(email, " ,;<>\"\r\n\t\x00")
 }
 
 // plainCode is what an error_code of Supabase Auth looks like; anything else is not repeated.

@@ -143,10 +143,7 @@ func TestFaults(t *testing.T) {
 // TestAccountAtFault: an answer that is good but for what it says of this account is refused, and
 // so it is not asked for as often as an upstream that fails.
 func TestAccountAtFault(t *testing.T) {
-	good := map[string]string{
-		"email": "known1@example.com", "hashed_token": strings.Repeat("0a", 28), "verification_type": "recovery",
-		"action_link": "https://auth.example.com/auth/v1/verify?token=t", "redirect_to": redirectTo,
-	}
+	good := goodLink("known1@example.com")
 	for _, c := range []struct{ name, member, value string }{
 		{"nothing", "", ""},
 		{"two addresses", "email", "known1@example.com,other@example.com"},
@@ -157,7 +154,8 @@ func TestAccountAtFault(t *testing.T) {
 		{"a line break", "email", "known1@example.com\r\nBcc: other@example.com"},
 		{"a space around it", "email", " known1@example.com"},
 		{"no domain", "email", "known1"},
-		{"too long an address", "email", strings.Repeat("a", 310) + "@example.com"},
+		{"too long an address", "email", strings.Repeat("a", 244) + "@example.com"},
+		{"an address beyond ASCII", "email", "\u212anown1@example.com"},
 		{"no address", "email", ""},
 		{"no token", "hashed_token", ""},
 		{"a token that is more than one", "hashed_token", strings.Repeat("0a", 28) + "&type=signup"},
@@ -170,7 +168,7 @@ func TestAccountAtFault(t *testing.T) {
 		if c.member != "" {
 			changed[c.member] = c.value
 		}
-		link, err := ask(t, func(w http.ResponseWriter, _ *http.Request) { _ = json.NewEncoder(w).Encode(changed) })
+		link, err := ask(t, answering(changed))
 		if c.member == "" {
 			if err != nil || link.Email != good["email"] || link.TokenHash != good["hashed_token"] || link.ActionLink != good["action_link"] || link.RedirectTo != redirectTo {
 				t.Errorf("a good answer: %+v, %v", link, err)
@@ -182,6 +180,19 @@ func TestAccountAtFault(t *testing.T) {
 		}
 		if err != nil && strings.ContainsAny(err.Error(), "@/") {
 			t.Errorf("%s: the error tells too much: %v", c.name, err)
+		}
+	}
+}
+
+// TestStoredAddresses: what Supabase Auth stores is read as it is, odd or long.
+func TestStoredAddresses(t *testing.T) {
+	for _, stored := range []string{
+		"a..b@docomo.example", ".a@docomo.example", "a.@docomo.example", "UPPER@Example.com", "plus+tag@example.com",
+		strings.Repeat("l", 65) + "@example.com", strings.Repeat("l", 243) + "@example.com",
+	} {
+		link, err := ask(t, answering(goodLink(stored)))
+		if err != nil || link.Email != stored {
+			t.Errorf("%s: %+v, %v", stored, link, err)
 		}
 	}
 }
@@ -210,6 +221,18 @@ func TestRetryAfter(t *testing.T) {
 }
 
 const timeout = 300 * time.Millisecond
+
+// goodLink is an answer with a link for an account.
+func goodLink(stored string) map[string]any {
+	return map[string]any{
+		"email": stored, "hashed_token": strings.Repeat("0a", 28), "verification_type": "recovery",
+		"action_link": "https://auth.example.com/auth/v1/verify?token=t", "redirect_to": redirectTo,
+	}
+}
+
+func answering(body any) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) { _ = json.NewEncoder(w).Encode(body) }
+}
 
 // ask sends one call to the handler, and checks what every call carries.
 func ask(t *testing.T, handler http.HandlerFunc) (*delivery.Link, error) {

@@ -43,9 +43,9 @@ export interface components {
         SendPasswordResetRequest: {
             /**
              * Format: email
-             * @description The address of the account, an RFC 5321 mailbox: `local@domain` in ASCII, a
-             *     dot-atom of at most 64 characters before the `@`, a host name after it,
-             *     254 characters at most in all.
+             * @description The address of the account, as Supabase Auth takes it: `local@domain` in ASCII, with the
+             *     characters of an RFC 5322 atom and dots in any order before the `@`, a host name after
+             *     it, 255 characters at most in all. HTML's `<input type=email>` goes by the same rule.
              * @example hello@example.com
              */
             email: string;
