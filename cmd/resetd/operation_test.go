@@ -70,6 +70,25 @@ func TestStoredAddress(t *testing.T) {
 	checkBadLinks(t, edits)
 }
 
+// TestLargeMetadata: an account is mailed whose user has filled its metadata with 1.8 MB, and with what
+// looks like an answer about somebody else.
+func TestLargeMetadata(t *testing.T) {
+	t.Parallel()
+	f := start(t, setup{supabase: editAnswer(func(answer map[string]any) {
+		answer["user_metadata"] = map[string]any{
+			"avatar": strings.Repeat("0123456789", 180_000), "email": "mallory@example.net", "links": []any{map[string]any{"hashed_token": strings.Repeat("ff", 28)}},
+		}
+	})})
+	f.ask(knownEmail)
+	f.settle()
+	if mails := f.mailsTo(); len(mails) != 1 || mails[knownEmail] != 1 {
+		t.Errorf("mails to %v", mails)
+	}
+	if mails := f.stack.Mails(); strings.Contains(mails[0].Text, strings.Repeat("ff", 28)) {
+		t.Error("the mail carries a token of the metadata")
+	}
+}
+
 // TestUnusableLinks: a 200 of Supabase Auth counts only with a usable link.
 func TestUnusableLinks(t *testing.T) {
 	t.Parallel()

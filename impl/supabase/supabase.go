@@ -6,6 +6,7 @@
 package supabase
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -22,9 +23,15 @@ import (
 	"github.com/resetd/resetd/impl/upstream"
 )
 
-// maxAnswer bounds what is read of an answer. Real ones have 1 to 2 KiB, more with large user
-// metadata.
-const maxAnswer = 1 << 20
+const (
+	// maxAnswer bounds what is read of an answer. Real ones have 1 to 2 KiB and the user's metadata,
+	// to which a user can add 1 MiB with each call, up to the 256 MiB that PostgreSQL takes as one
+	// jsonb (JENTRY_OFFLENMASK of its jsonb.h). Mostly the time of the call is the closer bound.
+	maxAnswer = 256 << 20
+	// maxShallow bounds what is kept of an answer: of what lies outside of metadata, the links are
+	// the longest.
+	maxShallow = 64 << 10
+)
 
 // Config says which Supabase Auth is asked.
 type Config struct {
@@ -82,7 +89,7 @@ type generateLinkAnswer struct {
 type answer struct {
 	status    int
 	errorCode string // of errorCodeHeader; empty where it is none
-	body      []byte
+	body      []byte // without what lies inside of its members
 }
 
 // generateLink makes the call. Its errors are impl.ErrAuthUnavailable.
@@ -106,7 +113,7 @@ func (c *Client) generateLink(ctx context.Context, email, redirectTo string) (an
 	if code := response.Header.Get(errorCodeHeader); plainCode.MatchString(code) {
 		a.errorCode = code
 	}
-	if a.body, err = io.ReadAll(response.Body); err != nil {
+	if a.body, err = io.ReadAll(bufio.NewReader(http.MaxBytesReader(nil, &shallow{ReadCloser: response.Body}, maxShallow))); err != nil {
 		return a, fmt.Errorf("%w: reading the answer: %w", impl.ErrAuthUnavailable, upstream.Cause(err))
 	}
 	return a, nil

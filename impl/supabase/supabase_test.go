@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -195,6 +196,107 @@ func TestStoredAddresses(t *testing.T) {
 			t.Errorf("%s: %+v, %v", stored, link, err)
 		}
 	}
+}
+
+// TestMetadata: what a user has put into metadata is read over, whatever it holds and however much it
+// is, and takes no memory. Bytes that look like a member of the answer, or like its end, are none.
+func TestMetadata(t *testing.T) {
+	hostile := map[string]any{
+		"email": "mallory@example.net", "hashed_token": strings.Repeat("ff", 28), "verification_type": "signup",
+		`}],"email":"mallory@example.net","x":"`: []any{"]}", `\"}}`, `\\`, "{[", map[string]any{"email": "mallory@example.net"}},
+		"a picture":                              strings.Repeat("<ä\u2028&>", 1000),
+	}
+	big := map[string]any{"nested": hostile}
+	for i := range 32 {
+		big[strings.Repeat("k", i+1)] = strings.Repeat("0123456789abcdef", 64<<10) // 1 MiB each
+	}
+	for _, c := range []struct {
+		name     string
+		metadata any
+	}{{"hostile", hostile}, {"a list", []any{hostile, hostile}}, {"32 MiB", big}} {
+		answer := goodLink("known1@example.com")
+		answer["user_metadata"], answer["app_metadata"], answer["zzz_metadata"] = c.metadata, hostile, hostile
+		body, err := json.Marshal(answer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Write(body) }))
+		client := New(Config{AuthURL: server.URL, Key: "the-key", Timeout: 20 * time.Second})
+		var before, after runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		link, err := client.MakeLink(t.Context(), "someone@example.com", redirectTo)
+		runtime.ReadMemStats(&after)
+		server.Close()
+		if err != nil || link.Email != "known1@example.com" || link.TokenHash != answer["hashed_token"] {
+			t.Errorf("%s: %+v, %v", c.name, link, err)
+		}
+		if took := after.TotalAlloc - before.TotalAlloc; took > 512<<10 { // of both ends, with a connection each
+			t.Errorf("%s: reading %d KiB took %d KiB of memory", c.name, len(body)>>10, took>>10)
+		}
+	}
+}
+
+// TestTooLong: what is outside of metadata is bounded too, by less.
+func TestTooLong(t *testing.T) {
+	answer := goodLink("known1@example.com")
+	answer["confirmation_sent_at"] = strings.Repeat("x", maxShallow)
+	if link, err := ask(t, answering(answer)); link != nil || !errors.Is(err, impl.ErrAuthUnavailable) || !strings.Contains(err.Error(), "too large") {
+		t.Errorf("%+v, %v", link, err)
+	}
+}
+
+// FuzzShallow: of any JSON text its outermost members are left, and those that are no object and no list
+// as they were, whatever the pieces that it is read in.
+func FuzzShallow(f *testing.F) {
+	for _, seed := range []string{
+		`{"a":1,"b":"x","c":{"d":[1,{"e":"}"}]},"f":[[],"\\\"]"],"g":null}`, `{}`, `[1,[2],{"a":3}]`, `"x{"`, `{"a\"{":{"b":1}}`, `{"a":{}} `, `{"a":"\u007b"}`,
+	} {
+		f.Add([]byte(seed), 1)
+	}
+	f.Fuzz(func(t *testing.T, text []byte, piece int) {
+		if piece < 1 || !json.Valid(text) {
+			return
+		}
+		left, err := io.ReadAll(&shallow{ReadCloser: io.NopCloser(&pieces{text, piece})})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var whole, got map[string]json.RawMessage
+		if json.Unmarshal(text, &whole) != nil {
+			return // no object
+		}
+		if err := json.Unmarshal(left, &got); err != nil || len(got) != len(whole) {
+			t.Fatalf("%s is left of %s: %v", left, text, err)
+		}
+		for name, value := range whole {
+			want := string(value)
+			switch want[0] {
+			case '{':
+				want = "{}"
+			case '[':
+				want = "[]"
+			}
+			if string(got[name]) != want {
+				t.Fatalf("%s is left of %s", left, text)
+			}
+		}
+	})
+}
+
+// pieces reads so many bytes at a time.
+type pieces struct {
+	text []byte
+	size int
+}
+
+func (p *pieces) Read(into []byte) (int, error) {
+	if len(p.text) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(into[:min(len(into), p.size)], p.text)
+	p.text = p.text[n:]
+	return n, nil
 }
 
 // TestRetryAfter: a 429 that says how long to wait is an error that says so too.
