@@ -10,13 +10,15 @@ type EventKind string
 
 // The kinds of events.
 const (
-	// Accepted says that a request is in the outbox. Its delivery ends with one of the next four.
+	// Accepted says that a request is in the outbox. Its delivery ends with one of the next six.
 	Accepted EventKind = "accepted"
 
 	Suppressed  EventKind = "suppressed"  // by the recipient limit, or a newer request for the account took its place
 	Sent        EventKind = "sent"        // Mailgun has accepted the mail
 	NoAccount   EventKind = "no_account"  // nothing to send
-	Undelivered EventKind = "undelivered" // given up; Err says why
+	Banned      EventKind = "banned"      // nothing to send: the account's links open nothing
+	Unconfirmed EventKind = "unconfirmed" // given up, or suppressed, after Mailgun may have accepted the mail
+	Undelivered EventKind = "undelivered" // given up, and Mailgun has accepted nothing; Err says why
 
 	CallbackReplaced EventKind = "callback_replaced" // a callback origin that is not allowed led to the site instead
 	RedirectReplaced EventKind = "redirect_replaced" // Supabase's own allow-list lacks our redirect_to

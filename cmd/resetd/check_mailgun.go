@@ -125,6 +125,10 @@ func (c *checker) sendTo(ctx context.Context, address string) (found findings) {
 		found.add(bad, aboutMail, "nothing was sent to %s: Supabase, which answers for an unknown address, makes no link for it (%s); an earlier link may be invalid now. What to do: look at Supabase Auth's logs and its database, which can be read but perhaps not written", address, supabaseCause(err))
 		return found
 	}
+	if link != nil && link.Banned {
+		found.add(bad, aboutMail, "nothing was sent to %s: the account is banned, and no link opens it. What to do: give another address, or lift the ban", address)
+		return found
+	}
 	recipient, text, lost := address, c.linkURL(c.sampleLink()), ""
 	if link != nil {
 		recipient, text, lost = link.Email, c.linkURL(link), "; every earlier link of that account is invalid now"

@@ -45,7 +45,7 @@ type trial struct {
 	env               map[string]string // on top of what is right; "" removes one
 	key               string            // that Supabase accepts; empty: the one set
 	supabase, mailgun func(http.Handler) http.Handler
-	args              []string
+	args, banned      []string
 	run               func(t *testing.T, args, environ []string) (out, errors string, status int) // nil: in process
 
 	want   []string // of the lines that are neither ok nor note, in order: patterns from the line's beginning
@@ -77,7 +77,7 @@ func (tr trial) do(t *testing.T) did {
 		}
 	}
 	stack := devstack.New(devstack.Config{
-		Accounts: []string{knownEmail, "UPPER@example.com"}, SiteURL: site, RedirectAllowList: []string{"https://*.preview.example.com/**"},
+		Accounts: []string{knownEmail, "UPPER@example.com"}, Banned: tr.banned, SiteURL: site, RedirectAllowList: []string{"https://*.preview.example.com/**"},
 		ServiceRoleKey: tr.key, MailgunKey: "test-mailgun-key", MailgunDomain: "mg.example.com",
 		SupabaseMiddleware: tr.supabase, MailgunMiddleware: tr.mailgun,
 	})
@@ -547,6 +547,10 @@ func TestCheck(t *testing.T) {
 		"to an account, action_link":            {env: map[string]string{"LINK_MODE": "action_link"}, args: []string{"--send-to", knownEmail}, mails: []string{knownEmail}},
 		"to an odd address":                     {args: []string{"--send-to", "a..b@example.com"}, mails: []string{"a..b@example.com"}},
 		"to an unknown address":                 {args: []string{"--send-to", "me@example.com"}, mails: []string{"me@example.com"}},
+		"to a banned account": {
+			args: []string{"--send-to", knownEmail}, banned: []string{knownEmail}, status: 1,
+			want: []string{`FAILED  mail      nothing was sent to known@example\.com: the account is banned, and no link opens it\. What to do: `},
+		},
 		"only this account fails": {
 			args:     []string{"--send-to", knownEmail},
 			supabase: failingFor(knownEmail), status: 1,

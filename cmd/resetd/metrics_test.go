@@ -122,6 +122,9 @@ func TestMetrics(t *testing.T) {
 		{name: "no account", email: unknownEmail, want: map[string]float64{
 			ok: 1, took("200"): 1, link("no_account"): 1, linkTook: 1, ended("no_account"): 1, delivered("no_account"): 1, tries: 1, deliveries: 1,
 		}},
+		{name: "banned account", setup: setup{accounts: []string{"banned@example.com"}, banned: []string{"banned@example.com"}}, email: "banned@example.com", want: map[string]float64{
+			ok: 1, took("200"): 1, link("ok"): 1, linkTook: 1, ended("banned"): 1, delivered("banned"): 1, tries: 1, deliveries: 1,
+		}},
 		{name: "Supabase fails", setup: setup{supabase: always(status(500))}, email: knownEmail, want: map[string]float64{
 			answered("503", "auth_unavailable"): 1, took("503"): 1,
 		}},
@@ -148,7 +151,7 @@ func TestMetrics(t *testing.T) {
 		}},
 		{name: "Mailgun hangs for deliveries", setup: setup{mailgun: toDeliveries(hang), env: map[string]string{"UPSTREAM_TIMEOUT": "100ms"}}, email: knownEmail, want: map[string]float64{
 			// The fate of each is unknown, so there is one repeat.
-			ok: 1, took("200"): 1, link("ok"): 1, linkTook: 1, send("timeout"): 2, sendTook: 2, ended("undelivered"): 1, delivered("undelivered"): 1, tries: 2, deliveries: 1,
+			ok: 1, took("200"): 1, link("ok"): 1, linkTook: 1, send("timeout"): 2, sendTook: 2, ended("unconfirmed"): 1, delivered("unconfirmed"): 1, tries: 2, deliveries: 1,
 		}, slow: sendTook},
 		{name: "limit of the address", setup: setup{env: map[string]string{"RECIPIENT_LIMIT": "1-H"}}, email: knownEmail, twice: true, want: map[string]float64{
 			ok: 1, took("200"): 1, `resetd_limited_total{limit="recipient"}`: 1, ended("suppressed"): 1,

@@ -31,8 +31,8 @@ type fault struct {
 	ends []string
 	// endsOfActionLinks are likewise, with LINK_MODE=action_link. nil: the same.
 	endsOfActionLinks []string
-	// unknownFate says that Mailgun may have accepted the message. The delivery is given up after
-	// the second one, which is sent only once a test message was accepted.
+	// unknownFate says that Mailgun may have accepted the message. The delivery ends as unconfirmed
+	// after the second one, which is sent only once a test message was accepted.
 	unknownFate bool
 }
 

@@ -27,11 +27,12 @@ type who struct {
 	sameInCapitals   string
 	fresh, lateFresh string // asked about once
 	twice            string // asked about during the fault, and once more after the next sample
+	banned           string // an account that nobody can sign in to, or one more unknown address
 }
 
 var (
-	accounts  = who{"accounts", knownEmail, strings.ToUpper(knownEmail), otherKnown, upperKnown, "twice.known@example.com"}
-	strangers = who{"unknown addresses", unknownEmail, strings.ToUpper(unknownEmail), "other.stranger@example.org", "LATE@example.org", "twice.stranger@example.org"}
+	accounts  = who{"accounts", knownEmail, strings.ToUpper(knownEmail), otherKnown, upperKnown, "twice.known@example.com", "banned.known@example.com"}
+	strangers = who{"unknown addresses", unknownEmail, strings.ToUpper(unknownEmail), "other.stranger@example.org", "LATE@example.org", "twice.stranger@example.org", "banned.stranger@example.org"}
 )
 
 // third is an unknown address that is asked about on both sides: what became of the others must not
@@ -404,7 +405,7 @@ func (c *oracleCase) ends() (outcomes []string) {
 		outcomes = append(slices.Clone(outcomes), c.mailgun.ends...)
 		testFails := c.env["MAIL_PROBE"] != "off" && isHit(c.mailgun, c.mailgunHits, upstreamCall{test: true})
 		if c.mailgun.unknownFate && !testFails {
-			outcomes = append(outcomes, "undelivered")
+			outcomes = append(outcomes, "unconfirmed")
 		}
 	}
 	if c.rests {
@@ -469,7 +470,7 @@ func (c *oracleCase) run(t *testing.T, who who) seen {
 	func() {
 		starts <- struct{}{}
 		defer func() { <-starts }()
-		s.fixture = start(t, setup{env: env, accounts: []string{accounts.twice}, supabase: s.supabase.middleware, mailgun: s.mailgun.middleware})
+		s.fixture = start(t, setup{env: env, accounts: []string{accounts.twice, accounts.banned}, banned: []string{accounts.banned}, supabase: s.supabase.middleware, mailgun: s.mailgun.middleware})
 	}()
 	if supabaseGate != nil {
 		supabaseGate.handler = s.stack.Supabase()
@@ -494,7 +495,7 @@ func (c *oracleCase) run(t *testing.T, who who) seen {
 	}
 	delivered := len(s.stack.Mails())
 	s.phase(func() {
-		s.ask(who.same, who.fresh, who.sameInCapitals, third)
+		s.ask(who.same, who.banned, who.fresh, who.sameInCapitals, third)
 		if c.shown() == acknowledged && (c.supabase != nil || c.mailgun != nil) && !c.rests && c.env["MAX_ACCEPTED"] == "" {
 			s.awaitSample()
 			s.ask(who.twice, who.same, third)
@@ -505,7 +506,7 @@ func (c *oracleCase) run(t *testing.T, who who) seen {
 		t.Errorf("%d mails were accepted during the fault: it is none", got)
 	}
 	s.end()
-	s.phase(func() { s.ask(who.same, who.lateFresh, who.twice, third) })
+	s.phase(func() { s.ask(who.same, who.lateFresh, who.banned, who.twice, third) })
 	s.settled()
 
 	s.checkAnswers()
@@ -769,7 +770,7 @@ func (f *fixture) outcomes() map[string]int {
 	for _, match := range outcomeLine.FindAllStringSubmatch(f.metricsText(), -1) {
 		counts[match[1]], _ = strconv.Atoi(match[2])
 	}
-	if len(counts) != 4 {
+	if len(counts) != 6 {
 		f.t.Fatalf("the metrics have the outcomes %v", counts)
 	}
 	return counts
@@ -843,12 +844,13 @@ func (f *fixture) ends() map[string]*end {
 		case e.account != record["account"]:
 			f.t.Errorf("%s: the delivery's account is %v, and the request's %s", id, record["account"], e.account)
 		}
-		if failed := outcome == "undelivered"; failed != (record["level"] == "ERROR") || failed && record["error"] == nil {
+		failed, unconfirmed := outcome == "undelivered", outcome == "unconfirmed"
+		if failed != (record["level"] == "ERROR") || unconfirmed && record["level"] != "WARN" || (failed || unconfirmed) && record["error"] == nil {
 			f.t.Errorf("%s: the record of outcome %s: %v", id, outcome, record)
 		}
 		e.outcome, e.record = outcome, record
 	}
-	counts := map[string]int{"sent": 0, "no_account": 0, "suppressed": 0, "undelivered": 0}
+	counts := map[string]int{"sent": 0, "no_account": 0, "banned": 0, "suppressed": 0, "unconfirmed": 0, "undelivered": 0}
 	for id, e := range ends {
 		switch {
 		case e.accepted && e.outcome == "":
@@ -889,12 +891,15 @@ func (s *side) checkTruth() {
 		}
 	}
 	for email, i := range last {
-		want := []string{"no_account"}
-		if isAccount(email) {
+		want := noAccount
+		switch {
+		case email == accounts.banned:
+			want = []string{"banned"}
+		case isAccount(email):
 			want = mailed
-			if i < s.seen.phases[1][1] { // asked last during the fault
-				want = append(slices.Clone(s.oracleCase.ends()), want...)
-			}
+		}
+		if isAccount(email) && i < s.seen.phases[1][1] { // asked last during the fault
+			want = append(slices.Clone(s.oracleCase.ends()), want...)
 		}
 		if got := ends[fmt.Sprintf("step-%d", i)]; !slices.Contains(want, got.outcome) {
 			s.t.Errorf("the last accepted request for %s, answer %d of %q, ended as %s, want one of %q: %v", email, i, s.seen.short, got.outcome, want, got.record)
@@ -905,7 +910,7 @@ func (s *side) checkTruth() {
 		got[strings.ToLower(strings.Join(mail.To, ","))]++
 	}
 	for email, mails := range got {
-		if mails != sent[email] {
+		if mails != sent[email] || email == accounts.banned {
 			s.t.Errorf("%d requests for %s are logged as sent, and there are %d mails", sent[email], email, mails)
 		}
 		delete(sent, email)

@@ -215,8 +215,8 @@ func (o outage) run(t *testing.T) {
 		}
 	}
 	for _, e := range f.ends() {
-		if e.outcome == "undelivered" {
-			t.Errorf("undelivered: %v", e.record)
+		if e.outcome == "undelivered" || e.outcome == "unconfirmed" {
+			t.Errorf("%s: %v", e.outcome, e.record)
 		}
 	}
 	f.checkMailed()

@@ -15,7 +15,7 @@ import (
 // the same request and the same account.
 func TestRecords(t *testing.T) {
 	t.Parallel()
-	f := start(t, setup{env: map[string]string{"RECIPIENT_LIMIT": "1-H"}})
+	f := start(t, setup{env: map[string]string{"RECIPIENT_LIMIT": "1-H"}, accounts: []string{"locked.out@example.com"}, banned: []string{"locked.out@example.com"}})
 	const (
 		mailed, nobody = `{"email":"Known@example.com"}`, `{"email":"stranger@example.org"}`
 		always         = "time level msg request_id method route status duration_ms client"
@@ -26,6 +26,7 @@ func TestRecords(t *testing.T) {
 		fields            string // of the record of the request
 	}{
 		{"id-of-the-account", mailed, "accepted", "sent", always + " outcome account"},
+		{"id-of-the-banned", `{"email":"locked.out@example.com"}`, "accepted", "banned", always + " outcome account"},
 		{"id-of-nobody", nobody, "accepted", "no_account", always + " outcome account"},
 		{"id-beyond-the-limit", mailed, "suppressed", "", always + " outcome account"},
 		{"id-of-a-fault", "{}", "", "", always + " code fields"},
@@ -35,7 +36,7 @@ func TestRecords(t *testing.T) {
 	}
 	f.settle()
 	requests, deliveries := f.recordsByID("request"), f.recordsByID("delivery")
-	if len(requests) != len(cases) || len(deliveries) != 2 {
+	if len(requests) != len(cases) || len(deliveries) != 3 {
 		t.Errorf("%d requests and %d deliveries are logged", len(requests), len(deliveries))
 	}
 	for _, c := range cases {

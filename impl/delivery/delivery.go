@@ -22,6 +22,7 @@ import (
 // Link is what Supabase Auth made for an account.
 type Link struct {
 	Email      string // the address stored with the account: the only one that gets mail
+	Banned     bool   // the account is, so the link opens nothing
 	TokenHash  string // for verifyOtp
 	ActionLink string // Supabase's own one-time link
 	RedirectTo string // where ActionLink leads, which may not be where it was asked to
@@ -204,6 +205,8 @@ func (d *Delivery) attempt(ctx context.Context) (outcome impl.EventKind, err err
 			return "", err
 		case link == nil:
 			return impl.NoAccount, nil
+		case link.Banned:
+			return impl.Banned, nil
 		}
 		d.to, d.url, d.made = link.Email, d.LinkMode.URL(link, d.request.RedirectTo), time.Now()
 		d.replaced = link.RedirectTo != d.request.RedirectTo
@@ -212,10 +215,14 @@ func (d *Delivery) attempt(ctx context.Context) (outcome impl.EventKind, err err
 	if err != nil {
 		return "", fmt.Errorf("%w: %w", ErrRefused, err)
 	}
-	if err := d.Mailer.Send(ctx, d.to, mail); err != nil {
-		if errors.Is(err, ErrFateUnknown) {
-			d.unknown++
-		}
+	// Unlike that of a test message, which reaches nobody, the fate of a mail counts. It is unknown
+	// until Send has returned, and stays so where that panics.
+	d.unknown++
+	err = d.Mailer.Send(ctx, d.to, mail)
+	if !errors.Is(err, ErrFateUnknown) {
+		d.unknown--
+	}
+	if err != nil {
 		return "", err
 	}
 	return impl.Sent, nil
@@ -233,14 +240,17 @@ func (d *Delivery) giveUp() {
 }
 
 // End reports the outcome. It is called once, by Try or by the owner of a delivery that gets no
-// further attempt.
+// further attempt. An outcome is what is known: after a send of unknown fate, nobody knows that there
+// was no mail.
 func (d *Delivery) End(outcome impl.EventKind, err error) {
-	switch {
-	case d.unknown == 0 || outcome == impl.Sent || errors.Is(err, ErrFateUnknown):
-	case err == nil:
-		err = ErrFateUnknown
-	default:
-		err = fmt.Errorf("%w: %w", ErrFateUnknown, err)
+	if d.unknown > 0 && outcome != impl.Sent {
+		outcome = impl.Unconfirmed
+		switch {
+		case err == nil:
+			err = ErrFateUnknown
+		case !errors.Is(err, ErrFateUnknown):
+			err = fmt.Errorf("%w: %w", ErrFateUnknown, err)
+		}
 	}
 	d.Watcher.Saw(context.Background(), impl.Event{
 		Kind: outcome, RequestID: d.request.ID, Account: d.Fingerprint(d.request.Account()),

@@ -43,6 +43,7 @@ type world struct {
 	tests    []error
 	writes   []error
 	noLink   bool // there is no account
+	banned   bool // the account is
 	noTest   bool // MAIL_PROBE=off
 	replaced bool
 	panics   string // the call that does
@@ -90,7 +91,7 @@ func (w *world) MakeLink(_ context.Context, email, to string) (*Link, error) {
 	if err != nil || w.noLink {
 		return nil, err
 	}
-	link := &Link{Email: stored, TokenHash: token, ActionLink: "https://auth.example.com/verify?token=t", RedirectTo: redirectTo}
+	link := &Link{Email: stored, Banned: w.banned, TokenHash: token, ActionLink: "https://auth.example.com/verify?token=t", RedirectTo: redirectTo}
 	if w.replaced {
 		link.RedirectTo = "https://site.example.com"
 	}
@@ -177,7 +178,7 @@ func (w *world) deliver(t *testing.T) impl.Event {
 	if event.RequestID != "id" || event.Account != "hash of known@example.com" || event.Took != time.Since(w.began) || event.Tries != len(w.tries) {
 		t.Errorf("its end is %+v, after %d attempts and %v", event, len(w.tries), time.Since(w.began))
 	}
-	if (event.Err != nil) != (event.Kind == impl.Undelivered) {
+	if (event.Err != nil) != (event.Kind == impl.Undelivered || event.Kind == impl.Unconfirmed) {
 		t.Errorf("%s, %v", event.Kind, event.Err)
 	}
 	if w.open != 0 {
@@ -203,6 +204,7 @@ func TestPaths(t *testing.T) {
 	}{
 		{"an account", world{}, "link, write, " + mailed, impl.Sent, nil},
 		{"no account", world{noLink: true}, "link", impl.NoAccount, nil},
+		{"a banned account", world{banned: true}, "link", impl.Banned, nil},
 		{"no account, after a fault", world{noLink: true, links: []error{errLink, nil}}, "link, link", impl.NoAccount, nil},
 		{"the link fails once", world{links: []error{errLink, nil}}, "link, link, write, " + mailed, impl.Sent, nil},
 		{"the link fails often", world{links: slices.Concat(slices.Repeat([]error{errLink}, 9), []error{nil})}, strings.Repeat("link, ", 10) + "write, " + mailed, impl.Sent, nil},
@@ -223,9 +225,9 @@ func TestPaths(t *testing.T) {
 
 		// What Mailgun may have accepted is repeated once, and not before it accepts messages again.
 		{"a send of unknown fate", world{sends: []error{errUnknown, nil}}, "link, write, " + mailed + ", test, write, " + mailed, impl.Sent, nil},
-		{"two sends of unknown fate", world{sends: []error{errUnknown}}, "link, write, " + mailed + ", test, write, " + mailed, impl.Undelivered, ErrFateUnknown},
+		{"two sends of unknown fate", world{sends: []error{errUnknown}}, "link, write, " + mailed + ", test, write, " + mailed, impl.Unconfirmed, ErrFateUnknown},
 		{"without test messages", world{noTest: true, sends: []error{errUnknown, nil}}, "link, write, " + mailed + ", write, " + mailed, impl.Sent, nil},
-		{"two, without test messages", world{noTest: true, sends: []error{errUnknown}}, "link, write, " + mailed + ", write, " + mailed, impl.Undelivered, ErrFateUnknown},
+		{"two, without test messages", world{noTest: true, sends: []error{errUnknown}}, "link, write, " + mailed + ", write, " + mailed, impl.Unconfirmed, ErrFateUnknown},
 		{
 			"the test message fails", world{sends: []error{errUnknown, nil}, tests: []error{errSend, errSend, nil}},
 			"link, write, " + mailed + ", test, test, test, write, " + mailed, impl.Sent, nil,
@@ -241,11 +243,11 @@ func TestPaths(t *testing.T) {
 		},
 		{
 			"two sends of unknown fate, and others between", world{sends: []error{errSend, errUnknown, errSend, errUnknown, nil}},
-			"link, write, " + mailed + ", write, " + mailed + strings.Repeat(", test, write, "+mailed, 2), impl.Undelivered, ErrFateUnknown,
+			"link, write, " + mailed + ", write, " + mailed + strings.Repeat(", test, write, "+mailed, 2), impl.Unconfirmed, ErrFateUnknown,
 		},
 		{
 			"of unknown fate, and then refused", world{sends: []error{errUnknown, errMessage}},
-			"link, write, " + mailed + strings.Repeat(", test, write, "+mailed, 3), impl.Undelivered, ErrFateUnknown,
+			"link, write, " + mailed + strings.Repeat(", test, write, "+mailed, 3), impl.Unconfirmed, ErrFateUnknown,
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -322,7 +324,11 @@ func TestRetryAfter(t *testing.T) {
 				}
 				event := w.deliver(t)
 				if c.most == 0 {
-					if event.Kind != impl.Undelivered || len(w.pauses) != skip {
+					want := impl.Undelivered
+					if of == "test" { // after a send of unknown fate
+						want = impl.Unconfirmed
+					}
+					if event.Kind != want || len(w.pauses) != skip {
 						t.Errorf("%s, after %v: %s, with pauses of %v", of, c.after, event.Kind, w.pauses)
 					}
 					return
@@ -356,6 +362,25 @@ func TestLinkAge(t *testing.T) {
 			}
 			if event.Kind != impl.Sent || links != c.links {
 				t.Errorf("sent again after %v: %s, with %d links, want %d", c.after, event.Kind, links, c.links)
+			}
+		})
+	}
+}
+
+// TestGoneMeanwhile: a delivery that finds no account any more, or a banned one, after a send of
+// unknown fate does not say that there was no mail.
+func TestGoneMeanwhile(t *testing.T) {
+	for _, banned := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			w := &world{noTest: true, sends: []error{fmt.Errorf("%w: %w", ErrFateUnknown, busyError(7*time.Minute))}}
+			w.hang = func(call string) error {
+				if call == "send" { // the next link is made after its age
+					w.noLink, w.banned = !banned, banned
+				}
+				return nil
+			}
+			if event := w.deliver(t); event.Kind != impl.Unconfirmed || !errors.Is(event.Err, ErrFateUnknown) || len(w.mails) != 1 {
+				t.Errorf("banned %v: %s, %v, %d sends", banned, event.Kind, event.Err, len(w.mails))
 			}
 		})
 	}
@@ -500,8 +525,12 @@ func TestPanics(t *testing.T) {
 			if call == "test" {
 				w.sends = []error{errUnknown, nil}
 			}
+			want := impl.Undelivered
+			if call == "send" || call == "test" { // of a mail that was handed over before
+				want = impl.Unconfirmed
+			}
 			event := w.deliver(t)
-			if event.Kind != impl.Undelivered || !strings.Contains(event.Err.Error(), "panic") || strings.Contains(event.Err.Error(), "@") {
+			if event.Kind != want || !strings.Contains(event.Err.Error(), "panic") || strings.Contains(event.Err.Error(), "@") {
 				t.Errorf("%s: %s, %v", call, event.Kind, event.Err)
 			}
 			name := strings.Replace(call, "send", mailed, 1)
@@ -548,18 +577,19 @@ func TestNothingIsTold(t *testing.T) {
 	}
 }
 
-// TestEnd: a delivery that gets no further attempt is reported with what is known of its mail.
+// TestEnd: a delivery that gets no further attempt is reported with what is known of its mail: that
+// Mailgun has accepted none, or that nobody knows.
 func TestEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		stopped := errors.New("the server has stopped")
 		for _, c := range []struct {
-			sends   []error
-			outcome impl.EventKind
-			unknown bool
+			sends     []error
+			end, want impl.EventKind
 		}{
-			{[]error{errSend}, impl.Undelivered, false},
-			{[]error{errUnknown}, impl.Undelivered, true},
-			{[]error{errUnknown}, impl.Suppressed, true},
+			{sends: []error{errSend}, end: impl.Undelivered, want: impl.Undelivered},
+			{sends: []error{errSend}, end: impl.Suppressed, want: impl.Suppressed},
+			{sends: []error{errUnknown}, end: impl.Undelivered, want: impl.Unconfirmed},
+			{sends: []error{errUnknown}, end: impl.Suppressed, want: impl.Unconfirmed},
 		} {
 			w := &world{t: t, sends: c.sends}
 			d := (&Deliverer{
@@ -569,9 +599,9 @@ func TestEnd(t *testing.T) {
 			if _, again := d.Try(t.Context()); !again {
 				t.Fatal("it ended")
 			}
-			d.End(c.outcome, stopped)
-			if len(w.events) != 1 || w.events[0].Kind != c.outcome || !errors.Is(w.events[0].Err, stopped) || errors.Is(w.events[0].Err, ErrFateUnknown) != c.unknown || w.events[0].Tries != 1 {
-				t.Errorf("%+v", w.events)
+			d.End(c.end, stopped)
+			if len(w.events) != 1 || w.events[0].Kind != c.want || !errors.Is(w.events[0].Err, stopped) || errors.Is(w.events[0].Err, ErrFateUnknown) != (c.want == impl.Unconfirmed) || w.events[0].Tries != 1 {
+				t.Errorf("%+v, want %s", w.events, c.want)
 			}
 		}
 	})

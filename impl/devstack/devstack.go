@@ -54,6 +54,9 @@ type Config struct {
 	// empty slice means that nobody has an account.
 	Accounts []string
 
+	// Banned are those of Accounts that are banned: their links can be made, and open nothing.
+	Banned []string
+
 	// SiteURL is where links lead whose redirect_to is not allowed. Anything on its scheme
 	// and host is allowed too (and, on a loopback host, on any port), as in Supabase.
 	SiteURL string
@@ -200,6 +203,9 @@ func New(cfg Config) *Stack {
 			continue
 		}
 		a := newAccount(stored, created)
+		if slices.Contains(cfg.Banned, stored) {
+			a.bannedUntil = created.AddDate(100, 0, 0)
+		}
 		s.accounts = append(s.accounts, a)
 		s.byEmail[key] = a
 	}

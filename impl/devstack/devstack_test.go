@@ -309,6 +309,18 @@ func TestSupabaseAnswersAsRecorded(t *testing.T) {
 	}
 }
 
+// TestBanned: a link is made for a banned account too, and opens nothing.
+func TestBanned(t *testing.T) {
+	r := newRig(t, func(c *devstack.Config) { c.Banned = []string{"known1@example.com"} })
+	sameAs(t, r.generate(`{"type":"recovery","email":"known1@example.com","redirect_to":"https://app.example.com/reset-password"}`), "200-banned")
+	link := r.link()
+	sameAs(t, r.verify(link["hashed_token"].(string)), "verify-post-403-banned")
+	sameAs(t, r.do("GET", link["action_link"].(string), ""), "verify-get-303-banned")
+	if got := r.do("GET", link["action_link"].(string), ""); !strings.Contains(got.header.Get("Location"), "error_code=user_banned") {
+		t.Errorf("it leads to %s", got.header.Get("Location"))
+	}
+}
+
 // shapeFragment makes a Location comparable, order of the fragment's members included.
 func shapeFragment(t *testing.T, location string) []string {
 	t.Helper()

@@ -45,6 +45,7 @@ type account struct {
 	id, identityID string
 	stored         string // the address as stored
 	created        time.Time
+	bannedUntil    time.Time // zero: not banned
 
 	updated        time.Time
 	recoverySentAt time.Time // zero: never
@@ -92,6 +93,7 @@ type authUser struct {
 	Identities       []authIdentity `json:"identities"`
 	CreatedAt        time.Time      `json:"created_at"`
 	UpdatedAt        time.Time      `json:"updated_at"`
+	BannedUntil      time.Time      `json:"banned_until,omitzero"`
 	IsAnonymous      bool           `json:"is_anonymous"`
 }
 
@@ -154,7 +156,7 @@ func (a *account) user() authUser {
 			Provider:     "email", LastSignInAt: a.created, CreatedAt: a.created, UpdatedAt: a.created,
 			Email: a.stored,
 		}},
-		CreatedAt: a.created, UpdatedAt: a.updated,
+		CreatedAt: a.created, UpdatedAt: a.updated, BannedUntil: a.bannedUntil,
 	}
 }
 
@@ -174,6 +176,7 @@ var (
 	errNotAdmin        = &refusal{status: http.StatusForbidden, code: "not_admin", message: "User not allowed"}
 	errUserNotFound    = &refusal{status: http.StatusNotFound, code: "user_not_found", message: "User with this email not found"}
 	errLinkExpired     = &refusal{status: http.StatusForbidden, code: "otp_expired", message: "Email link is invalid or has expired"}
+	errUserBanned      = &refusal{status: http.StatusForbidden, code: "user_banned", message: "User is banned"}
 	errOTPExpired      = &refusal{status: http.StatusForbidden, code: "otp_expired", message: "Token has expired or is invalid"}
 	errSamePassword    = &refusal{status: http.StatusUnprocessableEntity, code: "same_password", message: "New password should be different from the old password."}
 
@@ -474,7 +477,12 @@ func (s *Stack) redeem(kind, token string) (*tokenAnswer, *authSession, *refusal
 	defer s.mu.Unlock()
 	a := s.byToken[token]
 	now := s.now()
-	if a == nil || now.After(a.recoverySentAt.Add(s.cfg.LinkLifetime)) {
+	switch {
+	case a == nil:
+		return nil, nil, errLinkExpired
+	case now.Before(a.bannedUntil):
+		return nil, nil, errUserBanned // the link stays alive
+	case now.After(a.recoverySentAt.Add(s.cfg.LinkLifetime)):
 		return nil, nil, errLinkExpired
 	}
 	delete(s.byToken, token)

@@ -47,7 +47,7 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 		}, []string{"status"}),
 		mails: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "resetd_mails_total",
-			Help: "How each accepted request ended (sent, no_account, undelivered), and those for which nothing was done (suppressed: by the limit of the address, or for a newer request).",
+			Help: "How each accepted request ended (sent, no_account, banned, undelivered, and unconfirmed: Mailgun did not say whether it has the mail), and those for which nothing was done (suppressed: by the limit of the address, or for a newer request).",
 		}, []string{"outcome"}),
 		deliveryDuration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "resetd_delivery_duration_seconds",
@@ -92,7 +92,7 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 	registry.MustRegister(m.requests, m.duration, m.mails, m.deliveryDuration, m.deliveryTries, m.verdict, m.notices, m.limited, m.limitsIn, m.requestsIn, m.upstream, m.upstreamDuration)
 
 	// Known from the start, so that a rate sees the first one.
-	for _, kind := range []impl.EventKind{impl.Sent, impl.NoAccount, impl.Suppressed, impl.Undelivered} {
+	for _, kind := range []impl.EventKind{impl.Sent, impl.NoAccount, impl.Banned, impl.Suppressed, impl.Unconfirmed, impl.Undelivered} {
 		m.mails.WithLabelValues(string(kind))
 		m.deliveryDuration.WithLabelValues(string(kind))
 	}

@@ -145,11 +145,13 @@ func (o *Observer) delivered(ctx context.Context, event impl.Event) {
 	}
 	level := slog.LevelInfo
 	if event.Replaced {
-		level = slog.LevelWarn
 		attrs = append(attrs, slog.Any("notices", []string{string(impl.RedirectReplaced)}))
 	}
-	if event.Kind == impl.Undelivered {
+	switch {
+	case event.Kind == impl.Undelivered:
 		level = slog.LevelError
+	case event.Kind == impl.Unconfirmed, event.Replaced:
+		level = slog.LevelWarn
 	}
 	if event.Err != nil {
 		attrs = append(attrs, slog.String("error", event.Err.Error()))

@@ -1,8 +1,8 @@
 // Package supabase asks Supabase Auth's admin API for recovery links.
 //
 // It owns the one call generate_link: the headers that each kind of key wants, what counts as
-// a clear verdict, and the bounds of the call. It must never let an address, a token, a key or
-// a body of the upstream into an error.
+// a clear verdict, whose link opens nothing, and the bounds of the call. It must never let an
+// address, a token, a key or a body of the upstream into an error.
 package supabase
 
 import (
@@ -78,11 +78,12 @@ type generateLinkRequest struct {
 }
 
 type generateLinkAnswer struct {
-	Email            string `json:"email"`
-	HashedToken      string `json:"hashed_token"`
-	ActionLink       string `json:"action_link"`
-	RedirectTo       string `json:"redirect_to"`
-	VerificationType string `json:"verification_type"`
+	Email            string    `json:"email"`
+	BannedUntil      time.Time `json:"banned_until"`
+	HashedToken      string    `json:"hashed_token"`
+	ActionLink       string    `json:"action_link"`
+	RedirectTo       string    `json:"redirect_to"`
+	VerificationType string    `json:"verification_type"`
 }
 
 // answer is what generate_link was answered.
@@ -152,6 +153,7 @@ func readLink(body []byte) (*delivery.Link, error) {
 	}
 	return &delivery.Link{
 		Email:      answer.Email,
+		Banned:     answer.BannedUntil.After(time.Now()),
 		TokenHash:  answer.HashedToken,
 		ActionLink: answer.ActionLink,
 		RedirectTo: answer.RedirectTo,

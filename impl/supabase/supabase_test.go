@@ -30,7 +30,7 @@ func TestRecordedVerdicts(t *testing.T) {
 		noAccount = "no account"
 	)
 	want := map[string]any{
-		"200-known": link, "200-redirect-not-allowed": link,
+		"200-known": link, "200-redirect-not-allowed": link, "200-banned": link,
 		"404-unknown": noAccount, "404-read-only-unknown": noAccount, "404-database-write-unknown": noAccount,
 		"400-bad-email": noAccount, "400-long-email": noAccount,
 		"400-malformed-json": impl.ErrAuthUnavailable,
@@ -62,6 +62,9 @@ func TestRecordedVerdicts(t *testing.T) {
 			}
 			if got.Email != "known1@example.com" || len(got.TokenHash) != 56 || !strings.Contains(got.ActionLink, got.TokenHash) {
 				t.Errorf("%s: %+v", name, got)
+			}
+			if got.Banned != (name == "200-banned") {
+				t.Errorf("%s: banned is %v", name, got.Banned)
 			}
 			if replaced := got.RedirectTo != redirectTo; replaced != (name == "200-redirect-not-allowed") {
 				t.Errorf("%s: redirect_to is %s", name, got.RedirectTo)
@@ -194,6 +197,24 @@ func TestStoredAddresses(t *testing.T) {
 		link, err := ask(t, answering(goodLink(stored)))
 		if err != nil || link.Email != stored {
 			t.Errorf("%s: %+v, %v", stored, link, err)
+		}
+	}
+}
+
+// TestBanned: an account is banned as long as banned_until is ahead.
+func TestBanned(t *testing.T) {
+	for _, c := range []struct {
+		until  any
+		banned bool
+	}{
+		{until: nil}, {until: time.Now().Add(-time.Second)},
+		{until: time.Now().Add(time.Hour), banned: true}, {until: "2126-11-02T01:02:03.456789Z", banned: true},
+	} {
+		answer := goodLink("known1@example.com")
+		answer["banned_until"] = c.until
+		link, err := ask(t, answering(answer))
+		if err != nil || link.Banned != c.banned {
+			t.Errorf("until %v: %+v, %v", c.until, link, err)
 		}
 	}
 }
