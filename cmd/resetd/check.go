@@ -60,6 +60,8 @@ func check(ctx context.Context, args, environ []string, stdout, stderr io.Writer
 	}
 	if send {
 		c.printFindings(c.sendTo(ctx, address))
+	} else {
+		c.printFindings(findings{{noted, aboutMail, "whether a link can be made, which writes to Supabase's database, and mailed is not tried: --send-to does"}})
 	}
 	failures := 0
 	for _, n := range c.failed {

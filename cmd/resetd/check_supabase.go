@@ -41,6 +41,9 @@ func (c *checker) supabase(ctx context.Context) (found findings) {
 		found.add(risky, aboutSupabase, "the key was refused, and accepted when asked again. What to do: nothing if it stays at that, the server asks again too; if not, ask Supabase's support")
 	case err == nil:
 		found.add(good, aboutSupabase, "the key is accepted, and an address without an account is answered as such (%s)", millis(took))
+		if away, err := c.links.Distance(ctx); err == nil {
+			found.add(noted, aboutSupabase, "Supabase Auth is %s away, there and back", millis(away))
+		}
 	case errors.Is(err, impl.ErrAuthNotConfigured):
 		found.add(bad, aboutSupabase, "the key is refused, twice (%s)%s. What to do: %s", supabaseCause(err), doubt, advice)
 	default:

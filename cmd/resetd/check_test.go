@@ -551,6 +551,7 @@ func TestCheck(t *testing.T) {
 			args: []string{"--send-to", knownEmail}, banned: []string{knownEmail}, status: 1,
 			want: []string{`FAILED  mail      nothing was sent to known@example\.com: the account is banned, and no link opens it\. What to do: `},
 		},
+		"how far away cannot be told": {supabase: on("/health", saying(404, ``))},
 		"only this account fails": {
 			args:     []string{"--send-to", knownEmail},
 			supabase: failingFor(knownEmail), status: 1,

@@ -8,9 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/resetd/resetd/impl"
 	"github.com/resetd/resetd/impl/upstream"
@@ -67,6 +69,34 @@ func (c *Client) CheckUnknown(ctx context.Context, redirectTo string) error {
 		return fmt.Errorf("%w: %w", ErrRewritten, err)
 	}
 	return err
+}
+
+// Distance returns the time of the quickest of three answers that cost Supabase Auth no lookup: how far
+// away it is. Errors are a *StatusError, or the kind of a network's fault.
+func (c *Client) Distance(ctx context.Context) (time.Duration, error) {
+	quickest := time.Duration(math.MaxInt64)
+	for range 3 { // the first may have to connect
+		began := time.Now()
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, c.authURL+"/health", nil)
+		if err != nil {
+			return 0, errors.New("making the request")
+		}
+		request.Header = c.header.Clone()
+		response, err := c.http.Do(request)
+		if err != nil {
+			return 0, upstream.Cause(err)
+		}
+		_, err = io.Copy(io.Discard, response.Body)
+		_ = response.Body.Close()
+		switch {
+		case err != nil:
+			return 0, upstream.Cause(err)
+		case response.StatusCode != http.StatusOK:
+			return 0, &StatusError{response.StatusCode, noErrorCode}
+		}
+		quickest = min(quickest, time.Since(began))
+	}
+	return quickest, nil
 }
 
 // RedirectOrigin says where Supabase Auth leads whoever follows a link that was made with
