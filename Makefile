@@ -1,10 +1,10 @@
 # The two that matter: make run, make test. Each does its own set-up; Go and make are enough.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run test check spec lint redis unit fuzz web deploy container supply release build generate bench timing clean
+.PHONY: help run test check spec lint redis unit fuzz web deploy container e2e supply release build generate bench timing clean
 
 help: ## list what there is
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 run: ## resetd dev: the server against stand-ins, with an inbox
 	go run ./cmd/resetd dev
@@ -13,7 +13,7 @@ test: check lint spec redis unit fuzz web deploy supply ## everything but the im
 
 check: ## formatting, vet, tidy modules, generated code that is not stale
 	@bad=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$bad" || { echo "not formatted: $$bad"; exit 1; }
-	go vet ./...
+	go vet -tags e2e ./...
 	go mod verify
 	go mod tidy -diff
 	./test/generated.sh
@@ -47,6 +47,9 @@ deploy: ## alert rules, dashboard, compose file and Kubernetes manifests
 
 container: ## the image: built, and run as it is meant to be (Debian, root)
 	@./test/container.sh
+
+e2e: ## the whole way on a real Supabase Auth: SUPABASE_AUTH_URL and key, SUPABASE_AUTH_BIN, or Docker
+	@./test/e2e.sh
 
 supply: ## licences of what is shipped, workflows, known vulnerabilities
 	@go run ./test/licences

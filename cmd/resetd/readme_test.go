@@ -13,8 +13,8 @@ import (
 
 var (
 	settingName  = regexp.MustCompile("`([A-Z][A-Z0-9_]+)`")
-	makeCommand  = regexp.MustCompile(`(?m)(?:^[ \t]*|[^A-Za-z])make ([a-z]+)\b`)
-	makeTarget   = regexp.MustCompile(`(?m)^([a-z]+):`)
+	makeCommand  = regexp.MustCompile(`(?m)(?:^[ \t]*|[^A-Za-z])make ([a-z][a-z0-9]*)\b`)
+	makeTarget   = regexp.MustCompile(`(?m)^([a-z][a-z0-9]*):`)
 	codeOfAPage  = regexp.MustCompile("(?s)```.*?```|`[^`\n]+`")
 	markdownDirs = []string{"../..", "../../docs", "../../deploy"}
 )
