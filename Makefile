@@ -68,8 +68,8 @@ generate: ## gen/ and the types of the TypeScript client, from openapi.yaml
 
 bench: build redis ## processor time, requests per second and memory, beside a floor server
 	go run ./test/bench -resetd bin/resetd
-	@echo; echo "The limits counted in Redis:"
-	@./test/with-redis.sh go run ./test/bench -resetd bin/resetd -paths 429 -set REDIS_URL=REDIS
+	@echo; echo "Limits and requests in Redis:"
+	@./test/with-redis.sh go run ./test/bench -resetd bin/resetd -paths known,unknown,429,latency -set REDIS_URL=REDIS
 
 timing: build ## can an account be told by the time of an answer, or of the next one? (18 minutes, on a quiet machine)
 	go run ./test/timing -resetd bin/resetd

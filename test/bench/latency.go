@@ -24,7 +24,8 @@ var likeHosted = behaviour{account: 29 * time.Millisecond, unknown: 8 * time.Mil
 type latency struct {
 	deliveries     string // at once
 	answered, late []time.Duration
-	pending        int // as the last request was answered
+	pending        int             // as the last request was answered
+	sent           []time.Duration // from the acceptance of a request to the end of its mail
 	peak           int64
 }
 
@@ -76,6 +77,10 @@ func (b *bench) latency(setting string) (l latency, err error) {
 	}
 	upstreams.want = tally{Lookups: perSecond + n, Mails: (perSecond + n) / 2}
 	if err := upstreams.await(b.ctx); err != nil {
+		return l, err
+	}
+	time.Sleep(pollEvery) // for the last record
+	if l.sent, err = resetd.sent(); err != nil {
 		return l, err
 	}
 	return l, upstreams.exactlyOnce()

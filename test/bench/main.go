@@ -506,13 +506,17 @@ func (b *bench) report(m measured) (met bool) {
 			"Lookups take %v and %v (no account), mails %v.\n\n",
 			perSecond, steadyTime, likeHosted.account, likeHosted.unknown, likeHosted.mail)
 		w := table()
-		fmt.Fprintln(w, "deliveries at once\tp50\taim\t\tp99\taim\t\tmax\tsender late, p99\tpending at the end\tpeak memory\t")
+		fmt.Fprintln(w, "deliveries at once\tp50\taim\t\tp99\taim\t\tmax\tsender late, p99\tpending at the end\tmail after, p50\tp99\tpeak memory\t")
 		for _, l := range m.latencies {
 			peak = max(peak, l.peak)
 			p50, p99 := quantile(l.answered, 0.5), quantile(l.answered, 0.99)
-			fmt.Fprintf(w, "%s\t%s\t< %s\t%s\t%s\t< %s\t%s\t%s\t%s\t%d\t%.1f MB\t\n", l.deliveries,
+			after50, after99 := "", ""
+			if len(l.sent) > 0 {
+				after50, after99 = milliseconds(quantile(l.sent, 0.5)), milliseconds(quantile(l.sent, 0.99))
+			}
+			fmt.Fprintf(w, "%s\t%s\t< %s\t%s\t%s\t< %s\t%s\t%s\t%s\t%d\t%s\t%s\t%.1f MB\t\n", l.deliveries,
 				milliseconds(p50), milliseconds(aimP50), verdict(p50 < aimP50), milliseconds(p99), milliseconds(aimP99), verdict(p99 < aimP99),
-				milliseconds(slices.Max(l.answered)), milliseconds(quantile(l.late, 0.99)), l.pending, megabytes(l.peak))
+				milliseconds(slices.Max(l.answered)), milliseconds(quantile(l.late, 0.99)), l.pending, after50, after99, megabytes(l.peak))
 		}
 		w.Flush()
 		fmt.Println()

@@ -34,6 +34,7 @@ var (
 	listening = regexp.MustCompile(`"msg":"listening","addr":"([^"]+)"`)
 	admin     = regexp.MustCompile(`"admin_addr":"([^"]+)"`)
 	pending   = regexp.MustCompile(`(?m)^resetd_pending_requests (\S+)$`)
+	sent      = regexp.MustCompile(`"outcome":"sent",.*"duration_ms":([0-9.]+)`)
 )
 
 // start runs a program and waits until it listens: at addr, or where its log says if that is empty. The
@@ -121,6 +122,25 @@ func (p *process) pending() (int, error) {
 	}
 	number, err := strconv.ParseFloat(found[1], 64)
 	return int(number), err
+}
+
+// sent reads from resetd's log how long each mail took, from the acceptance of its request.
+func (p *process) sent() (took []time.Duration, err error) {
+	log, err := os.ReadFile(p.log)
+	if err != nil {
+		return nil, err
+	}
+	for _, found := range sent.FindAllSubmatch(log, -1) {
+		one, err := time.ParseDuration(string(found[1]) + "ms")
+		if err != nil {
+			return nil, err
+		}
+		took = append(took, one)
+	}
+	if len(took) == 0 {
+		return nil, errors.New("the log has no delivery that was sent")
+	}
+	return took, nil
 }
 
 // kill ends a server that has more to do than is worth waiting for.
