@@ -551,3 +551,27 @@ func TestSharedFaults(t *testing.T) {
 		})
 	}
 }
+
+// TestLeftInRedis: what a stop has no time for stays in Redis, is no failure, and is delivered by the next
+// start at once.
+func TestLeftInRedis(t *testing.T) {
+	t.Parallel()
+	whileRedisWorks(t, func() *cluster {
+		fault := &handlerSlot{}
+		people := numbered(accounts, 20)
+		c := startCluster(t, people, fault.middleware, "SHUTDOWN_TIMEOUT=1s")
+		one := c.start()
+		fault.set(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTooManyRequests) }))
+		c.askAll(people, []*process{one}, -1, nil)
+		one.stop(t) // with the exit status 0
+		left := one.logs.records(t, "requests are left in Redis, for other instances or the next start")
+		if len(left) != 1 || left[0]["requests"] != float64(len(people)) || len(one.logs.records(t, "delivery")) != 0 {
+			c.errorf("%d requests are left, and the log says %v, with %d deliveries", len(people), left, len(one.logs.records(t, "delivery")))
+		}
+		fault.set(nil)
+		c.start()
+		c.wantMailed(5*time.Second, len(people), 0)
+		c.wantEmpty()
+		return c
+	})
+}
