@@ -532,14 +532,7 @@ return 'go'
 // Try makes one attempt, if the entry is still this instance's. Where Redis cannot say, it is made.
 func (d *shared) Try(ctx context.Context) (pause time.Duration, again bool) {
 	s := d.outbox
-	verdict, err := d.claim(ctx)
-	if err != nil && time.Since(time.Unix(0, s.beaten.Load())) > lease/2 {
-		verdict, err = d.claim(ctx) // this process may have been stopped while it waited
-	}
-	if err != nil && redisclient.Code(err) != "NOGROUP" && ctx.Err() == nil {
-		s.lost(err)
-	}
-	switch verdict {
+	switch d.claim(ctx) {
 	case "gone":
 		s.drop(d.id)
 		return 0, false
@@ -555,7 +548,27 @@ func (d *shared) Try(ctx context.Context) (pause time.Duration, again bool) {
 	return pause, again
 }
 
-func (d *shared) claim(ctx context.Context) (verdict string, err error) {
+// claim asks Redis for the verdict of claimScript. It is empty where there is no answer.
+func (d *shared) claim(ctx context.Context) (verdict string) {
+	s := d.outbox
+	var err error
+	if s.inRedis.Load() {
+		if verdict, err = d.claimOnce(ctx); err == nil {
+			return verdict
+		}
+	}
+	// A process that was stopped for long finds that its command has timed out, and must not go on
+	// without an answer: others have taken its entries over.
+	if time.Since(time.Unix(0, s.beaten.Load())) > lease/2 {
+		verdict, err = d.claimOnce(ctx)
+	}
+	if err != nil && redisclient.Code(err) != "NOGROUP" && ctx.Err() == nil {
+		s.lost(err)
+	}
+	return verdict
+}
+
+func (d *shared) claimOnce(ctx context.Context) (verdict string, err error) {
 	s := d.outbox
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
