@@ -485,6 +485,17 @@ func TestRedisAbsent(t *testing.T) {
 	}
 }
 
+// A Redis that takes no writes is not used, whatever other instances have
+// counted with their probes: a refusal would write nothing.
+func TestRedisProbeWrites(t *testing.T) {
+	server := startRedis(t)
+	server.do("SET", "resetd:probe", 1_000_000, "PX", 60_000)
+	server.do("REPLICAOF", "127.0.0.1", "1")
+	wantInUse(t, open(t, Options{RedisURL: server.url()}), Memory)
+	server.do("REPLICAOF", "NO", "ONE")
+	wantInUse(t, open(t, Options{RedisURL: server.url()}), Redis)
+}
+
 // A key without an expiry limits for one more window, not for ever.
 func TestRedisKeyWithoutExpiry(t *testing.T) {
 	server := startRedis(t)
