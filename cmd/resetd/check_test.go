@@ -655,6 +655,7 @@ func TestCheckLines(t *testing.T) {
 note    settings  TRUSTED_PROXIES is empty: .*
 note    settings  the mail says that a link works for 1h30m, .*
 ok      supabase  the key is accepted, and .*
+note    supabase  Supabase Auth is .* away, there and back
 ok      redirect  Supabase lets links lead to https://app\.example\.com/reset-password
 ok      redirect  Supabase lets links lead to https://\*\.preview\.example\.com/reset-password
 ok      mailgun   a message in test mode from no-reply@mg\.example\.com is accepted .*
