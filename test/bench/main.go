@@ -49,7 +49,7 @@ more than it needs, because memory for so many is set aside, and spares the garb
 work); SHUTDOWN_DELAY=0s. Logs are written to a file, at the default level and with LOG_REFUSALS as it
 is by default; 400 and 429 are measured with LOG_LEVEL=error too.
 
-With -check the exit status is 1 when an aim is missed. Linux only: it reads /proc.
+With -check the exit status is 1 when an aim is missed by more than 15 %. Linux only: it reads /proc.
 */
 package main
 
@@ -161,7 +161,7 @@ func main() {
 	flag.IntVar(&o.connections, "connections", 16, "connections that send requests at once")
 	flag.IntVar(&o.rate, "rate", 1000, "requests a second for known and unknown; 0: as fast as they are answered")
 	flag.IntVar(&o.starts, "starts", 7, "starts to measure")
-	flag.BoolVar(&o.check, "check", false, "exit 1 when an aim is missed")
+	flag.BoolVar(&o.check, "check", false, "exit 1 when an aim is missed by more than 15 %")
 	flag.StringVar(&o.paths, "paths", "known,unknown,400,429,latency,outbox,growth", "which to measure")
 	flag.Func("set", "a further `NAME=value` for resetd's environment, such as GOGC=200; may be repeated", func(entry string) error {
 		o.env = append(o.env, entry)
@@ -181,7 +181,7 @@ func main() {
 	}
 }
 
-// run measures and prints; met says whether every aim was reached.
+// run measures and prints; met says whether no aim was missed by more than margin.
 func run(ctx context.Context, o options) (met bool, err error) {
 	dir, err := os.MkdirTemp("", "resetd-bench-")
 	if err != nil {
@@ -463,16 +463,22 @@ func (t *trial) round(s *side, p *process, to *load, requests int) (time.Duratio
 	return each, nil
 }
 
-// report prints the tables.
+// margin is by how much an aim may be missed for what else the machine does.
+const margin = 1.15
+
+// report prints the tables, and says whether no aim was missed by more than that.
 func (b *bench) report(m measured) (met bool) {
 	o := b.options
 	met = true
-	verdict := func(ok bool) string {
-		if !ok {
-			met = false
+	verdict := func(is, aim float64) string {
+		switch {
+		case is <= aim:
+			return "ok"
+		case is <= margin*aim:
 			return "missed"
 		}
-		return "ok"
+		met = false
+		return "missed by far"
 	}
 	table := func() *tabwriter.Writer { return tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight) }
 
@@ -493,7 +499,7 @@ func (b *bench) report(m measured) (met bool) {
 				name += ", " + r.setting
 			}
 			fmt.Fprintf(w, "%s\t%d µs\t%d µs\t%.2f\t≤ %.1f\t%s\t%.0f\t%.0f\t%.1f s\t%.1f s\t%.1f MB\t%.1f MB\t\n", name,
-				median(r.resetd.processor).Microseconds(), median(r.floor.processor).Microseconds(), ratio, r.aim, verdict(ratio <= r.aim),
+				median(r.resetd.processor).Microseconds(), median(r.floor.processor).Microseconds(), ratio, r.aim, verdict(ratio, r.aim),
 				median(r.resetd.rate), median(r.floor.rate), median(r.resetd.delivered).Seconds(), median(r.floor.delivered).Seconds(),
 				megabytes(r.resetd.peak), megabytes(r.floor.peak))
 		}
@@ -514,8 +520,8 @@ func (b *bench) report(m measured) (met bool) {
 			if len(l.sent) > 0 {
 				after50, after99 = milliseconds(quantile(l.sent, 0.5)), milliseconds(quantile(l.sent, 0.99))
 			}
-			fmt.Fprintf(w, "%s\t%s\t< %s\t%s\t%s\t< %s\t%s\t%s\t%s\t%d\t%s\t%s\t%.1f MB\t\n", l.deliveries,
-				milliseconds(p50), milliseconds(aimP50), verdict(p50 < aimP50), milliseconds(p99), milliseconds(aimP99), verdict(p99 < aimP99),
+			fmt.Fprintf(w, "%s\t%s\t≤ %s\t%s\t%s\t≤ %s\t%s\t%s\t%s\t%d\t%s\t%s\t%.1f MB\t\n", l.deliveries,
+				milliseconds(p50), milliseconds(aimP50), verdict(p50.Seconds(), aimP50.Seconds()), milliseconds(p99), milliseconds(aimP99), verdict(p99.Seconds(), aimP99.Seconds()),
 				milliseconds(slices.Max(l.answered)), milliseconds(quantile(l.late, 0.99)), l.pending, after50, after99, megabytes(l.peak))
 		}
 		w.Flush()
@@ -529,7 +535,7 @@ func (b *bench) report(m measured) (met bool) {
 		for _, g := range m.growth {
 			grown := g.ratio / m.growth[0].ratio
 			fmt.Fprintf(w, "%d\t%d µs\t%.2f\t%.2f\t≤ %.2f\t%s\t%.1f MB\t≤ %.0f MB\t%s\t\n", g.clients, g.processor.Microseconds(),
-				g.ratio, grown, aimGrowth, verdict(grown <= aimGrowth), megabytes(g.memory), megabytes(aimFlood), verdict(g.memory <= aimFlood))
+				g.ratio, grown, aimGrowth, verdict(grown, aimGrowth), megabytes(g.memory), megabytes(aimFlood), verdict(float64(g.memory), aimFlood))
 		}
 		w.Flush()
 		fmt.Println()
@@ -538,13 +544,13 @@ func (b *bench) report(m measured) (met bool) {
 	w := table()
 	if b.measures(partOutbox) {
 		above := m.outbox.full - m.outbox.idle
-		fmt.Fprintf(w, "memory above idle, %d pending requests\t%.1f MB\t< %.0f MB\t%s\t\n", outboxSize, megabytes(above), megabytes(aimOutbox), verdict(above < aimOutbox))
+		fmt.Fprintf(w, "memory above idle, %d pending requests\t%.1f MB\t≤ %.0f MB\t%s\t\n", outboxSize, megabytes(above), megabytes(aimOutbox), verdict(float64(above), aimOutbox))
 	}
 	if peak > 0 {
-		fmt.Fprintf(w, "peak memory, all tables\t%.1f MB\t≤ %.0f MB\t%s\t\n", megabytes(peak), megabytes(aimPeak), verdict(peak <= aimPeak))
+		fmt.Fprintf(w, "peak memory, all tables\t%.1f MB\t≤ %.0f MB\t%s\t\n", megabytes(peak), megabytes(aimPeak), verdict(float64(peak), aimPeak))
 	}
-	fmt.Fprintf(w, "memory, idle\t%.1f MB\t< %.0f MB\t%s\t\n", megabytes(m.idle), megabytes(aimIdle), verdict(m.idle < aimIdle))
-	fmt.Fprintf(w, "start to healthy\t%d ms\t< %d ms\t%s\t\n", m.ready.Milliseconds(), aimStart.Milliseconds(), verdict(m.ready < aimStart))
+	fmt.Fprintf(w, "memory, idle\t%.1f MB\t≤ %.0f MB\t%s\t\n", megabytes(m.idle), megabytes(aimIdle), verdict(float64(m.idle), aimIdle))
+	fmt.Fprintf(w, "start to healthy\t%d ms\t≤ %d ms\t%s\t\n", m.ready.Milliseconds(), aimStart.Milliseconds(), verdict(m.ready.Seconds(), aimStart.Seconds()))
 	w.Flush()
 	return met
 }
