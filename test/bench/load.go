@@ -39,6 +39,9 @@ type client struct {
 	due    chan time.Time // of the request that was sent last; for steady
 }
 
+// refusal is the status of a load whose requests may be answered with any 4xx.
+const refusal = 4
+
 func newLoad(server *process, status int, body func(number int) string, numbers *atomic.Int64, connections int) *load {
 	return &load{
 		target: strings.TrimPrefix(server.url, "http://"), status: status, body: body, numbers: numbers,
@@ -112,7 +115,8 @@ func (l *load) answer(c *client) error {
 	if err != nil {
 		return err
 	}
-	if response.StatusCode != l.status || response.Close {
+	asExpected := response.StatusCode == l.status || l.status == refusal && response.StatusCode/100 == 4
+	if !asExpected || response.Close {
 		var body bytes.Buffer
 		_, _ = io.Copy(&body, response.Body)
 		return fmt.Errorf("answered %d (wanted %d, on a connection that stays open): %s", response.StatusCode, l.status, &body)

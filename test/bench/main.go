@@ -31,7 +31,7 @@ The ratio is the median of each round's ratio. Peak memory is VmHWM, the largest
 since the start. The first line says how much of the processors other programs took: absolute
 times, and the latency above all, need a quiet machine.
 
-Three more parts follow, which -paths knows as well. "latency" sends 500 requests a second for
+Four more parts follow, which -paths knows as well. "latency" sends 500 requests a second for
 10 s, half of them for accounts, whatever becomes of those before. The stand-ins take as long
 as hosted services were measured to: 29 ms for the lookup of an account, 8 ms for that of an
 unknown address, 200 ms for a mail. Times are from when a request was due to the first byte of
@@ -40,7 +40,8 @@ outbox grows; with MAX_DELIVERIES=100 it does not. The answers must not show it.
 outbox with requests for accounts whose mail is answered 500, and measures the resident set when
 each has been tried; it has an aim of its own, and is not in the peak memory of the others. "growth"
 shows what a request costs when a thousand clients have been seen, and a million: a request must not
-pay for those before it.
+pay for those before it. "flood" refuses requests of 100,000 clients at full speed, and measures
+the answers to 100 valid requests a second from others, each of which must be mailed.
 
 Settings that are not the default: limits wide enough to refuse nothing (with two windows each,
 like the default ones, so that counting costs the same), but for the path 429, where one request
@@ -84,6 +85,7 @@ const (
 	aimOutbox       = 40 << 20 // above idle
 	aimGrowth       = 1.15     // from a thousand clients to a million
 	aimFlood        = 80 << 20 // resident, with a million clients
+	aimFloodP99     = 20 * time.Millisecond
 	aimStart        = 100 * time.Millisecond
 	aimP50          = time.Millisecond
 	aimP99          = 10 * time.Millisecond
@@ -130,6 +132,7 @@ const (
 	partLatency = "latency"
 	partOutbox  = "outbox"
 	partGrowth  = "growth"
+	partFlood   = "flood"
 )
 
 type options struct {
@@ -162,7 +165,7 @@ func main() {
 	flag.IntVar(&o.rate, "rate", 1000, "requests a second for known and unknown; 0: as fast as they are answered")
 	flag.IntVar(&o.starts, "starts", 7, "starts to measure")
 	flag.BoolVar(&o.check, "check", false, "exit 1 when an aim is missed by more than 15 %")
-	flag.StringVar(&o.paths, "paths", "known,unknown,400,429,latency,outbox,growth", "which to measure")
+	flag.StringVar(&o.paths, "paths", "known,unknown,400,429,latency,outbox,growth,flood", "which to measure")
 	flag.Func("set", "a further `NAME=value` for resetd's environment, such as GOGC=200; may be repeated", func(entry string) error {
 		o.env = append(o.env, entry)
 		return nil
@@ -230,6 +233,11 @@ func run(ctx context.Context, o options) (met bool, err error) {
 			return false, fmt.Errorf("growth: %w", err)
 		}
 	}
+	if b.measures(partFlood) {
+		if m.flood, err = b.flooding(); err != nil {
+			return false, fmt.Errorf("flood: %w", err)
+		}
+	}
 	if m.others, err = machine.others(); err != nil {
 		return false, err
 	}
@@ -251,6 +259,7 @@ type measured struct {
 	latencies []latency
 	outbox    outbox
 	growth    []growth
+	flood     flood
 	others    float64 // the part of the processors that other programs took
 }
 
@@ -537,6 +546,18 @@ func (b *bench) report(m measured) (met bool) {
 			fmt.Fprintf(w, "%d\t%d µs\t%.2f\t%.2f\t≤ %.2f\t%s\t%.1f MB\t≤ %.0f MB\t%s\t\n", g.clients, g.processor.Microseconds(),
 				g.ratio, grown, aimGrowth, verdict(grown, aimGrowth), megabytes(g.memory), megabytes(aimFlood), verdict(float64(g.memory), aimFlood))
 		}
+		w.Flush()
+		fmt.Println()
+	}
+
+	if f := m.flood; len(f.answered) > 0 {
+		fmt.Printf("Others during a flood from %d clients, of which %.0f requests a second were refused.\n\n", floodClients, f.refused)
+		p99 := quantile(f.answered, 0.99)
+		w := table()
+		fmt.Fprintln(w, "p50\tp99\taim\t\tmax\tsender late, p99\tpeak memory\taim\t\t")
+		fmt.Fprintf(w, "%s\t%s\t≤ %s\t%s\t%s\t%s\t%.1f MB\t≤ %.0f MB\t%s\t\n", milliseconds(quantile(f.answered, 0.5)),
+			milliseconds(p99), milliseconds(aimFloodP99), verdict(p99.Seconds(), aimFloodP99.Seconds()), milliseconds(slices.Max(f.answered)),
+			milliseconds(quantile(f.late, 0.99)), megabytes(f.peak), megabytes(aimFlood), verdict(float64(f.peak), aimFlood))
 		w.Flush()
 		fmt.Println()
 	}
