@@ -517,17 +517,23 @@ func TestOnePendingOfAll(t *testing.T) {
 // again when it is back, and is empty in the end.
 func TestSharedFaults(t *testing.T) {
 	for _, fault := range redisFaults() {
-		if fault.slow != nil || fault.noPassword {
-			continue // one is about many questions for a request, the other needs a Redis without a password
-		}
 		t.Run(fault.name, func(t *testing.T) {
 			t.Parallel()
 			people := numbered(accounts, 90)
 			c := startCluster(t, people, nil)
+			var settings []string
+			if fault.noPassword {
+				c.redis.setPassword("")
+			}
+			if fault.slow != nil {
+				settings = append(settings, "REDIS_URL="+strings.Replace(c.redis.url(), c.redis.addr, fault.slow.listen(t, c.redis.addr), 1))
+			} else {
+				settings = append(settings, "REDIS_URL="+c.redis.url())
+			}
 			if fault.atStart {
 				fault.begin(c.redis)
 			}
-			p := c.start()
+			p := c.start(settings...)
 			if !fault.atStart {
 				c.askAll(people[:30], []*process{p}, -1, nil)
 				fault.begin(c.redis)
