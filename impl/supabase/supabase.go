@@ -26,7 +26,8 @@ import (
 const (
 	// maxAnswer bounds what is read of an answer. Real ones have 1 to 2 KiB and the user's metadata,
 	// to which a user can add 1 MiB with each call, up to the 256 MiB that PostgreSQL takes as one
-	// jsonb (JENTRY_OFFLENMASK of its jsonb.h). Mostly the time of the call is the closer bound.
+	// jsonb (JENTRY_OFFLENMASK of its jsonb.h). The time of the call is the closer bound: v2.196 takes
+	// 3 s for 35 MB (November 2026).
 	maxAnswer = 256 << 20
 	// maxShallow bounds what is kept of an answer: of what lies outside of metadata, the links are
 	// the longest.
