@@ -530,13 +530,12 @@ func TestLargeHeaders(t *testing.T) {
 	}
 }
 
-// TestFlood: beyond the counters that each window may have, more clients take no more memory.
+// TestFlood: beyond the counters that a limiter may have, more clients take no more memory.
 // A million would take what 100,000 do.
 func TestFlood(t *testing.T) {
 	const (
-		counters = 1<<16 + 1<<12 // as in ratelimit: own and shared ones of a window
-		windows  = 2
-		perEntry = 120 // bytes
+		counters = 1<<17 + 1<<12 // as in ratelimit: own and shared ones
+		perEntry = 180           // bytes, for two windows
 		many     = 12_000
 	)
 	settings, err := readSettings("serve", nil, []string{
@@ -591,7 +590,7 @@ func TestFlood(t *testing.T) {
 	flood(counters+many, counters+2*many)
 	more := heap() - before - full
 	t.Logf("%d clients: %d bytes in %v; %d more: %d bytes; answers %v", counters+many, full, took.Round(time.Millisecond), many, more, statuses)
-	if bound := windows * counters * perEntry; full > bound {
+	if bound := counters * perEntry; full > bound {
 		t.Errorf("%d clients take %d bytes, want %d at most", counters+many, full, bound)
 	}
 	if full < counters*40 {

@@ -7,147 +7,129 @@ import (
 	"github.com/ulule/limiter/v3/drivers/store/memory"
 )
 
-// ownKeys is how many clients have a counter of their own in one window, and
-// sharedKeys is how many counters all those beyond share: one for each value of
-// the first twelve bits of a hash.
+// ownKeys is how many clients have counters of their own, and sharedKeys is how
+// many sets of counters all those beyond share: one for each value of the first
+// twelve bits of a hash.
 //
-// A counter costs about 100 bytes, and one window holds two generations of
-// them (see memoryWindow), so it stays below
+// A client costs up to 180 bytes for two windows, and there are two generations
+// of them, so a limiter stays below
 //
-//	2 × (65,536 + 4,096) × 120 bytes = 17 MB
+//	2 × (131,072 + 4,096) × 180 bytes = 49 MB
 //
-// however many clients come: two limiters of two windows each stay below 70
-// MB. (That of webhooks is another 17 MB, if Mailgun reports so many a day.)
-// 65,536 new clients in an hour are 18 password resets a second. What a flood
-// beyond that gets is still bounded by the limit times 69,632 counters; what
-// newcomers lose is that they share their counter with strangers, until the
-// flood's window is over. Such a service wants Redis.
+// however many clients come, and below half of that in the first period of its
+// longest window. (That of webhooks has one window: 38 MB, if Mailgun reports so
+// many a day.) What a flood beyond that gets is still bounded by the limit times
+// 135,168 counters; what newcomers lose is that they share their counters with
+// strangers, until the flood's window is over. Such a service wants Redis.
 const (
-	ownKeys    = 1 << 16
+	ownKeys    = 1 << 17
 	sharedKeys = 1 << 12
 )
 
-// memoryCounters count a rate's windows in this process.
+// memoryCounters count a rate's windows in this process, in two generations.
+// New clients go into the young one. After each period of the longest window
+// the young generation becomes the old one, and the old one is let go as a
+// whole. A client that comes again moves to the young one, so all windows of
+// those that are let go have been over for some time. (Only while the young one
+// is full it stays, and may have its limit once more after the turn.) Nothing
+// walks through a million counters, and nothing deletes a counter just as a
+// request is using it. It also bounds what a system clock that is set back can
+// do, since ulule's counters go by that and generations by the monotonic one.
 //
 // One lock is enough: what is done under it takes less than a microsecond.
 type memoryCounters struct {
-	mu      sync.Mutex
-	windows []*memoryWindow
-}
+	rate Rate
 
-func newMemoryCounters(rate Rate) *memoryCounters {
-	m := &memoryCounters{windows: make([]*memoryWindow, len(rate))}
-	for i, w := range rate {
-		m.windows[i] = newMemoryWindow(w)
-	}
-	return m
-}
-
-// take looks at all windows, and counts in each of them if all allow.
-func (m *memoryCounters) take(k key) (allowed bool, counts []count) {
-	allowed, counts = true, make([]count, len(m.windows))
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for i, w := range m.windows {
-		w.turn()
-		counts[i] = w.look(k)
-		allowed = allowed && counts[i].used < w.Limit
-	}
-	if allowed {
-		for i, w := range m.windows {
-			counts[i] = w.add(k)
-		}
-	}
-	return allowed, counts
-}
-
-// generation has ulule's counters without its cache, which takes twice the memory
-// and has a janitor.
-type generation map[key]*memory.Counter
-
-// memoryWindow holds the counters of one window in two generations. New
-// counters go into the young one. After each period the young generation
-// becomes the old one, and the old one is let go as a whole: each of its
-// windows has been over for some time. So nothing walks through a million
-// counters, and nothing deletes a counter just as a request is using it. It
-// also bounds what a system clock that is set back can do, since ulule's
-// counters go by that and generations by the monotonic one.
-type memoryWindow struct {
-	Window
+	mu         sync.Mutex
 	young, old generation
 	born       time.Time // when young was
 }
 
-func newMemoryWindow(window Window) *memoryWindow {
-	return &memoryWindow{Window: window, young: generation{}, born: time.Now()}
+// generation has ulule's counters, one for each window, without its cache, which
+// takes twice the memory and has a janitor.
+type generation map[key][]memory.Counter
+
+func newMemoryCounters(rate Rate) *memoryCounters {
+	return &memoryCounters{rate: rate, young: generation{}, born: time.Now()}
 }
 
-// look returns the count of a key without counting.
-func (m *memoryWindow) look(k key) count {
-	opens := m.opens()
-	counter, _ := m.find(k)
-	if counter == nil {
-		return count{0, over(opens)}
-	}
-	used, expiration := counter.Load(opens)
-	return count{used, over(expiration)}
-}
-
-// add counts one for a key.
-func (m *memoryWindow) add(k key) count {
-	counter, isOld := m.find(k)
-	if isOld {
-		// Nothing is opened in the old generation, which may be gone before the
-		// window is.
-		if used, expiration := counter.Increment(1, 0); expiration != 0 {
-			return count{used, over(expiration)}
+// take looks at all windows, and counts in each of them if all allow.
+func (m *memoryCounters) take(k key) (allowed bool, counts []count) {
+	allowed, counts = true, make([]count, len(m.rate))
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.turn()
+	counters, now := m.find(k), time.Now()
+	for i, w := range m.rate {
+		used, expiration := int64(0), w.opens(now)
+		if counters != nil {
+			used, expiration = counters[i].Load(expiration)
 		}
-		counter, _ = m.find(k) // it was over in this very moment
+		counts[i] = count{used, over(expiration)}
+		allowed = allowed && used < w.Limit
 	}
-	if counter == nil {
-		if len(m.young) >= ownKeys {
-			k = k.shared()
-		}
-		counter = new(memory.Counter) // which counts as expired
-		m.young[k] = counter
+	if !allowed {
+		return false, counts
 	}
-	used, expiration := counter.Increment(1, m.opens())
-	return count{used, over(expiration)}
+	if counters == nil {
+		counters = m.add(k)
+	}
+	for i, w := range m.rate {
+		used, expiration := counters[i].Increment(1, w.opens(now))
+		counts[i] = count{used, over(expiration)}
+	}
+	return true, counts
 }
 
-// find returns the counter of a key: its own, or else, when there are too many
-// of these, the one that it shares; nil where there is none yet.
-func (m *memoryWindow) find(k key) (counter *memory.Counter, isOld bool) {
-	if counter := m.old[k]; counter != nil && !counter.Expired() {
-		return counter, true
+// find returns the counters of a key: its own, or else, when there are too many
+// clients, those that it shares; nil where there are none yet.
+func (m *memoryCounters) find(k key) []memory.Counter {
+	if counters := m.young[k]; counters != nil {
+		return counters
 	}
-	if counter := m.young[k]; counter != nil {
-		return counter, false
+	full := len(m.young) >= ownKeys
+	if counters := m.old[k]; counters != nil {
+		if !full { // else they stay where they are, until the turn
+			delete(m.old, k)
+			m.young[k] = counters
+		}
+		return counters
 	}
-	if shared := k.shared(); len(m.young) >= ownKeys && shared != k {
+	if shared := k.shared(); full && shared != k {
 		return m.find(shared)
 	}
-	return nil, false
+	return nil
+}
+
+// add makes the counters of a key that has none. They count as expired.
+func (m *memoryCounters) add(k key) []memory.Counter {
+	if len(m.young) >= ownKeys {
+		k = k.shared()
+	}
+	counters := make([]memory.Counter, len(m.rate))
+	m.young[k] = counters
+	return counters
 }
 
 // turn lets the old generation go when it is time.
-func (m *memoryWindow) turn() {
+func (m *memoryCounters) turn() {
+	longest := m.rate[len(m.rate)-1].Period
 	age := time.Since(m.born)
-	if age < m.Period {
+	if age < longest {
 		return
 	}
 	m.old, m.young, m.born = m.young, generation{}, time.Now()
-	if age >= 2*m.Period {
+	if age >= 2*longest {
 		m.old = nil
 	}
 }
 
 // opens is the expiration of a window that opens now.
-func (m *memoryWindow) opens() int64 { return time.Now().Add(m.open()).UnixNano() }
+func (w Window) opens(now time.Time) int64 { return now.Add(w.open()).UnixNano() }
 
 // over is when ulule no longer counts a window that expires then as open: it
 // still does at that very nanosecond.
 func over(expiration int64) time.Time { return time.Unix(0, expiration+1) }
 
-// shared is the key of the counter that a key shares.
+// shared is the key of the counters that a key shares.
 func (k key) shared() key { return key{k[0], k[1] & 0xf0} }

@@ -8,10 +8,10 @@ import (
 	"time"
 )
 
-// bound is the memory that one window may take, as the comment at ownKeys
-// derives it.
+// bound is the memory that a limiter of two windows may take, as the comment at
+// ownKeys derives it.
 const (
-	bytesPerKey = 120
+	bytesPerKey = 180
 	bound       = 2 * (ownKeys + sharedKeys) * bytesPerKey
 )
 
@@ -39,13 +39,12 @@ func heap() int {
 	return int(stats.HeapAlloc)
 }
 
-// TestMemoryBound sends more and more clients through one window of an hour, and
-// then through the next. It grows as stated while there are own counters, a
+// TestMemoryBound sends more and more clients through an hour, and then through
+// the next. It grows as stated while there are own counters, a
 // little while the shared ones fill, and then no more: a million clients, or a
-// hundred million, take what 200,000 do.
+// hundred million, take what 300,000 do.
 func TestMemoryBound(t *testing.T) {
-	m := newMemoryCounters(Rate{{5, time.Hour}})
-	window := m.windows[0]
+	m := newMemoryCounters(Rate{{5, time.Minute}, {30, time.Hour}})
 	before := heap()
 
 	const step = ownKeys / 4
@@ -66,7 +65,7 @@ func TestMemoryBound(t *testing.T) {
 	if more := heap() - before - full; more > 100_000 { // a byte each
 		t.Errorf("100,000 clients beyond the bound take %d bytes", more)
 	}
-	window.born = window.born.Add(-time.Hour)
+	m.born = m.born.Add(-time.Hour)
 	flood(m, 300_000, 200_000)
 	both := heap() - before
 	if both > bound {
@@ -74,7 +73,7 @@ func TestMemoryBound(t *testing.T) {
 	}
 	t.Logf("one generation: %d bytes, both: %d", full, both)
 
-	window.born = window.born.Add(-2 * time.Hour)
+	m.born = m.born.Add(-2 * time.Hour)
 	flood(m, 0, 1)
 	if left := heap() - before; left > 1<<20 {
 		t.Errorf("%d bytes are left when all windows are over", left)
@@ -101,8 +100,15 @@ func TestMemoryFull(t *testing.T) {
 			t.Errorf("%d let through, want 100", got)
 		}
 		time.Sleep(time.Minute)
-		if got := flood(m, ownKeys, 100); got != 100 {
-			t.Errorf("%d let through after the flood, want 100", got)
+		if got := flood(m, ownKeys, ownKeys); got != ownKeys {
+			t.Errorf("%d let through after the flood, want %d", got, ownKeys)
+		}
+		// Those of before have their own still, and take no room from anybody.
+		if got := flood(m, 0, ownKeys); got != ownKeys {
+			t.Errorf("%d let through when they come back, want %d", got, ownKeys)
+		}
+		if got := len(m.young); got > ownKeys+sharedKeys {
+			t.Errorf("there are counters for %d clients", got)
 		}
 	})
 }
@@ -116,6 +122,33 @@ func TestMemoryFullWait(t *testing.T) {
 			t.Errorf("retry after %d, want 60", d.RetryAfter)
 		}
 	})
+}
+
+// A client that is active keeps all of its windows across the turn of the
+// generations, also where there is no room for it in the young one.
+func TestMemoryMoves(t *testing.T) {
+	for _, full := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			l := memoryLimiter(t, "2-M,5-H")
+			wantTakes(t, l, "first", 1, 1)
+			time.Sleep(time.Hour - 90*time.Second)
+			wantTakes(t, l, "a", 3, 2)
+			time.Sleep(80 * time.Second)
+			wantTakes(t, l, "a", 3, 2) // 10 s before the turn
+			time.Sleep(20 * time.Second)
+			if full {
+				flood(l.memory, 0, ownKeys)
+			}
+			wantTakes(t, l, "a", 3, 0) // 10 s after it, both windows are full
+			time.Sleep(40 * time.Second)
+			d := wantTakes(t, l, "a", 3, 1)
+			if want := 3600 - 140; d.RetryAfter != want {
+				t.Errorf("full: %v: retry after %d, want %d", full, d.RetryAfter, want)
+			}
+			time.Sleep(time.Hour)
+			wantTakes(t, l, "a", 3, 2)
+		})
+	}
 }
 
 // A window goes on across the turn of the generations.
@@ -147,13 +180,12 @@ func TestMemoryTurnDoesNotStall(t *testing.T) {
 	fastest := time.Hour
 	for range 3 { // the fastest, because others use this machine too
 		m := newMemoryCounters(Rate{{5, time.Hour}})
-		window := m.windows[0]
 		flood(m, 0, ownKeys)
-		window.born = window.born.Add(-time.Hour)
+		m.born = m.born.Add(-time.Hour)
 		began := time.Now()
 		m.take(newcomer)
 		fastest = min(fastest, time.Since(began))
-		if len(window.young) != 1 {
+		if len(m.young) != 1 {
 			t.Fatal("no turn")
 		}
 	}
