@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -155,5 +156,38 @@ func TestNewerRequest(t *testing.T) {
 				t.Errorf("%v are counted as suppressed, and %v as limited, want 2 and 0", suppressed, limited)
 			}
 		})
+	}
+}
+
+// TestLogRefusals: a flood of refusals has a sample of records, which say how many were left out, or
+// all of them where the operator wants that.
+func TestLogRefusals(t *testing.T) {
+	t.Parallel()
+	for _, setting := range []string{"", "all"} {
+		f := start(t, setup{env: map[string]string{"LOG_REFUSALS": setting}})
+		sent := 0
+		deadline := time.Now().Add(30 * time.Second)
+		for sent < 300 || setting == "" && len(f.logs.records(t, "refusals")) == 0 && time.Now().Before(deadline) {
+			var burst sync.WaitGroup
+			for range 100 {
+				burst.Go(func() { f.post("{}", nil) })
+			}
+			burst.Wait()
+			sent += 100
+		}
+		said := func() (records, leftOut int) {
+			for _, record := range f.logs.records(t, "refusals") {
+				n, _ := record["left_out"].(float64)
+				leftOut += int(n)
+			}
+			return len(f.logs.records(t, "request")), leftOut
+		}
+		records, leftOut := said()
+		for ; records+leftOut < sent && time.Now().Before(deadline); records, leftOut = said() {
+			time.Sleep(10 * time.Millisecond)
+		}
+		if records+leftOut != sent || (leftOut > 0) != (setting == "") {
+			t.Errorf("LOG_REFUSALS=%s: of %d refusals, %d are logged and %d left out", setting, sent, records, leftOut)
+		}
 	}
 }
