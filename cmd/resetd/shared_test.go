@@ -513,6 +513,27 @@ func TestOnePendingOfAll(t *testing.T) {
 	})
 }
 
+// TestSameAccountAtOnce: of requests for one account at the same moment, Redis and the memory of their
+// instance may see another one last. One of them is mailed all the same.
+func TestSameAccountAtOnce(t *testing.T) {
+	t.Parallel()
+	whileRedisWorks(t, func() *cluster {
+		people := numbered(accounts, 40)
+		c := startCluster(t, people, nil)
+		p := c.start()
+		for _, email := range people {
+			var clients sync.WaitGroup
+			for range 8 {
+				clients.Go(func() { c.ask(p, email) })
+			}
+			clients.Wait()
+		}
+		c.wantMailed(10*time.Second, len(people), len(people))
+		c.wantEmpty()
+		return c
+	})
+}
+
 // TestSharedFaults: whatever Redis does, requests are accepted and mailed, exactly once; Redis is used
 // again when it is back, and is empty in the end.
 func TestSharedFaults(t *testing.T) {

@@ -446,14 +446,20 @@ func (s *Shared) drop(id string) {
 	delete(s.held, id)
 }
 
-// endScript removes an entry, and with the last one of its account what is known of it.
+// endScript removes an entry, and with the last one of its account what is known of it. Where the
+// newest one was not tried to its end, none is the newest: of two requests at the same moment, an
+// instance may give the place to the other one than Redis.
 //
-// KEYS: stream, account, busy. ARGV: group, entry.
+// KEYS: stream, account, busy. ARGV: group, entry, 1 if it was tried to its end.
 var endScript = redis.NewScript(`
 redis.call('XACK', KEYS[1], ARGV[1], ARGV[2])
 if redis.call('GET', KEYS[3]) == ARGV[2] then redis.call('DEL', KEYS[3]) end
 if redis.call('XDEL', KEYS[1], ARGV[2]) == 1 and redis.call('EXISTS', KEYS[2]) == 1 then
-	if redis.call('HINCRBY', KEYS[2], 'pending', -1) <= 0 then redis.call('DEL', KEYS[2]) end
+	if redis.call('HINCRBY', KEYS[2], 'pending', -1) <= 0 then
+		redis.call('DEL', KEYS[2])
+	elseif ARGV[3] == '0' and redis.call('HGET', KEYS[2], 'newest') == ARGV[2] then
+		redis.call('HDEL', KEYS[2], 'newest')
+	end
 end
 return 1
 `)
@@ -480,7 +486,7 @@ func (s *Shared) endAll(work []*shared) error {
 	defer cancel()
 	pipe := s.client.Pipeline()
 	for _, d := range work {
-		endScript.Eval(ctx, pipe, []string{s.keys.stream, s.keys.account(d.account), s.keys.busy(d.account)}, group, d.id)
+		endScript.Eval(ctx, pipe, []string{s.keys.stream, s.keys.account(d.account), s.keys.busy(d.account)}, group, d.id, d.tried)
 	}
 	if _, err := pipe.Exec(ctx); err != nil {
 		s.lost(err)
@@ -506,12 +512,13 @@ type shared struct {
 	outbox  *Shared
 	id      string // of the entry
 	account string // fingerprint; empty where the entry could not be read
+	tried   bool   // to its end
 }
 
 // claimScript says whether an entry is to be tried now: "go"; "gone" where another instance has it or
-// has ended it; "replaced" where a newer one came for the account; "busy" where another one for the
-// account is being tried. An entry that nobody has taken and that is not there was lost by Redis,
-// so it is tried.
+// has ended it; "replaced" where a newer one of the account has ended, or is another instance's; "busy"
+// where another one of the account is being tried. Between its own an instance decides in memory. An
+// entry that nobody has taken and that is not there was lost by Redis, so it is tried.
 //
 // KEYS: stream, account, taken, busy. ARGV: group, entry, instance, milliseconds of an attempt.
 var claimScript = redis.NewScript(`
@@ -522,7 +529,10 @@ if not owner then
 end
 if owner[2] ~= ARGV[3] then return 'gone' end
 local newest = redis.call('HGET', KEYS[2], 'newest')
-if newest and newest ~= ARGV[2] then return 'replaced' end
+if newest and newest ~= ARGV[2] then
+	local other = redis.call('XPENDING', KEYS[1], ARGV[1], newest, newest, 1)[1]
+	if not other or other[2] ~= ARGV[3] then return 'replaced' end
+end
 local busy = redis.call('GET', KEYS[4])
 if busy and busy ~= ARGV[2] then return 'busy' end
 redis.call('SET', KEYS[4], ARGV[2], 'PX', ARGV[4])
@@ -543,6 +553,7 @@ func (d *shared) Try(ctx context.Context) (pause time.Duration, again bool) {
 		return busyPause, true
 	}
 	if pause, again = d.Delivery.Try(ctx); !again {
+		d.tried = true
 		d.remove()
 	}
 	return pause, again
