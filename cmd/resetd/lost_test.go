@@ -306,7 +306,8 @@ func TestStopDuringAnOutage(t *testing.T) {
 				var named []string
 				for _, record := range f.logs.records(t, "delivery") {
 					account, _ := record["account"].(string)
-					unknown := record["outcome"] == "unconfirmed" && c.name == "Mailgun hangs"
+					// The stop may cut a mail off whose answer is still awaited.
+					unknown := record["outcome"] == "unconfirmed" && c.mailgun != nil
 					if record["outcome"] != "undelivered" && !unknown || !hashed.MatchString(account) || record["error"] == nil {
 						t.Errorf("a delivery ended as %v", record)
 					}

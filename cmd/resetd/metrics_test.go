@@ -107,6 +107,7 @@ func TestMetrics(t *testing.T) {
 		return `resetd_upstream_requests_total{call="send",outcome="` + outcome + `",upstream="mailgun"}`
 	}
 	linkTook, sendTook := fmt.Sprintf(pings, "generate_link", "supabase"), fmt.Sprintf(pings, "send", "mailgun")
+	soon := map[string]string{"DELIVERY_TIMEOUT": "3s"}
 	short := map[string]string{"DELIVERY_TIMEOUT": "3s", "UPSTREAM_TIMEOUT": "100ms"}
 	for _, c := range []struct {
 		name string
@@ -134,16 +135,16 @@ func TestMetrics(t *testing.T) {
 		{name: "Mailgun fails", setup: setup{mailgun: always(status(500))}, email: unknownEmail, want: map[string]float64{
 			answered("502", "email_delivery_failed"): 1, took("502"): 1,
 		}},
-		{name: "Supabase fails for deliveries", setup: setup{supabase: toDeliveries(status(500)), env: short}, email: knownEmail, want: map[string]float64{
+		{name: "Supabase fails for deliveries", setup: setup{supabase: toDeliveries(status(500)), env: soon}, email: knownEmail, want: map[string]float64{
 			ok: 1, took("200"): 1, link("failed"): some, linkTook: some, ended("undelivered"): 1, delivered("undelivered"): 1, tries: some, deliveries: 1,
 		}},
-		{name: "the key is refused for deliveries", setup: setup{supabase: toDeliveries(status(403)), env: short}, email: unknownEmail, want: map[string]float64{
+		{name: "the key is refused for deliveries", setup: setup{supabase: toDeliveries(status(403)), env: soon}, email: unknownEmail, want: map[string]float64{
 			ok: 1, took("200"): 1, link("refused"): some, linkTook: some, ended("undelivered"): 1, delivered("undelivered"): 1, tries: some, deliveries: 1,
 		}},
 		{name: "Supabase hangs for deliveries", setup: setup{supabase: toDeliveries(hang), env: short}, email: knownEmail, want: map[string]float64{
 			ok: 1, took("200"): 1, link("timeout"): some, linkTook: some, ended("undelivered"): 1, delivered("undelivered"): 1, tries: some, deliveries: 1,
 		}, slow: linkTook},
-		{name: "Mailgun fails for deliveries", setup: setup{mailgun: toDeliveries(status(500)), env: short}, email: knownEmail, want: map[string]float64{
+		{name: "Mailgun fails for deliveries", setup: setup{mailgun: toDeliveries(status(500)), env: soon}, email: knownEmail, want: map[string]float64{
 			ok: 1, took("200"): 1, link("ok"): 1, linkTook: 1, send("failed"): some, sendTook: some, ended("undelivered"): 1, delivered("undelivered"): 1, tries: some, deliveries: 1,
 		}},
 		{name: "Mailgun refuses the message", setup: setup{mailgun: toDeliveries(status(400))}, email: knownEmail, want: map[string]float64{
