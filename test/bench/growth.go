@@ -9,11 +9,11 @@ import (
 	"time"
 )
 
-// growth is what a request costs a server that has seen so many clients.
+// growth is what a request costs a server that has seen so many clients, or holds so many requests.
 type growth struct {
-	clients   int
+	number    int
 	processor time.Duration
-	ratio     float64 // to the floor, which knows no clients
+	ratio     float64 // to the floor, which knows neither
 	memory    int64   // resident
 }
 
@@ -53,11 +53,11 @@ func (b *bench) growing() (table []growth, err error) {
 		var processor []time.Duration
 		var ratio []float64
 		for range b.options.rounds {
-			ours, err := b.cost(resetd, to)
+			ours, err := b.cost(resetd, to, 5*b.options.requests)
 			if err != nil {
 				return nil, err
 			}
-			theirs, err := b.cost(floor, toFloor)
+			theirs, err := b.cost(floor, toFloor, 5*b.options.requests)
 			if err != nil {
 				return nil, err
 			}
@@ -72,9 +72,64 @@ func (b *bench) growing() (table []growth, err error) {
 	return table, nil
 }
 
+// growingPending fills the outbox with requests whose lookup hangs, and measures the answers to more of
+// them.
+func (b *bench) growingPending() (table []growth, err error) {
+	upstreams, err := b.standIns(behaviour{account: time.Hour})
+	if err != nil {
+		return nil, err
+	}
+	defer upstreams.stop()
+	resetd, err := b.resetd(upstreams.url, wide, noLog, "UPSTREAM_TIMEOUT=1m", "MAX_ACCEPTED=100000")
+	if err != nil {
+		return nil, err
+	}
+	defer resetd.kill()
+	var numbers atomic.Int64
+	to := newLoad(resetd, http.StatusOK, ask(known), &numbers, b.options.connections)
+	defer to.close()
+	const few, some = 200, 2000                 // processor time is counted in ticks of 10 ms
+	if err := to.send(b.ctx, few); err != nil { // the first of them wait for the probes
+		return nil, err
+	}
+	floor, err := start(b.ctx, b.dir, b.self, "", []string{asFloor, "-status", "400", "-answer", fmt.Sprint(to.answerBytes.Load())}, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer floor.stop()
+	toFloor := newLoad(floor, http.StatusBadRequest, ask(known), new(atomic.Int64), b.options.connections)
+	defer toFloor.close()
+	if _, err := b.cost(floor, toFloor, 1000); err != nil {
+		return nil, err
+	}
+	for _, pending := range []int{few, 10_000, 20_000} {
+		if err := to.send(b.ctx, pending-int(numbers.Load())); err != nil { // none where there are as many already
+			return nil, err
+		}
+		var processor []time.Duration
+		var ratio []float64
+		for range b.options.rounds {
+			ours, err := b.cost(resetd, to, some)
+			if err != nil {
+				return nil, err
+			}
+			theirs, err := b.cost(floor, toFloor, some)
+			if err != nil {
+				return nil, err
+			}
+			processor, ratio = append(processor, ours), append(ratio, float64(ours)/float64(theirs))
+		}
+		memory, err := resetd.memory("VmRSS")
+		if err != nil {
+			return nil, err
+		}
+		table = append(table, growth{pending, median(processor), median(ratio), memory})
+	}
+	return table, nil
+}
+
 // cost returns the processor time of one of many requests.
-func (b *bench) cost(of *process, to *load) (time.Duration, error) {
-	requests := 5 * b.options.requests
+func (b *bench) cost(of *process, to *load, requests int) (time.Duration, error) {
 	before, err := of.processorTime()
 	if err != nil {
 		return 0, err

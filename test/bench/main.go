@@ -39,8 +39,8 @@ its answer. By default 8 deliveries run at once, which is too few for so many ac
 outbox grows; with MAX_DELIVERIES=100 it does not. The answers must not show it. "outbox" fills the
 outbox with requests for accounts whose mail is answered 500, and measures the resident set when
 each has been tried; it has an aim of its own, and is not in the peak memory of the others. "growth"
-shows what a request costs when a thousand clients have been seen, and a million: a request must not
-pay for those before it. "flood" refuses requests of 100,000 clients at full speed, and measures
+shows what a request costs when a thousand clients have been seen, and a million, or when up to
+20,000 requests are pending: a request must not pay for those before it. "flood" refuses requests of 100,000 clients at full speed, and measures
 the answers to 100 valid requests a second from others, each of which must be mailed.
 
 Settings that are not the default: limits wide enough to refuse nothing (with two windows each,
@@ -232,6 +232,9 @@ func run(ctx context.Context, o options) (met bool, err error) {
 		if m.growth, err = b.growing(); err != nil {
 			return false, fmt.Errorf("growth: %w", err)
 		}
+		if m.pending, err = b.growingPending(); err != nil {
+			return false, fmt.Errorf("growth with pending requests: %w", err)
+		}
 	}
 	if b.measures(partFlood) {
 		if m.flood, err = b.flooding(); err != nil {
@@ -258,7 +261,8 @@ type measured struct {
 	results   []result
 	latencies []latency
 	outbox    outbox
-	growth    []growth
+	growth    []growth // with clients
+	pending   []growth // with pending requests
 	flood     flood
 	others    float64 // the part of the processors that other programs took
 }
@@ -537,13 +541,22 @@ func (b *bench) report(m measured) (met bool) {
 		fmt.Println()
 	}
 
-	if len(m.growth) > 0 {
-		fmt.Print("A 400 without the log, when so many clients have been seen: growth is that of the ratio to the floor.\n\n")
+	for _, growing := range []struct {
+		what, of string
+		rows     []growth
+	}{
+		{"A 400 without the log, when so many clients have been seen", "clients", m.growth},
+		{"A 200 without the log and its delivery, when so many requests are pending", "pending", m.pending},
+	} {
+		if len(growing.rows) == 0 {
+			continue
+		}
+		fmt.Printf("%s: growth is that of the ratio to the floor.\n\n", growing.what)
 		w := table()
-		fmt.Fprintln(w, "clients\tprocessor time\tratio\tgrowth\taim\t\tresident memory\t")
-		for _, g := range m.growth {
-			grown := g.ratio / m.growth[0].ratio
-			fmt.Fprintf(w, "%d\t%d µs\t%.2f\t%.2f\t≤ %.2f\t%s\t%.1f MB\t\n", g.clients, g.processor.Microseconds(),
+		fmt.Fprintf(w, "%s\tprocessor time\tratio\tgrowth\taim\t\tresident memory\t\n", growing.of)
+		for _, g := range growing.rows {
+			grown := g.ratio / growing.rows[0].ratio
+			fmt.Fprintf(w, "%d\t%d µs\t%.2f\t%.2f\t≤ %.2f\t%s\t%.1f MB\t\n", g.number, g.processor.Microseconds(),
 				g.ratio, grown, aimGrowth, verdict(grown, aimGrowth), megabytes(g.memory))
 		}
 		w.Flush()
