@@ -76,7 +76,8 @@ func checkService(f *findings, where string, s types.ServiceConfig) {
 	f.want(s.Restart == "unless-stopped" || s.Restart == "always", "%s: it is not started again", where)
 	f.want(s.StopGracePeriod != nil, "%s: there is no stop_grace_period", where)
 	f.want(s.Logging != nil && s.Logging.Options["max-size"] != "" && s.Logging.Options["max-file"] != "", "%s: its log grows without bound", where)
-	f.want(len(s.Volumes) == 0 && s.NetworkMode == "" && s.Pid == "" && s.Ipc == "" && len(s.Devices) == 0, "%s: it shares something of the machine", where)
+	isShared := func(v types.ServiceVolumeConfig) bool { return v.Type != types.VolumeTypeVolume }
+	f.want(!slices.ContainsFunc(s.Volumes, isShared) && s.NetworkMode == "" && s.Pid == "" && s.Ipc == "" && len(s.Devices) == 0, "%s: it shares something of the machine", where)
 }
 
 // checkComposeSecrets: each is a file, and read by whom it is for.

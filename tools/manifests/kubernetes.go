@@ -280,7 +280,8 @@ func checkPod(f *findings, where string, d *appsv1.Deployment, built, examples *
 		}
 	}
 	for _, volume := range pod.Volumes {
-		if f.want(volume.Secret != nil, "%s: the volume %s is no Secret", where, volume.Name); volume.Secret == nil {
+		isBounded := volume.EmptyDir != nil && volume.EmptyDir.SizeLimit != nil
+		if f.want(volume.Secret != nil || isBounded, "%s: the volume %s is neither a Secret nor bounded", where, volume.Name); volume.Secret == nil {
 			continue
 		}
 		f.want(value(volume.Secret.DefaultMode) == 0o440, "%s: not only its own user reads %s", where, volume.Name)
