@@ -10,4 +10,4 @@ for _ in $(seq 100); do
 	(exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null && break
 	sleep 0.05
 done
-"${@//REDIS/redis://127.0.0.1:$port}"
+"${@/=REDIS/=redis://127.0.0.1:$port}"
