@@ -322,8 +322,8 @@ func (s *settings) check(wrong *mistakes) {
 	if s.DeliveryTimeout == 0 {
 		s.DeliveryTimeout = min(defaultDeliveryTimeout, s.LinkExpiresIn/2)
 	}
-	if s.LinkExpiresIn >= time.Minute && (s.DeliveryTimeout < 3*time.Second || s.DeliveryTimeout > s.LinkExpiresIn/2) {
-		wrong.add("DELIVERY_TIMEOUT", "must be from 3s to half of LINK_EXPIRES_IN: a link that is sent late works for a shorter time than the mail says")
+	if s.LinkExpiresIn >= time.Minute && (s.DeliveryTimeout < time.Second || s.DeliveryTimeout > s.LinkExpiresIn/2) {
+		wrong.add("DELIVERY_TIMEOUT", "must be from 1s to half of LINK_EXPIRES_IN: a link that is sent late works for a shorter time than the mail says")
 	}
 	within("SHUTDOWN_DELAY", s.ShutdownDelay, 0, 10*time.Minute)
 	within("SHUTDOWN_TIMEOUT", s.ShutdownTimeout, 0, 10*time.Minute)

@@ -71,11 +71,11 @@ func TestNewSettings(t *testing.T) {
 		{"MAX_DELIVERIES", "1000", ""},
 		{"MAX_DELIVERIES", "0", "must be from 1 to 1000"},
 		{"MAX_DELIVERIES", "1001", "must be from 1 to 1000"},
-		{"DELIVERY_TIMEOUT", "3s", ""},
+		{"DELIVERY_TIMEOUT", "1s", ""},
 		{"DELIVERY_TIMEOUT", "30m", ""}, // half of the default of LINK_EXPIRES_IN
-		{"DELIVERY_TIMEOUT", "30m1s", "must be from 3s to half of LINK_EXPIRES_IN"},
-		{"DELIVERY_TIMEOUT", "2999ms", "must be from 3s to half of LINK_EXPIRES_IN"},
-		{"DELIVERY_TIMEOUT", "-1m", "must be from 3s to half of LINK_EXPIRES_IN"},
+		{"DELIVERY_TIMEOUT", "30m1s", "must be from 1s to half of LINK_EXPIRES_IN"},
+		{"DELIVERY_TIMEOUT", "999ms", "must be from 1s to half of LINK_EXPIRES_IN"},
+		{"DELIVERY_TIMEOUT", "-1m", "must be from 1s to half of LINK_EXPIRES_IN"},
 		{"DELIVERY_TIMEOUT", "15", "must be a duration, like 500ms or 1h"},
 	} {
 		_, err := readSettings("serve", nil, []string{c.name + "=" + c.value}, io.Discard)
