@@ -13,7 +13,7 @@ test: check lint spec redis unit fuzz web deploy supply ## everything but the im
 
 check: ## formatting, vet, tidy modules, generated code that is not stale
 	@bad=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$bad" || { echo "not formatted: $$bad"; exit 1; }
-	go vet -tags e2e ./...
+	go vet -tags e2e,database ./...
 	go mod verify
 	go mod tidy -diff
 	./test/generated.sh

@@ -126,6 +126,17 @@ func put(t *testing.T, o *outbox.Outbox, email string) {
 	}
 }
 
+// closeEmpty closes an outbox in which nothing may be left.
+func closeEmpty(t *testing.T, o *outbox.Outbox) {
+	t.Helper()
+	if n, _ := o.Pending(); n > 0 {
+		t.Errorf("%d are pending", n)
+	}
+	if err := o.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestEveryThirdCallFails: each of 500 accounts is mailed exactly once, and none of as many unknown
 // addresses is.
 func TestEveryThirdCallFails(t *testing.T) {
@@ -148,12 +159,7 @@ func TestEveryThirdCallFails(t *testing.T) {
 			time.Sleep(10 * time.Millisecond)
 		}
 		time.Sleep(5 * time.Minute)
-		if n, _ := o.Pending(); n > 0 {
-			t.Errorf("%d are pending", n)
-		}
-		if err := o.Close(t.Context()); err != nil {
-			t.Error(err)
-		}
+		closeEmpty(t, o)
 		u.mu.Lock()
 		defer u.mu.Unlock()
 		for to, n := range u.mails {
@@ -213,12 +219,7 @@ func TestOutage(t *testing.T) {
 						time.Sleep(300 * time.Millisecond)
 					}
 					time.Sleep(3 * time.Minute)
-					if n, _ := o.Pending(); n > 0 {
-						t.Errorf("%d are pending", n)
-					}
-					if err := o.Close(t.Context()); err != nil {
-						t.Error(err)
-					}
+					closeEmpty(t, o)
 					u.mu.Lock()
 					defer u.mu.Unlock()
 					times := map[int]int{} // how many are mailed how often

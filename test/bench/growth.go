@@ -50,24 +50,12 @@ func (b *bench) growing() (table []growth, err error) {
 		// From all over those seen, so that what is kept of them is not in a processor's cache.
 		to.client = func(number int) string { return client64(1 + number*7919%clients) }
 		toFloor.client = to.client
-		var processor []time.Duration
-		var ratio []float64
-		for range b.options.rounds {
-			ours, err := b.cost(resetd, to, 5*b.options.requests)
-			if err != nil {
-				return nil, err
-			}
-			theirs, err := b.cost(floor, toFloor, 5*b.options.requests)
-			if err != nil {
-				return nil, err
-			}
-			processor, ratio = append(processor, ours), append(ratio, float64(ours)/float64(theirs))
-		}
-		memory, err := resetd.memory("VmRSS")
+		row, err := b.besideFloor(resetd, floor, to, toFloor, 5*b.options.requests)
 		if err != nil {
 			return nil, err
 		}
-		table = append(table, growth{clients, median(processor), median(ratio), memory})
+		row.number = clients
+		table = append(table, row)
 	}
 	return table, nil
 }
@@ -106,26 +94,34 @@ func (b *bench) growingPending() (table []growth, err error) {
 		if err := to.send(b.ctx, pending-int(numbers.Load())); err != nil { // none where there are as many already
 			return nil, err
 		}
-		var processor []time.Duration
-		var ratio []float64
-		for range b.options.rounds {
-			ours, err := b.cost(resetd, to, some)
-			if err != nil {
-				return nil, err
-			}
-			theirs, err := b.cost(floor, toFloor, some)
-			if err != nil {
-				return nil, err
-			}
-			processor, ratio = append(processor, ours), append(ratio, float64(ours)/float64(theirs))
-		}
-		memory, err := resetd.memory("VmRSS")
+		row, err := b.besideFloor(resetd, floor, to, toFloor, some)
 		if err != nil {
 			return nil, err
 		}
-		table = append(table, growth{pending, median(processor), median(ratio), memory})
+		row.number = pending
+		table = append(table, row)
 	}
 	return table, nil
+}
+
+// besideFloor measures so many requests a round, in turns with the floor.
+func (b *bench) besideFloor(resetd, floor *process, to, toFloor *load, requests int) (row growth, err error) {
+	var processor []time.Duration
+	var ratio []float64
+	for range b.options.rounds {
+		ours, err := b.cost(resetd, to, requests)
+		if err != nil {
+			return row, err
+		}
+		theirs, err := b.cost(floor, toFloor, requests)
+		if err != nil {
+			return row, err
+		}
+		processor, ratio = append(processor, ours), append(ratio, float64(ours)/float64(theirs))
+	}
+	row.processor, row.ratio = median(processor), median(ratio)
+	row.memory, err = resetd.memory("VmRSS")
+	return row, err
 }
 
 // cost returns the processor time of one of many requests.

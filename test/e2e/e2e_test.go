@@ -160,7 +160,6 @@ type kind struct {
 	name  string
 	email string         // empty: a usual one
 	more  map[string]any // at the creation
-	sql   string         // then done to the account $ID of $EMAIL: for what the admin API cannot make
 	after func(t *testing.T, p *person)
 	// askFor is asked for; empty: the address.
 	askFor  func(p *person) string
@@ -198,31 +197,14 @@ func kinds() []kind {
 		{name: "a dot first", email: "." + newAddress("a"), outcome: "sent"},
 		{name: "a dot last", email: strings.Replace(newAddress("a"), "@", ".@", 1), outcome: "sent"},
 		{name: "dots alone", email: "...@test.example", outcome: "sent"},
-
-		// What only the database can make.
-		{name: "stored in capitals", sql: `UPDATE auth.users SET email = upper(email) WHERE id = '$ID'`,
-			stored: func(p *person) string { return strings.ToUpper(p.email) }, outcome: "sent"},
-		{name: "OAuth only", more: map[string]any{"password": ""}, sql: `
-			UPDATE auth.users SET encrypted_password = NULL, raw_app_meta_data = '{"provider":"google","providers":["google"]}' WHERE id = '$ID';
-			UPDATE auth.identities SET provider = 'google', provider_id = '1234567890' WHERE user_id = '$ID'`, outcome: "sent"},
-		{name: "SSO alone", sql: `UPDATE auth.users SET is_sso_user = true WHERE id = '$ID'`, outcome: "no_account"},
-		{name: "beside SSO", sql: `INSERT INTO auth.users (instance_id, id, aud, role, email, is_sso_user, raw_user_meta_data)
-			SELECT instance_id, gen_random_uuid(), aud, role, email, true, '{"sso":true}' FROM auth.users WHERE id = '$ID'`, outcome: "sent"},
-		{name: "anonymous, with an address to be confirmed", sql: `UPDATE auth.users SET is_anonymous = true, email = NULL, email_change = '$EMAIL' WHERE id = '$ID'`, outcome: "no_account"},
-		{name: "phone only", sql: `UPDATE auth.users SET email = NULL, phone = '15550001111', phone_confirmed_at = now() WHERE id = '$ID'`, outcome: "no_account"},
-		{name: "soft-deleted by SQL", sql: `UPDATE auth.users SET deleted_at = now() WHERE id = '$ID'`, outcome: "sent"},
-		{name: "of another audience", sql: `UPDATE auth.users SET aud = 'other' WHERE id = '$ID'`, outcome: "no_account"},
 	}
 }
 
 // TestKinds: who is mailed, at which address, and sets a new password with what came; and who is not.
 func TestKinds(t *testing.T) {
 	r := startResetd(t)
-	for _, k := range kinds() {
+	for _, k := range append(kinds(), databaseKinds()...) {
 		t.Run(k.name, func(t *testing.T) {
-			if k.sql != "" {
-				needsDatabase(t)
-			}
 			if k.email == "" {
 				k.email = newAddress(strings.NewReplacer(" ", "-", ",", "").Replace(strings.ToLower(k.name)))
 			}
@@ -231,11 +213,6 @@ func TestKinds(t *testing.T) {
 				p = invite(t, k.email)
 			} else {
 				p = newPerson(t, k.email, k.more)
-			}
-			if k.sql != "" {
-				if err := supabase.database.exec(strings.NewReplacer("$ID", p.id, "$EMAIL", p.email).Replace(k.sql)); err != nil {
-					t.Fatal(err)
-				}
 			}
 			if k.after != nil {
 				k.after(t, p)
@@ -353,135 +330,6 @@ func TestLargeMetadata(t *testing.T) {
 		if want := len(token) < 1<<20; (got.status == http.StatusOK) != want {
 			t.Errorf("with a token of %d bytes, the new password: %v", len(token), got)
 		}
-	}
-}
-
-// needsDatabase leaves a test out where Supabase Auth is somebody else's.
-func needsDatabase(t *testing.T) {
-	t.Helper()
-	if supabase.database == nil {
-		t.Skip("it needs the database, and SUPABASE_AUTH_URL is somebody else's")
-	}
-}
-
-// TestReadOnlyDatabase: a database that can be read and not written makes no link for an account, and says
-// of an unknown address what it always says. Callers are told 200, and the mail goes out when it can
-// be written again. Only `resetd check --send-to` sees it.
-func TestReadOnlyDatabase(t *testing.T) {
-	needsDatabase(t)
-	r := startResetd(t)
-	p := newPerson(t, newAddress("read-only"), nil)
-	set := func(value string) {
-		t.Helper()
-		// Sessions that are open have the setting that they had at their beginning.
-		err := supabase.database.exec(`ALTER ROLE supabase_auth_admin SET default_transaction_read_only = ` + value + `;
-			SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'supabase_auth_admin'`)
-		if err != nil {
-			t.Fatal(err)
-		}
-		// A connection that was ended is noticed by the call that finds it so.
-		r.await("Supabase Auth is not back", func() bool {
-			got := supabase.call(t, http.MethodPost, "/admin/generate_link", supabase.key, map[string]string{"type": "recovery", "email": newAddress("nobody")})
-			return got.text("error_code") == "user_not_found"
-		})
-	}
-	set("on")
-	defer set("off")
-	status, id := r.ask(p.email)
-	if status != http.StatusOK {
-		t.Errorf("status %d", status)
-	}
-	if outcome := r.outcome(newAddress("nobody")); outcome != "no_account" {
-		t.Errorf("outcome %s", outcome)
-	}
-	if out, status := r.check(); status != 0 || strings.Contains(out, "FAILED") {
-		t.Errorf("check: status %d\n%s", status, out)
-	}
-	if out, status := r.check("--send-to", p.email); status != 1 || !regexp.MustCompile(`(?m)^FAILED  mail .*status 500, unexpected_failure.*its database, which can be read but perhaps not written`).MatchString(out) {
-		t.Errorf("check --send-to: status %d\n%s", status, out)
-	}
-	if len(r.mailgun.Mails()) > 0 || r.ended(id) != "" {
-		t.Errorf("%d mails, and the delivery ended as %q", len(r.mailgun.Mails()), r.ended(id))
-	}
-	set("off")
-	r.await("the mail does not go out", func() bool { return r.ended(id) == "sent" })
-	p.reset(r.link(p.email))
-}
-
-// TestLockedRow: an account whose row is locked holds up nobody else, and is mailed when it is free.
-func TestLockedRow(t *testing.T) {
-	needsDatabase(t)
-	r := startResetd(t, "UPSTREAM_TIMEOUT=2s")
-	p, other := newPerson(t, newAddress("locked"), nil), newPerson(t, newAddress("other"), nil)
-	lock := supabase.database.psql(t.Context(), `BEGIN; SELECT id FROM auth.users WHERE id = '`+p.id+`' FOR UPDATE; SELECT pg_sleep(600)`)
-	if err := lock.Start(); err != nil {
-		t.Fatal(err)
-	}
-	r.await("the row is not locked", func() bool {
-		return supabase.database.exec(`SELECT id FROM auth.users WHERE id = '`+p.id+`' FOR UPDATE NOWAIT`) != nil
-	})
-	status, id := r.ask(p.email)
-	if status != http.StatusOK {
-		t.Errorf("status %d", status)
-	}
-	time.Sleep(5 * time.Second) // of two calls that end by UPSTREAM_TIMEOUT
-	if outcome := r.outcome(other.email); outcome != "sent" {
-		t.Errorf("another account: outcome %s", outcome)
-	}
-	if got := r.ended(id); got != "" {
-		t.Errorf("the delivery ended as %q", got)
-	}
-	_ = lock.Process.Kill()
-	_ = lock.Wait()
-	// The session goes on sleeping without its client.
-	_ = supabase.database.exec(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)%' AND pid <> pg_backend_pid()`)
-	r.await("the mail does not go out", func() bool { return r.ended(id) == "sent" })
-	p.reset(r.link(p.email))
-}
-
-// TestOutages: while Supabase Auth, or its database, is away, callers are told so after a few seconds,
-// for every address; what was accepted before is mailed when it is back.
-func TestOutages(t *testing.T) {
-	needsDatabase(t)
-	for _, outage := range []struct {
-		name  string
-		begin func()
-		end   func() error
-	}{
-		{name: "a stopped database", begin: supabase.database.stop, end: supabase.database.start},
-		{name: "a restarted Auth", begin: supabase.stop, end: supabase.start},
-	} {
-		t.Run(outage.name, func(t *testing.T) {
-			r := startResetd(t)
-			p := newPerson(t, newAddress("outage"), nil)
-			if outcome := r.outcome(newAddress("nobody")); outcome != "no_account" { // a verdict: it serves
-				t.Errorf("before: outcome %s", outcome)
-			}
-			outage.begin()
-			ended := false
-			defer func() {
-				if !ended {
-					_ = outage.end()
-				}
-			}()
-			status, id := r.ask(p.email)
-			if status != http.StatusOK {
-				t.Errorf("at its beginning: status %d", status)
-			}
-			r.await("nobody is told", func() bool { status, _ := r.ask(newAddress("nobody")); return status == http.StatusServiceUnavailable })
-			if status, _ := r.ask(p.email); status != http.StatusServiceUnavailable {
-				t.Errorf("for an account: status %d", status)
-			}
-			if out, status := r.check(); status != 1 || !strings.Contains(out, "FAILED  supabase") {
-				t.Errorf("check: status %d\n%s", status, out)
-			}
-			ended = true
-			if err := outage.end(); err != nil {
-				t.Fatal(err)
-			}
-			r.await("the mail does not go out", func() bool { return r.ended(id) == "sent" })
-			p.reset(r.link(p.email))
-		})
 	}
 }
 
