@@ -23,16 +23,16 @@ const healthcheckTimeout = 3 * time.Second
 func healthcheck(ctx context.Context, args, environ []string, stdout, stderr io.Writer) error {
 	ready := false
 	settings, err := readSettings("healthcheck", args, environ, stderr, func(flags *flag.FlagSet) {
-		flags.BoolVar(&ready, "ready", false, "ask /readyz of ADMIN_ADDR: whether it should be sent requests, and not only whether it answers")
+		flags.BoolVar(&ready, "ready", false, "ask /readyz: whether it should be sent requests, and not only whether it answers")
 	})
 	if err != nil {
 		return err
 	}
 	address, path := settings.ListenAddr, "/healthz"
 	if ready {
-		address, path = settings.AdminAddr, "/readyz"
-		if address == "" {
-			return mistakes{"ADMIN_ADDR: is off, and --ready asks there"}
+		path = "/readyz"
+		if settings.AdminAddr != "" { // where it says why not, too
+			address = settings.AdminAddr
 		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, healthcheckTimeout)

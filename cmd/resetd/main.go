@@ -11,11 +11,11 @@ its callers without a word about who has an account.
 
 Everything is set by environment variables, files (X_FILE) or flags; `resetd serve --help`
 lists them. What is wrong stops the start, all of it named at once. What is missing of
-Supabase, Mailgun and SITE_URL does not: the server starts, says so, is not ready, and answers
-500 or 502 until it is restarted with it.
+Supabase, Mailgun and SITE_URL does not, unless STRICT_START is on: the server starts, says so, is
+not ready, and answers 500 or 502 until it is restarted with it.
 
-serve listens on LISTEN_ADDR: the operation, /healthz, /api/openapi.json and /api/docs. ADMIN_ADDR has
-/livez, /readyz and /metrics, and belongs on no public network. On the first SIGTERM, SIGHUP or
+serve listens on LISTEN_ADDR: the operation, /healthz, /readyz, /api/openapi.json and /api/docs. ADMIN_ADDR
+has /livez, /readyz with the reason, and /metrics, and belongs on no public network. On the first SIGTERM, SIGHUP or
 interrupt /readyz says no, requests are still taken for SHUTDOWN_DELAY, and what is accepted and
 not delivered then has SHUTDOWN_TIMEOUT to be delivered; a second one ends it.
 

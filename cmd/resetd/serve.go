@@ -50,8 +50,8 @@ func newLogger(s *settings, w io.Writer) *slog.Logger {
 const (
 	readHeaderTimeout = 5 * time.Second
 	readTimeout       = 10 * time.Second // of headers and body together
-	idleTimeout       = 75 * time.Second // longer than the usual 60 s of a proxy, which then closes first
 	maxHeaderBytes    = 16 << 10
+	maxIdle           = 1000 // connections that wait for their next request, at each listener
 )
 
 // ballast is set aside and never touched, so that it takes no memory but counts as heap. Without it the
@@ -127,8 +127,9 @@ func (a *app) newServer(handler http.Handler) *http.Server {
 		ReadTimeout:       readTimeout,
 		// From the end of the headers: the body, the two questions of a first sample, and the answer.
 		WriteTimeout:   readTimeout + 2*a.settings.UpstreamTimeout + 5*time.Second,
-		IdleTimeout:    idleTimeout,
+		IdleTimeout:    a.settings.IdleTimeout,
 		MaxHeaderBytes: maxHeaderBytes,
+		ConnState:      newIdleConnections(maxIdle).changed,
 		// net/http's own complaints hold clients' addresses and pieces of what they sent (H7).
 		ErrorLog: log.New(io.Discard, "", 0),
 	}

@@ -64,6 +64,8 @@ type settings struct {
 	DeliveryTimeout time.Duration `env:"DELIVERY_TIMEOUT" help:"how long the mail of an accepted request is tried, at most half of LINK_EXPIRES_IN (default 15m, or that half)"`
 	MaxDeliveries   int           `env:"MAX_DELIVERIES" envDefault:"8" help:"deliveries at once; each lookup of an account may open four sessions of Supabase's database"`
 	MaxAccepted     int           `env:"MAX_ACCEPTED" envDefault:"10000" help:"requests answered 200 within 10 seconds, beyond which they are answered 503"`
+	IdleTimeout     time.Duration `env:"IDLE_TIMEOUT" envDefault:"620s" help:"how long a connection may wait for its next request; longer than the proxies before it keep theirs"`
+	StrictStart     onOff         `env:"STRICT_START" envDefault:"off" help:"on: the server does not start without Supabase, Mailgun and SITE_URL"`
 	ShutdownDelay   time.Duration `env:"SHUTDOWN_DELAY" envDefault:"5s" help:"on SIGTERM, how long requests are still taken while /readyz already says no"`
 	ShutdownTimeout time.Duration `env:"SHUTDOWN_TIMEOUT" envDefault:"20s" help:"after that, longest wait for what is accepted and not delivered"`
 
@@ -219,6 +221,11 @@ func readSettings(command string, args []string, environ []string, output io.Wri
 		wrong = append(wrong, explain(err)...)
 	}
 	s.check(&wrong)
+	if command == "serve" && s.StrictStart == "on" {
+		for _, name := range s.missing() {
+			wrong.add(name, "is not set, and STRICT_START is on")
+		}
+	}
 	if len(wrong) > 0 {
 		sort.Strings(wrong)
 		return nil, wrong
@@ -325,6 +332,7 @@ func (s *settings) check(wrong *mistakes) {
 	if s.LinkExpiresIn >= time.Minute && (s.DeliveryTimeout < time.Second || s.DeliveryTimeout > s.LinkExpiresIn/2) {
 		wrong.add("DELIVERY_TIMEOUT", "must be from 1s to half of LINK_EXPIRES_IN: a link that is sent late works for a shorter time than the mail says")
 	}
+	within("IDLE_TIMEOUT", s.IdleTimeout, time.Second, time.Hour)
 	within("SHUTDOWN_DELAY", s.ShutdownDelay, 0, 10*time.Minute)
 	within("SHUTDOWN_TIMEOUT", s.ShutdownTimeout, 0, 10*time.Minute)
 	for name, value := range map[string]struct{ is, most int }{"MAX_ACCEPTED": {s.MaxAccepted, 1_000_000}, "MAX_DELIVERIES": {s.MaxDeliveries, 1000}} {

@@ -233,12 +233,14 @@ func TestRoutes(t *testing.T) {
 		{"POST", "/healthz", 405, "method_not_allowed"},
 		{"GET", "/dev/inbox", 404, "not_found"},
 		{"GET", "/metrics", 404, "not_found"},
-		{"GET", "/readyz", 404, "not_found"},
 		{"GET", "/debug/pprof/", 404, "not_found"},
 		{"POST", "/auth/v1/admin/generate_link", 404, "not_found"},
 		{"POST", "/v3/mg.example.com/messages", 404, "not_found"},
 		{"GET", "/healthz", 200, ""},
 		{"HEAD", "/healthz", 200, ""},
+		{"POST", "/readyz", 405, "method_not_allowed"},
+		{"GET", "/readyz", 200, ""},
+		{"HEAD", "/readyz", 200, ""},
 		{"GET", "/api/openapi.json", 200, ""},
 	} {
 		request, _ := http.NewRequest(test.method, f.url+test.path, nil)

@@ -85,3 +85,69 @@ func TestPipelined(t *testing.T) {
 		}
 	}
 }
+
+// TestIdleTimeout: a connection is kept for its next request as long as the setting says, which by
+// default is longer than any known proxy keeps it, and no longer.
+func TestIdleTimeout(t *testing.T) {
+	t.Parallel()
+	f := start(t, setup{env: map[string]string{"IDLE_TIMEOUT": "1s"}})
+	w := f.dial()
+	w.healthz(t)
+	if began := time.Now(); !w.ends(time.Minute) {
+		t.Error("the connection goes on")
+	} else if took := time.Since(began); took < 900*time.Millisecond {
+		t.Errorf("the connection ended after %v", took)
+	}
+	settings, err := readSettings("serve", nil, nil, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Google Cloud's balancers keep connections for 600 s (cloud.google.com/load-balancing/docs/https,
+	// November 2026), which is the longest of those known.
+	if server := (&app{settings: settings}).newServer(nil); server.IdleTimeout <= 600*time.Second {
+		t.Errorf("by default a connection is kept for %v", server.IdleTimeout)
+	}
+}
+
+// TestManyIdle: of more idle connections than are kept, those that have waited longest are closed.
+func TestManyIdle(t *testing.T) {
+	t.Parallel()
+	f := start(t, setup{})
+	const surplus = 20
+	idle := make([]*wire, 0, maxIdle+surplus)
+	for range maxIdle {
+		w := f.dial()
+		w.healthz(t)
+		idle = append(idle, w)
+	}
+	idle[0].healthz(t) // it has waited for the shortest time now
+	for range surplus {
+		w := f.dial()
+		w.healthz(t)
+		idle = append(idle, w)
+	}
+	for i, w := range idle[1 : 1+surplus] {
+		if !w.ends(time.Minute) {
+			t.Fatalf("connection %d goes on", i+1)
+		}
+	}
+	for _, w := range append(idle[1+surplus:], idle[0]) {
+		w.healthz(t)
+	}
+}
+
+// healthz asks whether the server answers on this connection.
+func (w *wire) healthz(t *testing.T) {
+	t.Helper()
+	if _, err := io.WriteString(w, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	_ = w.SetReadDeadline(time.Now().Add(time.Minute))
+	response, err := http.ReadResponse(w.reader, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.Copy(io.Discard, response.Body); err != nil || response.StatusCode != http.StatusOK {
+		t.Fatalf("%s, %v", response.Status, err)
+	}
+}

@@ -111,12 +111,13 @@ func newApp(ctx context.Context, s *settings, logger *slog.Logger) (*app, error)
 			Once: limit{limits.Limiter("webhook", ratelimit.Rate{{Limit: 1, Period: 24 * time.Hour}})},
 		}
 	}
+	ready := server.NewReadiness(s.missing())
+	serverConfig.Readiness = ready
 	public, err := server.New(serverConfig)
 	if err != nil {
 		return nil, err
 	}
 	describe(registry, s)
-	ready := server.NewReadiness(s.missing())
 	return &app{
 		settings: s, logger: logger, limits: limits, health: upstreams, outbox: pending, service: service, public: public,
 		admin: server.Admin(registry, ready), ready: ready, closeTracer: closeTracer,

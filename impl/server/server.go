@@ -26,6 +26,7 @@ const (
 	operationPath  = "/auth/send-password-reset"
 	operationRoute = basePath + operationPath
 	healthRoute    = "/healthz"
+	readyRoute     = "/readyz"
 )
 
 // Config is what a server is made of.
@@ -38,6 +39,8 @@ type Config struct {
 	ClientIP ratelimit.ClientIP
 	// Fingerprint is the keyed hash under which the operator sees a client, or an account.
 	Fingerprint func(client string) string
+
+	Readiness *Readiness
 
 	// AllowCallback, where callback origins that are not allowed are to be rejected.
 	AllowCallback func(origin string) bool
@@ -70,6 +73,12 @@ func New(config Config) (http.Handler, error) {
 	all := config.Observer.middleware(cors(config.AllowBrowser)(func(c echo.Context) error { return c.Handler()(c) }))
 	e.Use(func(echo.HandlerFunc) echo.HandlerFunc { return all })
 	e.Match([]string{http.MethodGet, http.MethodHead}, healthRoute, func(c echo.Context) error {
+		return c.Blob(http.StatusOK, echo.MIMEApplicationJSON, []byte(`{"status":"ok"}`+"\n"))
+	})
+	e.Match([]string{http.MethodGet, http.MethodHead}, readyRoute, func(c echo.Context) error {
+		if config.Readiness.why() != "" { // the reason is the operator's business
+			return c.Blob(http.StatusServiceUnavailable, echo.MIMEApplicationJSON, []byte(`{"status":"not ready"}`+"\n"))
+		}
 		return c.Blob(http.StatusOK, echo.MIMEApplicationJSON, []byte(`{"status":"ok"}`+"\n"))
 	})
 	e.Match([]string{http.MethodGet, http.MethodHead}, basePath+"/openapi.json", func(c echo.Context) error {
