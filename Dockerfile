@@ -1,4 +1,4 @@
-# The image of resetd: one static binary, the roots of TLS and the licences of both, nothing
+# The image of resetd: one static binary, the roots of TLS and the licences of all, nothing
 # else. There is no shell, no package and no user database in it; it runs as a number, on a
 # read-only file system, with no capability.
 #
@@ -34,7 +34,7 @@ RUN GOOS="$TARGETOS" GOARCH="$TARGETARCH" go build -trimpath -buildvcs=false \
 FROM scratch
 # Supabase and Mailgun are asked by TLS.
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
-COPY --from=build /out/THIRD_PARTY_LICENSES /licenses/THIRD_PARTY_LICENSES
+COPY --from=build /src/LICENSE /out/THIRD_PARTY_LICENSES /licenses/
 COPY --from=build /out/resetd /resetd
 
 # The number that others use for "nonroot". There is no name for it: nothing here looks names up.
@@ -64,6 +64,7 @@ LABEL org.opencontainers.image.title="resetd" \
 	org.opencontainers.image.description="Sends the password-reset mail of a Supabase Auth project through Mailgun, and tells nobody who has an account" \
 	org.opencontainers.image.source="https://github.com/resetd/resetd" \
 	org.opencontainers.image.documentation="https://github.com/resetd/resetd/blob/main/README.md" \
+	org.opencontainers.image.licenses="Apache-2.0" \
 	org.opencontainers.image.version="$VERSION" \
 	org.opencontainers.image.revision="$REVISION" \
 	org.opencontainers.image.created="$CREATED"

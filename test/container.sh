@@ -171,14 +171,14 @@ buildah rm --all >/dev/null
 # From a copy, which holds still, with things in it that must stay out.
 context=$dir/context
 mkdir -p "$context"/{.git,deploy/compose/secrets,test}
-cp -R Dockerfile .dockerignore go.mod go.sum README.md cmd gen impl "$context/"
+cp -R Dockerfile .dockerignore LICENSE go.mod go.sum README.md cmd gen impl "$context/"
 cp -R test/licences test/container test/container.sh "$context/test/"
 touch "$context"/{.env,.git/config,deploy/compose/secrets/redis_url,test/left.go}
 echo 'package main' >"$context/cmd/resetd/left_test.go"
 printf 'FROM scratch\nCOPY . /\n' >"$dir/Dockerfile.everything"
 buildah bud --quiet --isolation chroot -f "$dir/Dockerfile.everything" --ignorefile .dockerignore -t localhost/everything "$context" >/dev/null
 mounted=$(podman image mount localhost/everything)
-same "what the build sees" "cmd gen go.mod go.sum impl test " "$(find "$mounted" -mindepth 1 -maxdepth 1 -printf '%f\n' | LC_ALL=C sort | tr '\n' ' ')"
+same "what the build sees" "LICENSE cmd gen go.mod go.sum impl test " "$(find "$mounted" -mindepth 1 -maxdepth 1 -printf '%f\n' | LC_ALL=C sort | tr '\n' ' ')"
 same "what the build sees of test/" "licences/known.go licences/main.go " "$(find "$mounted/test" -type f -printf '%P\n' | LC_ALL=C sort | tr '\n' ' ')"
 same "what the build sees of tests" "" "$(find "$mounted" -name '*_test.go' -o -name testdata)"
 ok "only sources reach the build"
@@ -210,14 +210,14 @@ same "exposed ports" 'map[8080/tcp:{}]' "$(inspect '{{.Config.ExposedPorts}}')"
 same "stop signal" SIGTERM "$(inspect '{{.Config.StopSignal}}')"
 same "health check" '[CMD /resetd healthcheck] 10s 5s' "$(inspect '{{.HealthCheck.Test}} {{.HealthCheck.Interval}} {{.HealthCheck.Timeout}}')"
 has environment ADMIN_ADDR=:9090 "$(inspect '{{.Config.Env}}')"
-for label in title=resetd source=https://github.com/resetd/resetd "version=$version" "revision=$revision" "created=$created"; do
+for label in title=resetd licenses=Apache-2.0 source=https://github.com/resetd/resetd "version=$version" "revision=$revision" "created=$created"; do
 	same "label ${label%%=*}" "${label#*=}" "$(inspect "{{index .Config.Labels \"org.opencontainers.image.${label%%=*}\"}}")"
 done
 [ -n "$(inspect '{{index .Config.Labels "org.opencontainers.image.description"}}')" ] || failed "there is no description"
 ok "user, command, port, health check and labels"
 
 mounted=$(podman image mount localhost/resetd)
-same "files in the image" "/etc/ssl/certs/ca-certificates.crt 644 0:0,/licenses/THIRD_PARTY_LICENSES 644 0:0,/resetd 755 0:0," \
+same "files in the image" "/etc/ssl/certs/ca-certificates.crt 644 0:0,/licenses/LICENSE 644 0:0,/licenses/THIRD_PARTY_LICENSES 644 0:0,/resetd 755 0:0," \
 	"$(find "$mounted" ! -type d -printf '/%P %m %U:%G\n' | LC_ALL=C sort | tr '\n' ',')"
 cmp -s "$mounted/etc/ssl/certs/ca-certificates.crt" /etc/ssl/certs/ca-certificates.crt || failed "the TLS roots are not those of the base"
 cp "$mounted/resetd" "$dir/resetd"
@@ -226,6 +226,7 @@ has "the binary" CGO_ENABLED=0 "$built"
 has "the binary" "GOARCH=$(go env GOHOSTARCH)"$'\n' "$built"$'\n'
 go run ./test/licences -texts "$dir/licences"
 cmp "$mounted/licenses/THIRD_PARTY_LICENSES" "$dir/licences" || failed "the licences in the image are not those of the release"
+cmp "$mounted/licenses/LICENSE" LICENSE || failed "the licence in the image is not that of the project"
 # Every module of the binary is named in them.
 dependencies=$(awk '$1 == "dep" { print $2, $3 }' <<<"$built")
 has "the binary's modules" github.com/redis/go-redis/v9 "$dependencies"

@@ -62,7 +62,7 @@ for platform in $("$work/licences" -platforms); do
 	mkdir "$work/$name"
 	GOOS=${platform%/*} GOARCH=${platform#*/} GOCACHE=$cache go build -trimpath -buildvcs=false \
 		-ldflags "-s -w -X main.version=$version -X main.commit=$REVISION" -o "$work/$name/resetd" ./cmd/resetd
-	cp "$out/THIRD_PARTY_LICENSES" README.md CHANGELOG.md "$work/$name"
+	cp LICENSE "$out/THIRD_PARTY_LICENSES" README.md CHANGELOG.md "$work/$name"
 	chmod 644 "$work/$name"/*
 	chmod 755 "$work/$name" "$work/$name/resetd"
 	tar -C "$work" --sort=name --format=ustar --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner -c "$name" |

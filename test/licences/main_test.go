@@ -141,3 +141,28 @@ func TestKnown(t *testing.T) {
 		}
 	}
 }
+
+// TestOwnLicence: LICENSE is the whole text of the licence that each file names which goes out into
+// the world by itself.
+func TestOwnLicence(t *testing.T) {
+	text, err := os.ReadFile("../../LICENSE")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := known[fingerprint(text)]; !slices.Equal(got, []string{"Apache-2.0"}) {
+		t.Errorf("LICENSE is under %q, want Apache-2.0", got)
+	}
+	if !strings.Contains(string(text), "\n   Copyright 2026 The resetd authors\n") {
+		t.Error("LICENSE does not say whose copyright it is")
+	}
+	for name, want := range map[string]string{
+		"openapi.yaml":          "\n  license:\n    name: Apache-2.0\n",
+		"Dockerfile":            `org.opencontainers.image.licenses="Apache-2.0"`,
+		"README.md":             "[Apache-2.0](LICENSE)",
+		"test/web/package.json": `"license": "Apache-2.0"`,
+	} {
+		if content, err := os.ReadFile(filepath.Join("../..", name)); err != nil || !strings.Contains(string(content), want) {
+			t.Errorf("%s has no %q (%v)", name, want, err)
+		}
+	}
+}
