@@ -114,8 +114,8 @@ type checker struct {
 
 	links      *supabase.Client // nil where not configured
 	mailer     *mailgun.Client  // likewise
-	writer     mailWriter       // with a nil Renderer where its settings or templates are no good
-	redirectTo string           // where links lead by default
+	writer     mailWriter
+	redirectTo string // where links lead by default
 }
 
 func (c *checker) printFindings(all findings) {
@@ -135,7 +135,7 @@ func (c *checker) printFindings(all findings) {
 // prepare makes what the checks work with, and judges what needs no network.
 func (c *checker) prepare() (found findings) {
 	s := c.settings
-	c.links, c.mailer = newSupabase(s), newMailgun(s)
+	c.links, c.mailer, c.writer = newSupabase(s), newMailgun(s), mailWriter{s.writer}
 	site := "https://resetd.invalid" // the checks of Supabase and Mailgun need no real one
 	if s.origins != nil {
 		site = s.origins.Site()
@@ -144,12 +144,6 @@ func (c *checker) prepare() (found findings) {
 
 	for _, name := range s.missing() {
 		found.add(bad, aboutSettings, "%s is not set. What to do: set it (%s)", name, settingHelp(name))
-	}
-	writer, err := newWriter(s)
-	if err != nil {
-		found.add(bad, aboutSettings, "the mail cannot be written, and `resetd serve` will not start: %s. What to do: mend that setting or template", oneLine(err))
-	} else {
-		c.writer = writer
 	}
 	if len(found) == 0 {
 		found.add(good, aboutSettings, "none is missing, and none is wrong in itself")

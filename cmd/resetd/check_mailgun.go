@@ -13,16 +13,9 @@ import (
 	"github.com/resetd/resetd/impl/mailgun"
 )
 
-// Mailgun's regions. A domain is in one of them, and unknown in the other.
-// https://documentation.mailgun.com/docs/mailgun/api-reference/api-overview#mailgun-regions
-const (
-	mailgunUS = "https://api.mailgun.net"
-	mailgunEU = "https://api.eu.mailgun.net"
-)
-
 // mailgun hands over the mail as users get it, in test mode and to ourselves.
 func (c *checker) mailgun(ctx context.Context) (found findings) {
-	if c.mailer == nil || c.writer.Renderer == nil {
+	if c.mailer == nil {
 		return nil // the settings have said so
 	}
 	mail, err := c.writer.Write("", c.linkURL(c.sampleLink()))
@@ -69,13 +62,13 @@ func (c *checker) mailgunAdvice(err error) string {
 	s := c.settings
 	var status *mailgun.StatusError
 	if !errors.As(err, &status) {
-		return "check that MAILGUN_API_BASE is " + mailgunUS + " or " + mailgunEU + ", and whether this machine may connect to it (DNS, firewall, HTTPS_PROXY, certificates)"
+		return "check that MAILGUN_API_BASE is " + mailgun.BaseUS + " or " + mailgun.BaseEU + ", and whether this machine may connect to it (DNS, firewall, HTTPS_PROXY, certificates)"
 	}
 	switch {
 	case status.Status == http.StatusUnauthorized:
 		return fmt.Sprintf("give a sending key of %s or the account's API key, whole (not its ID, nor the public validation key), and the MAILGUN_API_BASE of its region", s.MailgunDomain)
 	case status.Status == http.StatusNotFound:
-		return fmt.Sprintf("check that MAILGUN_DOMAIN=%s is spelt as in Mailgun, and MAILGUN_API_BASE: %s for domains in the US, %s for the EU", s.MailgunDomain, mailgunUS, mailgunEU)
+		return fmt.Sprintf("check that MAILGUN_DOMAIN=%s is spelt as in Mailgun, and MAILGUN_API_BASE: %s for domains in the US, %s for the EU", s.MailgunDomain, mailgun.BaseUS, mailgun.BaseEU)
 	case status.Status == http.StatusPaymentRequired:
 		return "see to the Mailgun account's plan and payment"
 	case status.Status == http.StatusTooManyRequests:
@@ -96,10 +89,10 @@ func (c *checker) otherRegion(ctx context.Context, mail delivery.Mail, advice st
 	moved := *c.settings
 	place := "EU"
 	switch strings.TrimSuffix(strings.TrimRight(moved.MailgunBase, "/"), "/v3") {
-	case mailgunUS:
-		moved.MailgunBase = mailgunEU
-	case mailgunEU:
-		moved.MailgunBase, place = mailgunUS, "US"
+	case mailgun.BaseUS:
+		moved.MailgunBase = mailgun.BaseEU
+	case mailgun.BaseEU:
+		moved.MailgunBase, place = mailgun.BaseUS, "US"
 	default:
 		return advice
 	}

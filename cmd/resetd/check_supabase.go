@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -108,38 +106,24 @@ func supabaseAdvice(err error) string {
 func (s *settings) keyDoubt(now time.Time) (doubt, advice string) {
 	advice = "give the service_role key or a secret key (sb_secret_…) of this very project (Project Settings > API Keys; self-hosted: SERVICE_ROLE_KEY)"
 	key := s.SupabaseKey.Reveal()
-	if strings.HasPrefix(key, "sb_secret_") { // says nothing of itself
+	if supabase.IsSecretKey(key) {
 		if s.SupabaseAuthURL != "" {
 			advice += "; or, if SUPABASE_AUTH_URL is Supabase Auth without a gateway, a JWT with the role service_role: only the gateway knows secret keys"
 		}
 		return "", advice
 	}
-	if strings.HasPrefix(key, "sbp_") {
-		return ": it is a personal access token (sbp_…), for Supabase's management", advice
-	}
-	parts := strings.Split(key, ".")
-	if len(parts) != 3 {
+	claims, err := supabase.ReadClaims(key)
+	if err != nil {
 		return ": it is neither a JWT nor a secret key", advice + ", not the JWT secret"
 	}
-	var claims struct {
-		Role    string  `json:"role"`
-		Ref     string  `json:"ref"`
-		Expires float64 `json:"exp"`
-	}
-	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
-	if err != nil || json.Unmarshal(payload, &claims) != nil {
-		return ": it is no whole JWT, a part was lost in copying", advice
-	}
-	// Only under Supabase's own domain does the host say which project it is.
-	project, domain, _ := strings.Cut(hostname(s.SupabaseURL), ".")
-	hosted := domain == "supabase.co" || domain == "supabase.in"
+	project, hosted := supabase.Project(s.SupabaseURL)
 	switch {
 	case claims.Role != "service_role" && claims.Role != "supabase_admin":
 		return ": it is a JWT with the role " + plain(claims.Role), advice
-	case hosted && claims.Ref != "" && claims.Ref != project:
-		return fmt.Sprintf(": it belongs to the project %s, and SUPABASE_URL to %s", plain(claims.Ref), project), advice
-	case claims.Expires > 0 && now.After(time.Unix(int64(claims.Expires), 0)):
-		return ": it has expired on " + time.Unix(int64(claims.Expires), 0).UTC().Format(time.DateOnly), advice
+	case hosted && claims.Project != "" && claims.Project != project:
+		return fmt.Sprintf(": it belongs to the project %s, and SUPABASE_URL to %s", plain(claims.Project), project), advice
+	case !claims.Expires.IsZero() && now.After(claims.Expires):
+		return ": it has expired on " + claims.Expires.UTC().Format(time.DateOnly), advice
 	}
 	return "", advice
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"flag"
@@ -11,19 +12,23 @@ import (
 	"net"
 	"net/mail"
 	"net/netip"
-	"net/url"
 	"os"
 	"reflect"
+	"slices"
 	"sort"
 	"strings"
 	"time"
 
 	"github.com/caarlos0/env/v11"
-	"github.com/redis/go-redis/v9"
 
 	"github.com/resetd/resetd/impl/delivery"
+	"github.com/resetd/resetd/impl/mailgun"
+	"github.com/resetd/resetd/impl/message"
 	"github.com/resetd/resetd/impl/origin"
 	"github.com/resetd/resetd/impl/ratelimit"
+	"github.com/resetd/resetd/impl/redisclient"
+	"github.com/resetd/resetd/impl/setting"
+	"github.com/resetd/resetd/impl/supabase"
 )
 
 // settings are all that an operator can set. Each is an environment variable, a flag of the
@@ -83,6 +88,7 @@ type settings struct {
 	browser *origin.List // nil without any origin
 	proxies []netip.Prefix
 	from    mail.Address
+	writer  *message.Renderer // nil for healthcheck, and without what mail needs
 	authURL string
 	tracing bool // OpenTelemetry's own variables set an exporter
 }
@@ -148,12 +154,21 @@ func (m mistakes) Error() string {
 
 // add names a setting once: what follows from a first mistake is no news.
 func (m *mistakes) add(setting, format string, args ...any) {
-	for _, named := range *m {
-		if strings.HasPrefix(named, setting+": ") {
-			return
-		}
+	if !m.name(setting) {
+		*m = append(*m, setting+": "+fmt.Sprintf(format, args...))
 	}
-	*m = append(*m, setting+": "+fmt.Sprintf(format, args...))
+}
+
+// judge adds what the owner of a rule says about the value of a setting.
+func (m *mistakes) judge(setting string, err error) {
+	if err != nil {
+		m.add(setting, "%s", oneLine(err))
+	}
+}
+
+// name says whether a setting is named already.
+func (m *mistakes) name(setting string) bool {
+	return slices.ContainsFunc(*m, func(named string) bool { return strings.HasPrefix(named, setting+": ") })
 }
 
 // readSettings takes flags over environment over files, and checks everything before it says
@@ -161,11 +176,7 @@ func (m *mistakes) add(setting, format string, args ...any) {
 //
 // A command's own flags are what own adds.
 func readSettings(command string, args []string, environ []string, output io.Writer, own ...func(*flag.FlagSet)) (*settings, error) {
-	variables := make(map[string]string, len(environ))
-	for _, entry := range environ {
-		name, value, _ := strings.Cut(entry, "=")
-		variables[name] = value
-	}
+	variables := variablesOf(environ)
 	fields := reflect.VisibleFields(reflect.TypeFor[settings]())
 
 	flags := flag.NewFlagSet("resetd "+command, flag.ContinueOnError)
@@ -208,6 +219,7 @@ func readSettings(command string, args []string, environ []string, output io.Wri
 		}
 	}
 	readFiles(fields, variables, &wrong)
+	checkText(fields, variables, &wrong)
 	if value, set := variables["ADMIN_ADDR"]; set && value == "" {
 		variables["ADMIN_ADDR"] = "off" // the library would take the default
 	}
@@ -218,7 +230,7 @@ func readSettings(command string, args []string, environ []string, output io.Wri
 	var s settings
 	s.tracing = tracingWanted(variables, &wrong)
 	if err := env.ParseWithOptions(&s, env.Options{Environment: variables}); err != nil {
-		wrong = append(wrong, explain(err)...)
+		explain(err, &wrong)
 	}
 	s.check(&wrong)
 	if command == "serve" && s.StrictStart == "on" {
@@ -226,11 +238,23 @@ func readSettings(command string, args []string, environ []string, output io.Wri
 			wrong.add(name, "is not set, and STRICT_START is on")
 		}
 	}
+	if command != "healthcheck" { // which writes no mail, and asks an instance that has read its templates long ago
+		s.checkTemplates(&wrong)
+	}
 	if len(wrong) > 0 {
 		sort.Strings(wrong)
 		return nil, wrong
 	}
 	return &s, nil
+}
+
+func variablesOf(environ []string) map[string]string {
+	variables := make(map[string]string, len(environ))
+	for _, entry := range environ {
+		name, value, _ := strings.Cut(entry, "=")
+		variables[name] = value
+	}
+	return variables
 }
 
 func flagName(variable string) string {
@@ -240,14 +264,17 @@ func flagName(variable string) string {
 // maxSettingFile is more than any setting needs; a wrong path may lead to anything.
 const maxSettingFile = 64 << 10
 
-// readFiles reads X_FILE for X. Editors and secret stores end files with a newline, which is
-// not part of the value. What X_FILE says is not repeated: it may be the value itself, put into
-// the wrong variable.
+// readFiles reads X_FILE for X. What X_FILE says is not repeated: it may be the value itself, put
+// into the wrong variable.
 func readFiles(fields []reflect.StructField, variables map[string]string, wrong *mistakes) {
 	for _, field := range fields {
 		name := field.Tag.Get("env")
-		path := variables[name+"_FILE"]
+		path := strings.TrimSpace(variables[name+"_FILE"])
 		if name == "" || path == "" {
+			continue
+		}
+		if err := setting.CheckText(path); err != nil {
+			wrong.judge(name+"_FILE", err)
 			continue
 		}
 		if variables[name] != "" {
@@ -266,8 +293,37 @@ func readFiles(fields []reflect.StructField, variables map[string]string, wrong 
 			wrong.add(name+"_FILE", "must be the path of a file that can be read (%s)", fileCause(err))
 		case len(content) > maxSettingFile:
 			wrong.add(name+"_FILE", "must be the path of a file of at most 64 KiB")
+		case bytes.HasPrefix(content, []byte("\xff\xfe")), bytes.HasPrefix(content, []byte("\xfe\xff")):
+			wrong.add(name+"_FILE", "must be the path of a file in UTF-8, and that one is in UTF-16, as PowerShell writes them: save it anew")
 		default:
-			variables[name] = strings.TrimRight(string(content), "\r\n")
+			variables[name] = string(content)
+		}
+	}
+}
+
+// checkText judges what holds for the values of all settings. White space around one is taken off:
+// it is left by editors, by secret stores and by Windows' line ends, and means nothing. A value that is
+// refused counts as not set, so that nothing is said of what follows from it.
+func checkText(fields []reflect.StructField, variables map[string]string, wrong *mistakes) {
+	names := []string{"PORT"}
+	for _, field := range fields {
+		names = append(names, field.Tag.Get("env"))
+	}
+	for _, name := range names {
+		value, set := variables[name]
+		if !set {
+			continue
+		}
+		variables[name] = strings.TrimSpace(value)
+		if err := setting.CheckText(variables[name]); err != nil {
+			wrong.judge(name, err)
+			delete(variables, name)
+		}
+	}
+	// The byte-order mark of an environment file is before the name of its first variable.
+	for variable := range variables {
+		if name, found := strings.CutPrefix(variable, "\ufeff"); found && slices.Contains(names, name) {
+			wrong.add(name, "has a byte-order mark before its name, an invisible character: save the file that it is in as UTF-8 without one")
 		}
 	}
 }
@@ -283,15 +339,16 @@ func fileCause(err error) error {
 
 // explain names the variable where the library names the field of the struct. It never repeats
 // a value, which may be a secret.
-func explain(err error) (wrong mistakes) {
+func explain(err error, wrong *mistakes) {
 	var all env.AggregateError
 	if !errors.As(err, &all) {
-		return mistakes{err.Error()}
+		*wrong = append(*wrong, err.Error())
+		return
 	}
 	for _, one := range all.Errors {
 		var parse env.ParseError
 		if !errors.As(one, &parse) {
-			wrong = append(wrong, one.Error())
+			*wrong = append(*wrong, one.Error())
 			continue
 		}
 		field, _ := reflect.TypeFor[settings]().FieldByName(parse.Name)
@@ -306,7 +363,6 @@ func explain(err error) (wrong mistakes) {
 		}
 		wrong.add(field.Tag.Get("env"), "%s", reason)
 	}
-	return wrong
 }
 
 // defaultDeliveryTimeout is longer than most outages, and short enough that people still wait.
@@ -324,12 +380,11 @@ func (s *settings) check(wrong *mistakes) {
 			wrong.add(name, "must be from %v to %v", low, high)
 		}
 	}
-	within("LINK_EXPIRES_IN", s.LinkExpiresIn, time.Minute, 30*24*time.Hour)
 	within("UPSTREAM_TIMEOUT", s.UpstreamTimeout, 100*time.Millisecond, time.Minute)
 	if s.DeliveryTimeout == 0 {
 		s.DeliveryTimeout = min(defaultDeliveryTimeout, s.LinkExpiresIn/2)
 	}
-	if s.LinkExpiresIn >= time.Minute && (s.DeliveryTimeout < time.Second || s.DeliveryTimeout > s.LinkExpiresIn/2) {
+	if !wrong.name("LINK_EXPIRES_IN") && (s.DeliveryTimeout < time.Second || s.DeliveryTimeout > s.LinkExpiresIn/2) {
 		wrong.add("DELIVERY_TIMEOUT", "must be from 1s to half of LINK_EXPIRES_IN: a link that is sent late works for a shorter time than the mail says")
 	}
 	within("IDLE_TIMEOUT", s.IdleTimeout, time.Second, time.Hour)
@@ -341,14 +396,10 @@ func (s *settings) check(wrong *mistakes) {
 		}
 	}
 	proxies, err := ratelimit.ParseTrustedProxies(s.TrustedProxies)
-	if err != nil {
-		wrong.add("TRUSTED_PROXIES", "%v", err)
-	}
+	wrong.judge("TRUSTED_PROXIES", err)
 	s.proxies = proxies
 	if s.RedisURL != "" {
-		if _, err := redis.ParseURL(s.RedisURL.Reveal()); err != nil { // its text repeats the URL
-			wrong.add("REDIS_URL", "must be redis://[[user]:password@]host[:port][/database], or rediss:// for TLS")
-		}
+		wrong.judge("REDIS_URL", redisclient.CheckURL(s.RedisURL.Reveal()))
 	}
 }
 
@@ -372,44 +423,61 @@ func (s *settings) checkSupabase(wrong *mistakes) {
 	if s.SupabaseKey != "" && s.SupabaseSecret != "" && s.SupabaseKey != s.SupabaseSecret {
 		wrong.add("SUPABASE_SECRET_KEY", "differs from SUPABASE_SERVICE_ROLE_KEY: set one of them")
 	}
-	if s.SupabaseKey == "" {
-		s.SupabaseKey = s.SupabaseSecret
+	name := "SUPABASE_SERVICE_ROLE_KEY"
+	if s.SupabaseKey == "" && s.SupabaseSecret != "" {
+		name, s.SupabaseKey = "SUPABASE_SECRET_KEY", s.SupabaseSecret
 	}
-	checkHeaderValue("SUPABASE_SERVICE_ROLE_KEY", s.SupabaseKey, wrong)
-	if strings.HasPrefix(s.SupabaseKey.Reveal(), "sb_publishable_") {
-		wrong.add("SUPABASE_SERVICE_ROLE_KEY", "is a publishable key; the admin API needs the service_role key or a secret key")
-	}
-	checkBaseURL("SUPABASE_URL", s.SupabaseURL, wrong)
-	checkBaseURL("SUPABASE_AUTH_URL", s.SupabaseAuthURL, wrong)
-	switch {
-	case s.SupabaseAuthURL != "":
-		s.authURL = strings.TrimRight(s.SupabaseAuthURL, "/")
-	case s.SupabaseURL != "":
+	wrong.judge(name, supabase.CheckKey(s.SupabaseKey.Reveal()))
+	if s.SupabaseURL != "" {
+		wrong.judge("SUPABASE_URL", supabase.CheckURL(s.SupabaseURL))
 		s.authURL = strings.TrimRight(s.SupabaseURL, "/") + "/auth/v1"
+	}
+	if s.SupabaseAuthURL != "" {
+		wrong.judge("SUPABASE_AUTH_URL", supabase.CheckAuthURL(s.SupabaseAuthURL))
+		s.authURL = strings.TrimRight(s.SupabaseAuthURL, "/")
 	}
 }
 
 func (s *settings) checkMail(wrong *mistakes) {
-	checkHeaderValue("MAILGUN_API_KEY", s.MailgunKey, wrong)
-	checkHeaderValue("MAILGUN_WEBHOOK_SIGNING_KEY", s.WebhookKey, wrong) // no header, and as plain
-	checkBaseURL("MAILGUN_API_BASE", s.MailgunBase, wrong)
-	if s.MailgunDomain != "" && (strings.ContainsAny(s.MailgunDomain, ":&'@(),!?#;%+=<>/\\ \t\r\n") || !strings.Contains(s.MailgunDomain, ".")) {
-		wrong.add("MAILGUN_DOMAIN", "must be a domain name, like mg.example.com")
-	} else if s.MailFrom == "" && s.MailgunDomain != "" {
+	wrong.judge("MAILGUN_API_KEY", mailgun.CheckKey(s.MailgunKey.Reveal()))
+	wrong.judge("MAILGUN_WEBHOOK_SIGNING_KEY", mailgun.CheckSigningKey(s.WebhookKey.Reveal()))
+	wrong.judge("MAILGUN_API_BASE", mailgun.CheckBase(s.MailgunBase))
+	if s.MailgunDomain != "" {
+		wrong.judge("MAILGUN_DOMAIN", setting.CheckDomain(s.MailgunDomain))
+	}
+	if s.MailFrom == "" && s.MailgunDomain != "" && !wrong.name("MAILGUN_DOMAIN") {
 		s.MailFrom = "no-reply@" + s.MailgunDomain
 	}
-	if from, ok := checkMailbox("MAIL_FROM", s.MailFrom, wrong); ok {
-		s.from = from
-	}
+	s.from = checkMailbox("MAIL_FROM", s.MailFrom, wrong)
 	checkMailbox("MAIL_REPLY_TO", s.MailReplyTo, wrong)
-	if support, ok := checkMailbox("SUPPORT_EMAIL", s.SupportEmail, wrong); ok {
-		s.SupportEmail = support.Address
+	s.SupportEmail = checkMailbox("SUPPORT_EMAIL", s.SupportEmail, wrong).Address
+	if s.BrandName == "" {
+		site, _ := origin.ParseSetting(s.SiteURL)       // checkLinks judges it
+		s.BrandName = cmp.Or(site.Hostname(), "resetd") // without SITE_URL no mail is written
 	}
+	wrong.judge("BRAND_NAME", message.CheckName(s.BrandName))
 	if s.BrandLogoURL != "" {
-		if u, err := url.Parse(s.BrandLogoURL); err != nil || u.Scheme != "https" || u.Host == "" {
-			wrong.add("BRAND_LOGO_URL", "must be an https address")
-		}
+		wrong.judge("BRAND_LOGO_URL", message.CheckLogoURL(s.BrandLogoURL))
 	}
+	wrong.judge("LINK_EXPIRES_IN", message.CheckExpiry(s.LinkExpiresIn))
+}
+
+// checkTemplates renders the mail. What is wrong with another setting must not be said of a template.
+func (s *settings) checkTemplates(wrong *mistakes) {
+	options := message.Options{
+		Brand:         message.Brand{Name: s.BrandName, LogoURL: s.BrandLogoURL, SupportEmail: s.SupportEmail},
+		LinkExpiresIn: s.LinkExpiresIn,
+		TemplatesDir:  s.TemplatesDir,
+	}
+	if wrong.name("BRAND_NAME") {
+		options.Brand.Name = "resetd"
+	}
+	if wrong.name("LINK_EXPIRES_IN") {
+		options.LinkExpiresIn = time.Hour
+	}
+	var err error
+	s.writer, err = message.New(options)
+	wrong.judge("TEMPLATES_DIR", err)
 }
 
 func (s *settings) checkLinks(wrong *mistakes) {
@@ -417,69 +485,33 @@ func (s *settings) checkLinks(wrong *mistakes) {
 		strings.ContainsFunc(s.ResetPath, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune(`?#\"<>`, r) }) {
 		wrong.add("RESET_PATH", "must be a path like /reset-password, without query or fragment")
 	}
-	site, err := origin.NewList(s.SiteURL, nil)
-	if err != nil {
-		wrong.add("SITE_URL", "%s", oneLine(err))
-	}
-	if _, err := origin.NewList("", s.CallbackOrigins); err != nil {
-		wrong.add("CALLBACK_ORIGINS", "%s", oneLine(err))
-	}
-	if s.SiteURL == "" && len(s.CallbackOrigins) > 0 {
+	_, err := origin.NewList(s.SiteURL, nil)
+	wrong.judge("SITE_URL", err)
+	_, err = origin.NewList("", s.CallbackOrigins)
+	wrong.judge("CALLBACK_ORIGINS", err)
+	if s.SiteURL == "" && len(s.CallbackOrigins) > 0 && !wrong.name("SITE_URL") {
 		wrong.add("CALLBACK_ORIGINS", "needs SITE_URL, where links lead by default")
 	}
 	if list, err := origin.NewList(s.SiteURL, s.CallbackOrigins); err == nil && s.SiteURL != "" {
 		s.origins, s.browser = &list, &list
 	}
-	if s.BrandName == "" {
-		s.BrandName = cmp.Or(hostname(site.Site()), "resetd") // without SITE_URL no mail is written
-	}
 	if len(s.CORSOrigins) > 0 {
 		list, err := origin.NewList("", s.CORSOrigins)
-		if err != nil {
-			wrong.add("CORS_ORIGINS", "%s", oneLine(err))
-		} else {
-			s.browser = &list
-		}
+		wrong.judge("CORS_ORIGINS", err)
+		s.browser = &list
 	}
-}
-
-func hostname(origin string) string {
-	u, err := url.Parse(origin)
-	if err != nil {
-		return ""
-	}
-	return u.Hostname()
 }
 
 func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
 
-// checkHeaderValue: a key with a stray newline would fail only with the first request.
-func checkHeaderValue(name string, value Secret, wrong *mistakes) {
-	if strings.ContainsFunc(value.Reveal(), func(r rune) bool { return r <= ' ' || r > '~' }) {
-		wrong.add(name, "must have no spaces, line breaks or characters beyond ASCII")
-	}
-}
-
-func checkBaseURL(name, value string, wrong *mistakes) {
+// checkMailbox returns the zero address for one that is empty or no good.
+func checkMailbox(name, value string, wrong *mistakes) mail.Address {
 	if value == "" {
-		return
+		return mail.Address{}
 	}
-	u, err := url.Parse(value)
-	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
-		wrong.add(name, "must be an address like https://host, without user, query or fragment")
-	}
-}
-
-func checkMailbox(name, value string, wrong *mistakes) (mail.Address, bool) {
-	if value == "" {
-		return mail.Address{}, false
-	}
-	address, err := mail.ParseAddress(value)
-	if err != nil || strings.ContainsAny(value, "\r\n") {
-		wrong.add(name, "must be one mailbox, like no-reply@example.com or Example <no-reply@example.com>")
-		return mail.Address{}, false
-	}
-	return *address, true
+	address, err := setting.ParseMailbox(value)
+	wrong.judge(name, err)
+	return address
 }
 
 // missing names what the server cannot do its work without.

@@ -62,14 +62,10 @@ func newApp(ctx context.Context, s *settings, logger *slog.Logger) (*app, error)
 	if err != nil {
 		return nil, err
 	}
-	writer, err := newWriter(s)
-	if err != nil {
-		return nil, err
-	}
 
 	upstreams := newHealth(s, observer)
 	pending, err := newOutbox(s, registry, &delivery.Deliverer{
-		Writer: writer, Watcher: observer, Resting: upstreams.Resting,
+		Writer: mailWriter{s.writer}, Watcher: observer, Resting: upstreams.Resting,
 		LinkMode: delivery.LinkMode(s.LinkMode), Timeout: s.DeliveryTimeout,
 		MaxLinkAge:  s.LinkExpiresIn / 10, // the mail says how long the link works
 		Fingerprint: fingerprint,
@@ -215,7 +211,7 @@ func newOutbox(s *settings, registry prometheus.Registerer, d *delivery.Delivere
 			Left: observer.Left,
 		})
 		if err != nil {
-			return nil, mistakes{"REDIS_URL: " + err.Error()}
+			return nil, err
 		}
 	}
 	registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
@@ -287,25 +283,12 @@ func describe(registry *prometheus.Registry, s *settings) {
 }
 
 func newLimits(s *settings, logger *slog.Logger, onChange func(store string)) (*ratelimit.Store, error) {
-	limits, err := ratelimit.Open(ratelimit.Options{
+	return ratelimit.Open(ratelimit.Options{
 		RedisURL: s.RedisURL.Reveal(),
 		HashKey:  keyFrom(s.SupabaseKey, "keys of the limits"),
 		Logger:   logger,
 		OnChange: onChange,
 	})
-	if err != nil {
-		return nil, mistakes{"REDIS_URL: " + err.Error()}
-	}
-	return limits, nil
-}
-
-func newWriter(s *settings) (mailWriter, error) {
-	writer, err := message.New(message.Options{
-		Brand:         message.Brand{Name: s.BrandName, LogoURL: s.BrandLogoURL, SupportEmail: s.SupportEmail},
-		LinkExpiresIn: s.LinkExpiresIn,
-		TemplatesDir:  s.TemplatesDir,
-	})
-	return mailWriter{writer}, err
 }
 
 // newSupabase returns nil where Supabase is not configured.

@@ -46,7 +46,7 @@ type Client struct {
 // New makes a client. Each call takes Timeout at most, to the last byte of the answer.
 func New(config Config) *Client {
 	client := mailgun.NewMailgun(config.Domain, config.Key)
-	client.SetAPIBase(strings.TrimSuffix(strings.TrimRight(config.Base, "/"), "/v3") + "/v3")
+	client.SetAPIBase(apiRoot(config.Base) + "/v3")
 	client.SetClient(upstream.NewClient(config.Timeout, maxAnswer))
 	return &Client{config: config, mailgun: client}
 }

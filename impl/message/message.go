@@ -17,7 +17,6 @@ import (
 	"errors"
 	"fmt"
 	"html"
-	"net/mail"
 	"net/url"
 	"slices"
 	"strings"
@@ -40,12 +39,16 @@ const (
 	// maxName is the longest host name, which is what the brand is called by
 	// default.
 	maxName = 253
+
+	// maxExpiry is far above any use: Supabase advises against more than an
+	// hour.
+	maxExpiry = 30 * 24 * time.Hour
 )
 
 // Brand is who the mail comes from.
 type Brand struct {
-	Name         string // BRAND_NAME, required; any characters but line breaks and other controls
-	LogoURL      string // BRAND_LOGO_URL, optional, https; shown 36 pixels high in place of the name
+	Name         string // BRAND_NAME, required; see CheckName
+	LogoURL      string // BRAND_LOGO_URL, optional; see CheckLogoURL; shown 36 pixels high in place of the name
 	SupportEmail string // SUPPORT_EMAIL, optional; a bare address
 }
 
@@ -54,8 +57,8 @@ type Options struct {
 	Brand Brand
 
 	// LinkExpiresIn (LINK_EXPIRES_IN) is what the mail says about the life of
-	// the link. It is told in whole minutes, rounded down, so that no mail
-	// promises more than there is.
+	// the link; see CheckExpiry. It is told in whole minutes, rounded down, so
+	// that no mail promises more than there is.
 	LinkExpiresIn time.Duration
 
 	// TemplatesDir (TEMPLATES_DIR) holds files that take the place of built-in
@@ -89,20 +92,11 @@ type page struct {
 	html     []string
 }
 
-// New checks the options and renders everything but the link, in every
-// language. Its errors are for the operator: all mistakes in the options are
-// reported together, each by the name of its setting; one in a template names
-// the file.
+// New renders everything but the link, in every language. Its errors are
+// mistakes in the templates of TemplatesDir, and name the file. The other
+// options are taken to be good.
 func New(opts Options) (*Renderer, error) {
 	opts.Brand.Name = strings.TrimSpace(opts.Brand.Name)
-	if err := errors.Join(
-		checkName(opts.Brand.Name),
-		checkLogo(opts.Brand.LogoURL),
-		checkSupport(opts.Brand.SupportEmail),
-		checkExpiry(opts.LinkExpiresIn),
-	); err != nil {
-		return nil, err
-	}
 	files, err := readFiles(opts.TemplatesDir)
 	if err != nil {
 		return nil, err
@@ -189,17 +183,18 @@ func checkLink(link string) error {
 	return nil
 }
 
-func checkName(name string) error {
+// CheckName judges BRAND_NAME: any characters but line breaks and other controls.
+func CheckName(name string) error {
 	switch {
-	case name == "":
-		return errors.New("BRAND_NAME is empty")
+	case strings.TrimSpace(name) == "":
+		return errors.New("must not be empty")
 	case len(name) > maxName:
-		return fmt.Errorf("BRAND_NAME is longer than %d bytes", maxName)
+		return fmt.Errorf("must have at most %d bytes", maxName)
 	case !utf8.ValidString(name):
-		return errors.New("BRAND_NAME is not valid UTF-8")
+		return errors.New("must be valid UTF-8")
 	case strings.ContainsFunc(name, breaksLine):
 		// It stands in the subject, where a line break begins a new header.
-		return errors.New("BRAND_NAME contains a line break or another control character")
+		return errors.New("must have no line break and no other control character")
 	}
 	return nil
 }
@@ -211,30 +206,19 @@ func breaksLine(r rune) bool {
 		'\u202a' <= r && r <= '\u202e' || '\u2066' <= r && r <= '\u2069'
 }
 
-func checkLogo(logo string) error {
-	if logo == "" {
-		return nil
-	}
+// CheckLogoURL judges BRAND_LOGO_URL.
+func CheckLogoURL(logo string) error {
 	if u, err := url.Parse(logo); err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil {
 		// Clients fetch it through proxies that refuse http.
-		return errors.New("BRAND_LOGO_URL is not an https URL, such as https://app.example.com/logo.png")
+		return errors.New("must be an https address without user or password, like https://app.example.com/logo.png")
 	}
 	return nil
 }
 
-func checkSupport(email string) error {
-	if email == "" {
-		return nil
-	}
-	if a, err := mail.ParseAddress(email); err != nil || a.Address != email {
-		return errors.New("SUPPORT_EMAIL is not an address, such as support@example.com")
-	}
-	return nil
-}
-
-func checkExpiry(d time.Duration) error {
-	if d < time.Minute {
-		return errors.New("LINK_EXPIRES_IN is less than a minute")
+// CheckExpiry judges LINK_EXPIRES_IN.
+func CheckExpiry(d time.Duration) error {
+	if d < time.Minute || d > maxExpiry {
+		return fmt.Errorf("must be from %v to %v", time.Minute, maxExpiry)
 	}
 	return nil
 }

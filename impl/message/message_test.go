@@ -336,45 +336,42 @@ func TestBrandIsEscaped(t *testing.T) {
 	}
 }
 
-func TestNewReportsEveryMistake(t *testing.T) {
+func TestCheckName(t *testing.T) {
 	t.Parallel()
-	_, err := message.New(message.Options{Brand: message.Brand{LogoURL: "http://x.example/a.png", SupportEmail: "Us <us@example.com>"}})
-	if err == nil {
-		t.Fatal("New accepts mistakes")
+	for _, name := range []string{"", "  ", "A\r\nBcc: x@evil.org", "A\nB", "A\rB", "A\x00B", "A\tB", "A\u0085B", "A\u2028B", "A\u202eB", "A\xffB", strings.Repeat("a", 254)} {
+		if message.CheckName(name) == nil {
+			t.Errorf("%+q is accepted", name)
+		}
 	}
-	for _, want := range []string{"BRAND_NAME", "BRAND_LOGO_URL", "SUPPORT_EMAIL", "LINK_EXPIRES_IN"} {
-		if !strings.Contains(err.Error(), want) {
-			t.Errorf("no mistake of %s in: %v", want, err)
+	for _, name := range []string{"Example", "Müller & Söhne", "مثال", "👩\u200d🔬", strings.Repeat("a", 253)} {
+		if err := message.CheckName(name); err != nil {
+			t.Errorf("%+q: %v", name, err)
 		}
 	}
 }
 
-func TestNewRefuses(t *testing.T) {
+func TestCheckLogoURL(t *testing.T) {
 	t.Parallel()
-	var mistakes []message.Options
-	for _, name := range []string{"", "  ", "A\r\nBcc: x@evil.org", "A\nB", "A\rB", "A\x00B", "A\tB", "A\u0085B", "A\u2028B", "A\u202eB", "A\xffB", strings.Repeat("a", 254)} {
-		opts := plain
-		opts.Brand.Name = name
-		mistakes = append(mistakes, opts)
+	for _, logo := range []string{"", "logo.png", "//x.example/a.png", "http://x.example/a.png", "data:image/png;base64,x", "javascript:alert(1)", "https://", "https://u:p@x.example/a.png", "https://x.example/\n"} {
+		if message.CheckLogoURL(logo) == nil {
+			t.Errorf("%q is accepted", logo)
+		}
 	}
-	for _, logo := range []string{"logo.png", "//x.example/a.png", "http://x.example/a.png", "data:image/png;base64,x", "javascript:alert(1)", "https://", "https://u:p@x.example/a.png", "https://x.example/\n"} {
-		opts := plain
-		opts.Brand.LogoURL = logo
-		mistakes = append(mistakes, opts)
+	if err := message.CheckLogoURL("https://x.example/a.png?v=2"); err != nil {
+		t.Error(err)
 	}
-	for _, email := range []string{"us", "us@", "Us <us@example.com>", "a@example.com, b@example.com", "us@example.com\r\nBcc: x@evil.org", " us@example.com"} {
-		opts := plain
-		opts.Brand.SupportEmail = email
-		mistakes = append(mistakes, opts)
+}
+
+func TestCheckExpiry(t *testing.T) {
+	t.Parallel()
+	for _, d := range []time.Duration{0, -time.Hour, 59 * time.Second, 720*time.Hour + 1} {
+		if message.CheckExpiry(d) == nil {
+			t.Errorf("%v is accepted", d)
+		}
 	}
-	for _, d := range []time.Duration{0, -time.Hour, 59 * time.Second} {
-		opts := plain
-		opts.LinkExpiresIn = d
-		mistakes = append(mistakes, opts)
-	}
-	for _, opts := range mistakes {
-		if _, err := message.New(opts); err == nil {
-			t.Errorf("New accepts %+q, %v", opts.Brand, opts.LinkExpiresIn)
+	for _, d := range []time.Duration{time.Minute, time.Hour, 720 * time.Hour} {
+		if err := message.CheckExpiry(d); err != nil {
+			t.Errorf("%v: %v", d, err)
 		}
 	}
 }

@@ -82,7 +82,7 @@ func readFiles(dir string) (fileSet, error) {
 		return set, nil
 	}
 	if err := set.read(os.DirFS(dir), func(name string) string { return filepath.Join(dir, name) }); err != nil {
-		return nil, fmt.Errorf("TEMPLATES_DIR: %w", err)
+		return nil, err
 	}
 	return set, nil
 }

@@ -134,7 +134,7 @@ func TestTemplatesDirIsMissing(t *testing.T) {
 	t.Parallel()
 	opts := plain
 	opts.TemplatesDir = filepath.Join(t.TempDir(), "nowhere")
-	if _, err := message.New(opts); err == nil || !strings.Contains(err.Error(), "TEMPLATES_DIR") {
+	if _, err := message.New(opts); err == nil || !strings.Contains(err.Error(), "no such file or directory") {
 		t.Errorf("New: %v", err)
 	}
 }

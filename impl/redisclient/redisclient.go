@@ -7,6 +7,7 @@ package redisclient
 import (
 	"context"
 	"errors"
+	"fmt"
 	"regexp"
 	"strings"
 	"time"
@@ -22,17 +23,31 @@ import (
 // one longer than for its answer.
 const dialTimeout = time.Second
 
-// New returns a client that waits for an answer no longer than timeout, and never tries twice: the
-// defaults of go-redis wait and retry for seconds, and ignore a context's deadline. The URL is
-// redis://[[user]:password@]host[:port][/database], or rediss:// for TLS. The client opens at most
-// so many connections.
-func New(url string, timeout time.Duration, connections int) (*redis.Client, error) {
+// errURL repeats nothing of the URL: what go-redis says of one quotes parts of it, and where a
+// password has a slash or an @ in it, parts of that.
+var errURL = errors.New("must be redis://[[user]:password@]host[:port][/database], or rediss:// for TLS, with special characters in the password written as %XX")
+
+// CheckURL judges REDIS_URL.
+func CheckURL(url string) error {
+	_, err := parseURL(url)
+	return err
+}
+
+func parseURL(url string) (*redis.Options, error) {
 	options, err := redis.ParseURL(url)
 	if err != nil || !strings.HasPrefix(url, "redis://") && !strings.HasPrefix(url, "rediss://") {
-		// What ParseURL says quotes parts of the URL, and where a password has a
-		// slash or an @ in it, parts of that.
-		return nil, errors.New("the URL of Redis must be redis://:password@host:port/database, " +
-			"or rediss:// for TLS, with special characters in the password written as %XX")
+		return nil, errURL
+	}
+	return options, nil
+}
+
+// New returns a client that waits for an answer no longer than timeout, and never tries twice: the
+// defaults of go-redis wait and retry for seconds, and ignore a context's deadline. The URL is as
+// CheckURL wants it. The client opens at most so many connections.
+func New(url string, timeout time.Duration, connections int) (*redis.Client, error) {
+	options, err := parseURL(url)
+	if err != nil {
+		return nil, fmt.Errorf("the URL of Redis %w", err)
 	}
 	options.ContextTimeoutEnabled = true
 	options.MaxRetries = -1

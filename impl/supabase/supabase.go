@@ -58,7 +58,7 @@ type Client struct {
 // token in; a service_role JWT goes in apikey for the gateway and as Bearer for Auth itself.
 func New(config Config) *Client {
 	header := http.Header{"Content-Type": {"application/json"}, "Apikey": {config.Key}}
-	if !strings.HasPrefix(config.Key, "sb_secret_") {
+	if !IsSecretKey(config.Key) {
 		header.Set("Authorization", "Bearer "+config.Key)
 	}
 	if config.Propagate == nil {

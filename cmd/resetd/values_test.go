@@ -1,0 +1,241 @@
+package main
+
+import (
+	"encoding/base64"
+	"io"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+// secretPart is in values below that must not be repeated.
+const secretPart = "hunter2"
+
+// TestValues: a value that cannot be what its setting says is refused, by the name of the setting and with
+// the way out, and is not repeated.
+func TestValues(t *testing.T) {
+	t.Parallel()
+	const ref = "abcdefghijklmnopqrst"
+	for _, c := range []struct {
+		name, value string
+		want        string // of the mistake; empty: there is none
+	}{
+		// The key of Supabase.
+		{"SUPABASE_SERVICE_ROLE_KEY", "sb_secret_hunter2", ""},
+		{"SUPABASE_SERVICE_ROLE_KEY", jwt(`{"role":"service_role","ref":"hunter2"}`), ""},
+		{"SUPABASE_SERVICE_ROLE_KEY", jwt(`{"role":"reporting"}`), ""}, // a self-hosted Auth may be told so
+		{"SUPABASE_SERVICE_ROLE_KEY", "sb_publishable_hunter2", "is a publishable key: give the service_role key or a secret key (sb_secret_…)"},
+		{"SUPABASE_SERVICE_ROLE_KEY", jwt(`{"role":"anon","ref":"hunter2"}`), "is the anon key, a JWT with the role anon: give the service_role key or"},
+		{"SUPABASE_SERVICE_ROLE_KEY", jwt(`{"role":"authenticated"}`), "is a user's access token"},
+		{"SUPABASE_SERVICE_ROLE_KEY", "sbp_hunter2", "is a personal access token"},
+		{"SUPABASE_SERVICE_ROLE_KEY", "eyJhbGciOiJIUzI1NiJ9.eyJyb2x.hunter2", "is no whole JWT"},
+		{"SUPABASE_SERVICE_ROLE_KEY", "eyJhbGciOiJIUzI1NiJ9.hunter2", "is no whole JWT"},
+		{"SUPABASE_SERVICE_ROLE_KEY", "sb_secret_ hunter2", "must have no spaces"},
+		{"SUPABASE_SERVICE_ROLE_KEY", "sb_secret_\nhunter2", "must have no spaces"},
+		{"SUPABASE_SERVICE_ROLE_KEY", "sb_secret_hünter2", "must have no spaces, line breaks or characters beyond ASCII"},
+		{"SUPABASE_SECRET_KEY", "sb_publishable_hunter2", "is a publishable key"},
+
+		// Where Supabase is.
+		{"SUPABASE_URL", "https://" + ref + ".supabase.co", ""},
+		{"SUPABASE_URL", "https://" + ref + ".supabase.co/", ""},
+		{"SUPABASE_URL", "http://kong:8000", ""},
+		{"SUPABASE_URL", "https://gateway.example.com/supabase", ""},
+		{"SUPABASE_URL", "https://" + ref + ".supabase.co/auth/v1", "must end before /auth/v1, which is no part of the project's address"},
+		{"SUPABASE_URL", "https://" + ref + ".supabase.co/rest/v1/", "must end before /rest/v1"},
+		{"SUPABASE_URL", "http://kong:8000/auth/v1/verify/hunter2", "must end before /auth/v1, which"},
+		{"SUPABASE_URL", "https://" + ref + ".supabase.co/hunter2", "must end after the host: write the project's address, https://" + ref + ".supabase.co"},
+		{"SUPABASE_URL", "http://" + ref + ".supabase.co", "must begin with https://"},
+		{"SUPABASE_URL", "postgresql://postgres:hunter2@db." + ref + ".supabase.co:5432/postgres", "is the address of the database: write the project's address, https://" + ref + ".supabase.co"},
+		{"SUPABASE_URL", "postgres://postgres." + ref + ":hunter2@aws-0-eu-central-1.pooler.supabase.com:6543/postgres", "is the address of the database: write the project's address, https://" + ref + ".supabase.co"},
+		{"SUPABASE_URL", "postgresql://postgres:hunter2@localhost:5432/postgres", "is the address of the database: write the project's address, https://PROJECT.supabase.co"},
+		{"SUPABASE_URL", "https://db." + ref + ".supabase.co", "is the address of the database: write the project's address, https://" + ref + ".supabase.co"},
+		{"SUPABASE_URL", "https://supabase.com/dashboard/project/" + ref + "/settings/api-keys", "is an address of Supabase's own, and not of the project: write the project's address, https://" + ref + ".supabase.co"},
+		{"SUPABASE_URL", "https://app.supabase.com/project/" + ref, "is an address of Supabase's own, and not of the project: write the project's address, https://" + ref + ".supabase.co"},
+		{"SUPABASE_URL", "https://api.supabase.com", "is an address of Supabase's own, and not of the project: write the project's address, https://PROJECT.supabase.co"},
+		{"SUPABASE_URL", ref + ".supabase.co", "must be an address like https://host"},
+		{"SUPABASE_URL", ref, "must be an address like https://host"},
+		{"SUPABASE_URL", "https://user:hunter2@host", "must be an address like https://host, without user"},
+		{"SUPABASE_URL", "https://host?apikey=hunter2", "must be an address like https://host, without user, query"},
+		{"SUPABASE_URL", "https://ho st", "must be an address like https://host"},
+		{"SUPABASE_URL", "https://host/a b", "must be an address like https://host"},
+		{"SUPABASE_URL", "https://" + ref + ".supabase.co.", "has a host that ends in a dot: remove it"},
+		{"SUPABASE_URL", "https://auth.bücher.example", "has a domain name with characters beyond ASCII: write it as auth.xn--bcher-kva.example"},
+		{"SUPABASE_URL", "https://host:99999", "must have a port from 1 to 65535"},
+		{"SUPABASE_AUTH_URL", "http://auth:9999", ""},
+		{"SUPABASE_AUTH_URL", "https://" + ref + ".supabase.co/auth/v1", ""},
+		{"SUPABASE_AUTH_URL", "https://" + ref + ".supabase.co", "must be left out where SUPABASE_URL is https://PROJECT.supabase.co"},
+		{"SUPABASE_AUTH_URL", "https://auth.example.com.", "has a host that ends in a dot"},
+
+		// Mailgun.
+		{"MAILGUN_API_KEY", "key-hunter2", ""},
+		{"MAILGUN_API_KEY", "pubkey-hunter2", "is the public validation key, which sends nothing: give a sending key"},
+		{"MAILGUN_API_KEY", "key\thunter2", "must have no spaces"},
+		{"MAILGUN_WEBHOOK_SIGNING_KEY", "pubkey-hunter2", "is the public validation key, which signs nothing: give the HTTP webhook signing key"},
+		{"MAILGUN_WEBHOOK_SIGNING_KEY", "hunter2 hunter2", "must have no spaces"},
+		{"MAILGUN_DOMAIN", "mg.example.com", ""},
+		{"MAILGUN_DOMAIN", "MG.Example.com", ""},
+		{"MAILGUN_DOMAIN", "xn--bcher-kva.example", ""},
+		{"MAILGUN_DOMAIN", "mg.example.com.", "ends in a dot: remove it"},
+		{"MAILGUN_DOMAIN", "mg.bücher.example", "has a domain name with characters beyond ASCII: write it as mg.xn--bcher-kva.example"},
+		{"MAILGUN_DOMAIN", "mg.exa mple.com", "must be a domain name, like mg.example.com"},
+		{"MAILGUN_DOMAIN", "mg.exa\u00a0mple.com", "has a domain name with characters beyond ASCII: write it in its xn-- form"},
+		{"MAILGUN_DOMAIN", "mg..example.com", "must be a domain name, like mg.example.com"},
+		{"MAILGUN_DOMAIN", "example", "must be a domain name, like mg.example.com"},
+		{"MAILGUN_DOMAIN", "https://mg.example.com", "must be a domain name alone, like mg.example.com, without https://"},
+		{"MAILGUN_DOMAIN", "postmaster@mg.example.com", "must be a domain name alone, like mg.example.com, and no mail address"},
+		{"MAILGUN_DOMAIN", "mg.example.com/messages", "must be a domain name, like mg.example.com"},
+		{"MAILGUN_API_BASE", "https://api.mailgun.net", ""},
+		{"MAILGUN_API_BASE", "https://api.eu.mailgun.net/v3/", ""}, // as Mailgun's own examples have it
+		{"MAILGUN_API_BASE", "http://proxy:3128/mailgun", ""},
+		{"MAILGUN_API_BASE", "https://api.mailgun.net/v3/mg.example.com", "must end after the host: write https://api.mailgun.net"},
+		{"MAILGUN_API_BASE", "https://api.mailgun.net/v4", "must end after the host: write https://api.mailgun.net"},
+		{"MAILGUN_API_BASE", "http://api.mailgun.net", "must begin with https://"},
+		{"MAILGUN_API_BASE", "https://app.mailgun.com/mg/sending/domains", "is an address of Mailgun's that takes no messages: write https://api.mailgun.net, or https://api.eu.mailgun.net"},
+		{"MAILGUN_API_BASE", "https://smtp.mailgun.org", "is an address of Mailgun's that takes no messages: write https://api.mailgun.net"},
+		{"MAILGUN_API_BASE", "api.mailgun.net", "must be an address like https://host"},
+		{"MAIL_FROM", "Hello <hi@bücher.example>", "has a domain name with characters beyond ASCII: write it as xn--bcher-kva.example"},
+		{"MAIL_FROM", `"Example, Inc." <hi@example.com>`, ""},
+		{"MAIL_FROM", "hi@example.com.", "must be one mailbox"},
+		{"MAIL_REPLY_TO", "hi@bücher.example", "has a domain name with characters beyond ASCII: write it as xn--bcher-kva.example"},
+		{"SUPPORT_EMAIL", "hi@bücher.example", "has a domain name with characters beyond ASCII: write it as xn--bcher-kva.example"},
+		{"BRAND_LOGO_URL", "https://u:hunter2@x.example/l.png", "must be an https address without user or password"},
+		{"BRAND_NAME", "A\nhunter2", "must have no line break"},
+		{"REDIS_URL", "unix:///run/redis.sock?hunter2", "must be redis://"},
+	} {
+		_, err := readSettings("serve", nil, []string{c.name + "=" + c.value}, io.Discard)
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), "  "+c.name+": "+c.want) {
+			t.Errorf("%s=%q: %v, want %q", c.name, c.value, err, c.want)
+		}
+		if err != nil && (strings.Contains(err.Error(), secretPart) || strings.Count(err.Error(), "\n") != 1) {
+			t.Errorf("%s=%q is repeated, or blamed on another setting: %v", c.name, c.value, err)
+		}
+	}
+}
+
+// TestValuesOfAllSettings: what no value of any setting has.
+func TestValuesOfAllSettings(t *testing.T) {
+	t.Parallel()
+	names := []string{"PORT"}
+	for _, field := range reflect.VisibleFields(reflect.TypeFor[settings]()) {
+		if name := field.Tag.Get("env"); name != "" {
+			names = append(names, name)
+		}
+	}
+	if len(names) < 30 {
+		t.Fatalf("only %d settings were looked at", len(names))
+	}
+	for _, name := range names {
+		for value, want := range map[string]string{
+			`"hunter2"`:         "is wrapped in quotes, which docker's --env-file, among others, leaves in the value: remove them",
+			`'hunter2'`:         "is wrapped in quotes",
+			"“hunter2”":         "is wrapped in quotes",
+			` "hunter2" `:       "is wrapped in quotes",
+			"\ufeffhunter2":     "contains a byte-order mark",
+			"hunter2\u200b":     "contains an invisible character (U+200B)",
+			"hun\x1bter2":       "contains a control character (U+001B)",
+			"hun\u0085ter2, x ": "contains a control character (U+0085)",
+		} {
+			_, err := readSettings("serve", nil, []string{name + "=" + value}, io.Discard)
+			if err == nil || strings.Count(err.Error(), "\n") != 1 || !strings.Contains(err.Error(), "  "+name+": "+want) || strings.Contains(err.Error(), secretPart) {
+				t.Errorf("%s=%q: %v, want %q", name, value, err, want)
+			}
+		}
+	}
+}
+
+// TestWhiteSpaceAroundValues: it means nothing, wherever the value comes from.
+func TestWhiteSpaceAroundValues(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "value")
+	if err := os.WriteFile(file, []byte("  mg.example.com\t\r\n\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for how, c := range map[string]struct{ args, environ []string }{
+		"variable, of a file with Windows' line ends": {nil, []string{"MAILGUN_DOMAIN= mg.example.com\r"}},
+		"flag": {[]string{"--mailgun-domain", "mg.example.com "}, nil},
+		"file": {nil, []string{"MAILGUN_DOMAIN_FILE=" + file + "\r"}},
+	} {
+		s, err := readSettings("serve", c.args, c.environ, io.Discard)
+		if err != nil || s.MailgunDomain != "mg.example.com" || s.MailFrom != "no-reply@mg.example.com" {
+			t.Errorf("%s: %v", how, err)
+		}
+	}
+}
+
+// TestByteOrderMarks: in a file with a value, and before the name of the first variable of an environment
+// file.
+func TestByteOrderMarks(t *testing.T) {
+	t.Parallel()
+	for content, want := range map[string]string{
+		"\xef\xbb\xbfhunter2\r\n":      "MAILGUN_API_KEY: contains a byte-order mark",
+		"\xff\xfeh\x00u\x00n\x00":      "MAILGUN_API_KEY_FILE: must be the path of a file in UTF-8, and that one is in UTF-16",
+		"\xfe\xff\x00h\x00u\x00n\x00t": "MAILGUN_API_KEY_FILE: must be the path of a file in UTF-8, and that one is in UTF-16",
+		`"hunter2"` + "\n":             "MAILGUN_API_KEY: is wrapped in quotes",
+	} {
+		file := filepath.Join(t.TempDir(), "value")
+		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err := readSettings("serve", nil, []string{"MAILGUN_API_KEY_FILE=" + file}, io.Discard)
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "hunt") {
+			t.Errorf("%q: %v, want %q", content, err, want)
+		}
+	}
+	for entry, want := range map[string]string{
+		"\ufeffMAILGUN_API_KEY=hunter2":             "MAILGUN_API_KEY: has a byte-order mark before its name",
+		`MAILGUN_API_KEY_FILE="/run/hunter2"`:       "MAILGUN_API_KEY_FILE: is wrapped in quotes",
+		"MAILGUN_API_KEY_FILE=\ufeff/run/hunter2":   "MAILGUN_API_KEY_FILE: contains a byte-order mark",
+		"MAILGUN_API_KEY_FILE=/run/hun\x1bter2/key": "MAILGUN_API_KEY_FILE: contains a control character",
+	} {
+		_, err := readSettings("serve", nil, []string{entry}, io.Discard)
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), secretPart) {
+			t.Errorf("%q: %v, want %q", entry, err, want)
+		}
+	}
+	if _, err := readSettings("serve", nil, []string{"\ufeffNOT_OURS=x"}, io.Discard); err != nil {
+		t.Errorf("a variable of another program: %v", err)
+	}
+}
+
+// TestMistakesTogether: those of all owners are named at once, a broken template among them.
+func TestMistakesTogether(t *testing.T) {
+	t.Parallel()
+	templates := t.TempDir()
+	if err := os.WriteFile(filepath.Join(templates, "en.sentences.tmpl"), []byte("{{nonsense"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	environ := []string{
+		"BRAND_LOGO_URL=https://u:p@x/l.png", "BRAND_NAME=A\nB", "SUPPORT_EMAIL=us", "LINK_EXPIRES_IN=1s", "TEMPLATES_DIR=" + templates,
+		"REDIS_URL=unix:///run/redis.sock", "MAILGUN_DOMAIN=mg.example.com.", "SUPABASE_URL=ftp://x", "RATE_LIMIT=many", "SITE_URL=https://app.example.com/x",
+	}
+	for _, command := range []string{"serve", "check", "dev", "healthcheck"} {
+		var stderr strings.Builder
+		if status := exitStatus(run(t.Context(), []string{command}, environ, io.Discard, &stderr), &stderr); status != 2 {
+			t.Errorf("%s: exit status %d", command, status)
+		}
+		for _, entry := range environ {
+			name, _, _ := strings.Cut(entry, "=")
+			forced := command == "dev" && (strings.HasPrefix(name, "SUPABASE") || strings.HasPrefix(name, "MAILGUN") || name == "SITE_URL")
+			unread := command == "healthcheck" && name == "TEMPLATES_DIR"
+			if got := strings.Count(stderr.String(), "  "+name+": "); got != 1 && !forced && !unread {
+				t.Errorf("%s names %s %d times in:\n%s", command, name, got, stderr.String())
+			}
+		}
+	}
+	// A brand that is no good is not said of the templates, which show it.
+	_, err := readSettings("serve", nil, []string{"BRAND_NAME=A\nB"}, io.Discard)
+	if err == nil || strings.Contains(err.Error(), "TEMPLATES_DIR") {
+		t.Error(err)
+	}
+}
+
+// TestKeyClaims: only a JWT's claims are read, and a signature that is base64 of anything does no harm.
+func TestKeyClaims(t *testing.T) {
+	t.Parallel()
+	key := "eyJ." + base64.RawURLEncoding.EncodeToString([]byte(`{"role":["anon"]}`)) + ".x"
+	if _, err := readSettings("serve", nil, []string{"SUPABASE_SERVICE_ROLE_KEY=" + key}, io.Discard); err == nil || !strings.Contains(err.Error(), "is no whole JWT") {
+		t.Error(err)
+	}
+}
