@@ -449,35 +449,161 @@ func TestUnconfigured(t *testing.T) {
 	}
 }
 
-// TestCORS: browsers on allowed origins may call and read the answer; others may not.
+// TestCORS: browsers on allowed origins may call and read the answer; others may not, and no page may
+// send cookies.
 func TestCORS(t *testing.T) {
 	t.Parallel()
-	f := start(t, setup{})
-	for origin, allowed := range map[string]bool{
-		site: true, preview: true, "https://evil.example": false, "null": false, "http://app.example.com": false,
-		"https://app.example.com.evil.example": false,
+	const webViews = "capacitor://localhost,ionic://localhost/,Tauri://localhost,http://tauri.localhost,https://localhost,app://-,chrome-extension://abcdefghijklmnopabcdefghijklmnop"
+	for _, c := range []struct {
+		name, setting    string
+		allowed, refused []string
+	}{
+		{
+			name: "the default", setting: "",
+			allowed: []string{site, preview},
+			refused: []string{
+				"https://evil.example", "null", "http://app.example.com", "https://app.example.com.evil.example", "capacitor://localhost",
+				"https://APP.example.com", "https://app.example.com/", "*", "file://",
+			},
+		},
+		{
+			name: "web views", setting: webViews,
+			allowed: []string{
+				"capacitor://localhost", "ionic://localhost", "tauri://localhost", "http://tauri.localhost", "https://localhost", "app://-",
+				"chrome-extension://abcdefghijklmnopabcdefghijklmnop",
+			},
+			refused: []string{
+				site, "null", "capacitor://localhost.evil.example", "capacitor://localhost:1", "capacitor://", "capacitor://evil", "http://localhost",
+				"https://localhost:8443", "Capacitor://localhost", "capacitor://localhost/", "app://--", "chrome-extension://abcdefghijklmnopabcdefghijklmnoq",
+				"evil-capacitor://localhost", "https://tauri.localhost",
+			},
+		},
+		{
+			name: "every page", setting: "*",
+			allowed: []string{site, "https://evil.example", "null", "capacitor://localhost", "file://", strings.Repeat("x", 5000)},
+		},
 	} {
-		preflight := newRequest(t, http.MethodOptions, f.url+endpoint)
-		preflight.Header.Set("Origin", origin)
-		preflight.Header.Set("Access-Control-Request-Method", "POST")
-		preflight.Header.Set("Access-Control-Request-Headers", "content-type")
-		for kind, got := range map[string]answer{
-			"preflight": f.do(preflight),
-			"request":   f.post(`{"email":"known@example.com"}`, map[string]string{"Origin": origin}),
-			"error":     f.post(`{}`, map[string]string{"Origin": origin}),
-		} {
-			want := map[bool]string{true: origin}[allowed]
-			if header := got.header.Get("Access-Control-Allow-Origin"); header != want {
-				t.Errorf("%s from %s: Access-Control-Allow-Origin is %q", kind, origin, header)
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			f := start(t, setup{env: map[string]string{"CORS_ORIGINS": c.setting}})
+			for _, origin := range slices.Concat(c.allowed, c.refused) {
+				want := ""
+				if slices.Contains(c.allowed, origin) {
+					want = origin
+					if c.setting == "*" {
+						want = "*"
+					}
+				}
+				for kind, got := range map[string]answer{
+					"preflight": f.preflight(origin, http.MethodPost, "content-type"),
+					"request":   f.post(`{"email":"known@example.com"}`, map[string]string{"Origin": origin}),
+					"error":     f.post(`{}`, map[string]string{"Origin": origin}),
+				} {
+					if header := got.header.Get("Access-Control-Allow-Origin"); header != want {
+						t.Errorf("%s from %.80s: Access-Control-Allow-Origin is %q, want %q", kind, origin, header, want)
+					}
+					if got.header.Get("Access-Control-Allow-Credentials") != "" {
+						t.Errorf("%s from %.80s: credentials are allowed", kind, origin)
+					}
+					if !slices.Contains(got.header.Values("Vary"), "Origin") {
+						t.Errorf("%s from %.80s: Vary is %q", kind, origin, got.header.Values("Vary"))
+					}
+					if exposed := got.header.Get("Access-Control-Expose-Headers"); want != "" && kind != "preflight" && !strings.Contains(exposed, "Retry-After") {
+						t.Errorf("%s from %.80s: exposed are %q", kind, origin, exposed)
+					}
+				}
 			}
-			if got.header.Get("Access-Control-Allow-Credentials") != "" {
-				t.Errorf("%s from %s: credentials are allowed", kind, origin)
-			}
-			if exposed := got.header.Get("Access-Control-Expose-Headers"); allowed && kind != "preflight" && !strings.Contains(exposed, "Retry-After") {
-				t.Errorf("%s from %s: exposed are %q", kind, origin, exposed)
-			}
+		})
+	}
+}
+
+// TestPreflight: an allowed page may send the headers that its browser asks for, as long as they are
+// names, and not too many. Of a preflight that browsers take for a no the operator learns why, and
+// nothing that a caller has chosen.
+func TestPreflight(t *testing.T) {
+	t.Parallel()
+	f := start(t, setup{env: map[string]string{"LOG_LEVEL": "info"}})
+	const traced = "apikey,authorization,baggage,content-type,sentry-trace,traceparent,tracestate,x-client-info"
+	long := strings.Repeat("x-a,", 255) + "x-ab" // 1024 bytes
+	wantNotices := map[string]float64{}
+	for _, c := range []struct {
+		name, origin, method, ask string
+		lines                     []string // instead of ask, where a proxy has split it
+		said                      string
+		notice                    string
+	}{
+		{name: "a traced app", origin: site, method: "POST", ask: traced, said: traced},
+		{name: "with spaces", origin: site, method: "POST", ask: "Content-Type, traceparent\t", said: "Content-Type, traceparent"},
+		{name: "in lines", origin: site, method: "POST", lines: []string{"content-type", "traceparent"}, said: "content-type,traceparent"},
+		{name: "no header", origin: site, method: "POST"},
+		{name: "a star", origin: site, method: "POST", ask: "*", said: "*"},
+		{name: "as many as may be", origin: site, method: "POST", ask: long, said: long},
+		{name: "a GET", origin: site, method: "GET", ask: "traceparent", said: "traceparent"},
+		{name: "a HEAD", origin: site, method: "HEAD", ask: "traceparent", said: "traceparent"},
+		{name: "one too many", origin: site, method: "POST", ask: long + "c", notice: "cors_headers"},
+		{name: "no name", origin: site, method: "POST", ask: "content-type,,traceparent", notice: "cors_headers"},
+		{name: "two words", origin: site, method: "POST", ask: "content type", notice: "cors_headers"},
+		{name: "a value", origin: site, method: "POST", ask: "x-a: 1", notice: "cors_headers"},
+		{name: "a quote", origin: site, method: "POST", ask: `x-"a"`, notice: "cors_headers"},
+		{name: "beyond ASCII", origin: site, method: "POST", ask: "x-ä", notice: "cors_headers"},
+		{name: "another method", origin: site, method: "PUT", ask: traced, said: traced, notice: "cors_method"},
+		{name: "a method in lower case", origin: site, method: "post", said: "", notice: "cors_method"},
+		{name: "another origin", origin: "https://evil.example", method: "POST", ask: traced, notice: "cors_origin"},
+		{name: "no origin", origin: "null", method: "POST", ask: traced, notice: "cors_origin"},
+	} {
+		lines := c.lines
+		if lines == nil && c.ask != "" {
+			lines = []string{c.ask}
+		}
+		got := f.preflight(c.origin, c.method, lines...)
+		header := got.header
+		if said := header.Get("Access-Control-Allow-Headers"); got.status != http.StatusNoContent || said != c.said {
+			t.Errorf("%s: %d, Access-Control-Allow-Headers is %q, want %q", c.name, got.status, said, c.said)
+		}
+		allowed := c.notice != "cors_origin"
+		if methods := header.Get("Access-Control-Allow-Methods"); (methods == "POST") != allowed {
+			t.Errorf("%s: Access-Control-Allow-Methods is %q", c.name, methods)
+		}
+		vary := strings.Join(header.Values("Vary"), ",")
+		if allowed && (!strings.Contains(vary, "Access-Control-Request-Headers") || !strings.Contains(vary, "Access-Control-Request-Method")) {
+			t.Errorf("%s: Vary is %q", c.name, vary)
+		}
+		if c.notice != "" {
+			wantNotices[c.notice]++
+			f.logs.await(t, `"request_id":"`+header.Get("X-Request-Id")+`","method":"OPTIONS".*"status":204.*"notices":\["`+c.notice+`"\]}`)
 		}
 	}
+	for notice, want := range wantNotices {
+		if got := f.metric("resetd_notices_total", `notice="`+notice+`"`); got != want {
+			t.Errorf("%s is counted %v times, want %v", notice, got, want)
+		}
+	}
+	// Those that are answered as their page hopes are no news, nor is what asks nothing.
+	f.do(newRequest(t, http.MethodOptions, f.url+endpoint))
+	noticed := 0
+	for _, count := range wantNotices {
+		noticed += int(count)
+	}
+	if logged := len(f.logs.records(t, "request")); logged != noticed {
+		t.Errorf("%d preflights are logged, want the %d that are refused", logged, noticed)
+	}
+	for _, sent := range []string{"evil", "x-a", "content type"} {
+		if strings.Contains(f.logs.String(), sent) {
+			t.Errorf("%q is in the log", sent)
+		}
+	}
+}
+
+// preflight asks, as a browser does, whether a page may send a request with such headers.
+func (f *fixture) preflight(origin, method string, headers ...string) answer {
+	f.t.Helper()
+	request := newRequest(f.t, http.MethodOptions, f.url+endpoint)
+	request.Header.Set("Origin", origin)
+	request.Header.Set("Access-Control-Request-Method", method)
+	for _, line := range headers {
+		request.Header.Add("Access-Control-Request-Headers", line)
+	}
+	return f.do(request)
 }
 
 // TestRequestID: taken over if it is short and plain, and made here otherwise.

@@ -61,7 +61,7 @@ type settings struct {
 	RecipientLimit ratelimit.Rate `env:"RECIPIENT_LIMIT" envDefault:"1-M,5-H" help:"mails per address, beyond which nothing is sent and nothing said"`
 	RedisURL       Secret         `env:"REDIS_URL" help:"limits and accepted requests shared by several instances; without it they are in memory"`
 	TrustedProxies string         `env:"TRUSTED_PROXIES" help:"CIDRs whose X-Forwarded-For is believed, comma separated"`
-	CORSOrigins    []string       `env:"CORS_ORIGINS" help:"origins from which browsers may call (default SITE_URL and CALLBACK_ORIGINS)"`
+	CORSOrigins    []string       `env:"CORS_ORIGINS" help:"origins from which browsers may call, those of web views too (capacitor://localhost), comma separated; or *, every page (default SITE_URL and CALLBACK_ORIGINS)"`
 	APIDocs        onOff          `env:"API_DOCS" envDefault:"on" help:"the API reference page at /api/docs: on or off"`
 
 	MailProbe       mailProbe     `env:"MAIL_PROBE" envDefault:"testmode" help:"how Mailgun is asked whether it accepts messages: testmode (at most one billed test message a minute while requests come, and one before a mail of unknown fate is repeated) or off (never; callers are not told of its outages)"`
@@ -85,7 +85,7 @@ type settings struct {
 
 	// What follows from the above.
 	origins *origin.List // nil without SITE_URL
-	browser *origin.List // nil without any origin
+	browser origin.Browsers
 	proxies []netip.Prefix
 	from    mail.Address
 	writer  *message.Renderer // nil for healthcheck, and without what mail needs
@@ -493,12 +493,12 @@ func (s *settings) checkLinks(wrong *mistakes) {
 		wrong.add("CALLBACK_ORIGINS", "needs SITE_URL, where links lead by default")
 	}
 	if list, err := origin.NewList(s.SiteURL, s.CallbackOrigins); err == nil && s.SiteURL != "" {
-		s.origins, s.browser = &list, &list
+		s.origins, s.browser = &list, list.Browsers()
 	}
 	if len(s.CORSOrigins) > 0 {
-		list, err := origin.NewList("", s.CORSOrigins)
+		browser, err := origin.NewBrowsers(s.CORSOrigins)
 		wrong.judge("CORS_ORIGINS", err)
-		s.browser = &list
+		s.browser = browser
 	}
 }
 

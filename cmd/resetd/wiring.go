@@ -89,10 +89,8 @@ func newApp(ctx context.Context, s *settings, logger *slog.Logger) (*app, error)
 		ClientIP:     ratelimit.ClientIP{Trusted: s.proxies},
 		Fingerprint:  fingerprint,
 		Docs:         s.APIDocs == "on",
-		AllowBrowser: func(string) bool { return false },
-	}
-	if s.browser != nil {
-		serverConfig.AllowBrowser = s.browser.Allows
+		AllowBrowser: s.browser.Allows,
+		AnyBrowser:   s.browser.Any(),
 	}
 	if s.CallbackOriginPolicy == "reject" && s.origins != nil {
 		serverConfig.AllowCallback = func(callback string) bool {

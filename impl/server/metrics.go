@@ -65,7 +65,7 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 		}, []string{"upstream", "verdict"}),
 		notices: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "resetd_notices_total",
-			Help: "What was noticed on the way: callback_replaced, redirect_replaced.",
+			Help: "What was noticed on the way: callback_replaced, redirect_replaced, and preflights that browsers take for a no (cors_origin, cors_method, cors_headers).",
 		}, []string{"notice"}),
 		limited: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "resetd_limited_total",
@@ -98,6 +98,9 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 	}
 	for _, kind := range []impl.EventKind{impl.CallbackReplaced, impl.RedirectReplaced} {
 		m.notices.WithLabelValues(string(kind))
+	}
+	for _, notice := range []string{corsOrigin, corsMethod, corsHeaders} {
+		m.notices.WithLabelValues(notice)
 	}
 	for _, limit := range []string{limitIP, limitRecipient} {
 		m.limited.WithLabelValues(limit)

@@ -137,6 +137,12 @@ func (o *Observer) Saw(ctx context.Context, event impl.Event) {
 	r.outcome = event.Kind
 }
 
+// noticed counts what a request should not be like, and puts it into its record.
+func (o *Observer) noticed(r *record, notice string) {
+	o.metrics.notices.WithLabelValues(notice).Inc()
+	r.notices = append(r.notices, notice)
+}
+
 // delivered writes the record of a delivery.
 func (o *Observer) delivered(ctx context.Context, event impl.Event) {
 	attrs := []slog.Attr{
@@ -184,14 +190,16 @@ func (o *Observer) finish(ctx context.Context, r *record, method, route string, 
 	o.metrics.answered(status, r.code, took)
 	endSpan(r.span, method, route, status, r.code, string(r.outcome), r.id)
 	level := r.level
-	if route != operationRoute {
-		level = slog.LevelDebug // probes, and scanners of the internet
+	// A preflight that was refused is news: its page says no more than "Failed to fetch".
+	preflight := method == http.MethodOptions
+	if route != operationRoute || preflight && len(r.notices) == 0 {
+		level = slog.LevelDebug // probes, scanners of the internet, and preflights of what comes next
 	}
 	if !o.logger.Enabled(ctx, level) {
 		return
 	}
 	// What the server itself did wrong is an error, and no refusal.
-	if refused := status >= http.StatusBadRequest && level == slog.LevelInfo; refused && o.refusals != nil && !o.refusals.admit() {
+	if refused := (status >= http.StatusBadRequest || preflight) && level == slog.LevelInfo; refused && o.refusals != nil && !o.refusals.admit() {
 		return
 	}
 	attrs := make([]slog.Attr, 0, 13)

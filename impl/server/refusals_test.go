@@ -37,6 +37,7 @@ func (operation) SendPasswordReset(_ context.Context, in gen.SendPasswordResetRe
 // many were left out. Everything else is logged, and the metrics count all.
 func TestRefusalsAreSampled(t *testing.T) {
 	const served, invalid, overloaded, broken = `{"email":"served@example.com"}`, `{}`, `{"email":"overloaded@example.com"}`, `{"email":"broken@example.com"}`
+	const preflight = "" // of a page that may not call
 	type asked struct {
 		body  string
 		times int
@@ -58,6 +59,11 @@ func TestRefusalsAreSampled(t *testing.T) {
 			name:    "more",
 			seconds: [][]asked{{{invalid, 60}, {overloaded, 60}, {invalid, 130}, {served, 50}, {broken, 5}}, {{invalid, 20}}, {{overloaded, 101}}},
 			want:    []int{100, 20, 100}, other: []int{55, 0, 0}, leftOut: []int{150, 0, 1},
+		},
+		{
+			name:    "preflights",
+			seconds: [][]asked{{{preflight, 90}, {invalid, 20}, {served, 1}}},
+			want:    []int{100}, other: []int{1}, leftOut: []int{10},
 		},
 		{
 			name: "all", all: true,
@@ -90,6 +96,11 @@ func TestRefusalsAreSampled(t *testing.T) {
 						for range asked.times {
 							request := httptest.NewRequest(http.MethodPost, operationRoute, strings.NewReader(asked.body))
 							request.Header.Set("Content-Type", "application/json")
+							if asked.body == preflight {
+								request.Method = http.MethodOptions
+								request.Header.Set("Origin", "https://evil.example")
+								request.Header.Set("Access-Control-Request-Method", http.MethodPost)
+							}
 							public.ServeHTTP(httptest.NewRecorder(), request)
 							all++
 						}

@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/labstack/echo/v4"
-	"github.com/labstack/echo/v4/middleware"
 
 	"github.com/resetd/resetd/gen"
 	"github.com/resetd/resetd/impl/ratelimit"
@@ -44,8 +43,9 @@ type Config struct {
 
 	// AllowCallback, where callback origins that are not allowed are to be rejected.
 	AllowCallback func(origin string) bool
-	// AllowBrowser says from which origins browsers may call.
+	// AllowBrowser says from which origins browsers may call, where AnyBrowser does not allow all.
 	AllowBrowser func(origin string) bool
+	AnyBrowser   bool
 	// Webhooks are Mailgun's reports; nil: there is nothing at their address.
 	Webhooks *Webhooks
 	// Docs serves the API reference page.
@@ -70,7 +70,7 @@ func New(config Config) (http.Handler, error) {
 	e := echo.New()
 	e.Logger.SetOutput(io.Discard) // the observer speaks
 	// Echo would put middlewares together anew for each request, the operation's as well.
-	all := config.Observer.middleware(cors(config.AllowBrowser)(func(c echo.Context) error { return c.Handler()(c) }))
+	all := config.Observer.middleware(cors(config)(func(c echo.Context) error { return c.Handler()(c) }))
 	e.Use(func(echo.HandlerFunc) echo.HandlerFunc { return all })
 	e.Match([]string{http.MethodGet, http.MethodHead}, healthRoute, func(c echo.Context) error {
 		return c.Blob(http.StatusOK, echo.MIMEApplicationJSON, []byte(`{"status":"ok"}`+"\n"))
@@ -147,16 +147,4 @@ func limitClients(config Config) echo.MiddlewareFunc {
 			return next(c)
 		}
 	}
-}
-
-// cors lets browsers on allowed origins read the answers. The operation needs no cookies and
-// no Origin, so there is nothing to protect from other callers here.
-func cors(allow func(origin string) bool) echo.MiddlewareFunc {
-	return middleware.CORSWithConfig(middleware.CORSConfig{
-		AllowOriginFunc: func(origin string) (bool, error) { return allow(origin), nil },
-		AllowMethods:    []string{http.MethodPost},
-		AllowHeaders:    []string{echo.HeaderContentType, echo.HeaderXRequestID},
-		ExposeHeaders:   []string{echo.HeaderRetryAfter, echo.HeaderXRequestID, "RateLimit", "RateLimit-Policy"},
-		MaxAge:          600, // seconds, within what browsers cap it at
-	})
 }

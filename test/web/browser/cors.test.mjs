@@ -26,6 +26,21 @@ function send(page, url, { body = JSON.stringify({ email: account }), headers = 
 	}, [url, { body, headers, ...init }])
 }
 
+/** Sends from a frame whose origin is null, and returns that and what came of it. */
+function sendFromSandbox(page, url) {
+	return page.evaluate((url) => new Promise((told) => {
+		window.addEventListener('message', (event) => told([event.origin, event.data]))
+		const frame = document.createElement('iframe')
+		frame.setAttribute('sandbox', 'allow-scripts') // without allow-same-origin: its origin is "null"
+		frame.srcdoc = `<script>
+			fetch(${JSON.stringify(url)}, {
+				method: 'POST', headers: { 'Content-Type': 'application/json' }, body: '{"email":"hello@example.com"}',
+			}).then(() => 'answered', (error) => error.name).then((outcome) => parent.postMessage(outcome, '*'))
+		</script>`
+		document.body.append(frame)
+	}), url)
+}
+
 async function pageOn(t, resetd, origin, expected) {
 	const { page } = await openPage(t, { origins: [resetd.url, origin], expected })
 	await page.goto(origin)
@@ -135,41 +150,79 @@ test('a page without an origin gets nothing', async (t) => {
 	const site = await startSite(t)
 	const resetd = await startResetd(t, 'dev', { CORS_ORIGINS: site.url })
 	const page = await pageOn(t, resetd, site.url, [refused, failed])
-	const outcome = await page.evaluate((url) => new Promise((told) => {
-		window.addEventListener('message', (event) => told([event.origin, event.data]))
-		const frame = document.createElement('iframe')
-		frame.setAttribute('sandbox', 'allow-scripts') // without allow-same-origin: its origin is "null"
-		frame.srcdoc = `<script>
-			fetch(${JSON.stringify(url)}, {
-				method: 'POST', headers: { 'Content-Type': 'application/json' }, body: '{"email":"hello@example.com"}',
-			}).then(() => 'answered', (error) => error.name).then((outcome) => parent.postMessage(outcome, '*'))
-		</script>`
-		document.body.append(frame)
-	}), resetd.endpoint)
-	assert.deepEqual(outcome, ['null', 'TypeError'])
+	assert.deepEqual(await sendFromSandbox(page, resetd.endpoint), ['null', 'TypeError'])
 	assert.deepEqual(await resetd.answers(), ['OPTIONS 204'])
 	assert.deepEqual((await resetd.inbox()).mails, [])
 })
 
-test('no page may send cookies, other methods or other headers', async (t) => {
+test('no page may send cookies, or use other methods', async (t) => {
+	const site = await startSite(t)
+	for (const CORS_ORIGINS of [site.url, '*']) {
+		const resetd = await startResetd(t, 'dev', { CORS_ORIGINS })
+		const page = await pageOn(t, resetd, site.url, [refused, failed])
+		for (const [what, options] of Object.entries({
+			cookies: { credentials: 'include' },
+			PUT: { method: 'PUT' },
+			PATCH: { method: 'PATCH' },
+			DELETE: { method: 'DELETE' },
+		})) {
+			assert.equal(await send(page, resetd.endpoint, options), 'TypeError', `${what} is allowed with CORS_ORIGINS=${CORS_ORIGINS}`)
+		}
+		assert.deepEqual([...new Set(await resetd.answers())], ['OPTIONS 204'], 'one of them was sent')
+		assert.deepEqual((await resetd.inbox()).mails, [])
+		assert.equal((await send(page, resetd.endpoint)).status, 200) // it is not that nothing gets through
+	}
+})
+
+test('a page that is traced, or that sends what supabase-js sends, gets through with its headers', async (t) => {
 	const site = await startSite(t)
 	const resetd = await startResetd(t, 'dev', { CORS_ORIGINS: site.url })
-	const page = await pageOn(t, resetd, site.url, [refused, failed])
-	const json = { 'Content-Type': 'application/json' }
-	for (const [what, options] of Object.entries({
-		cookies: { credentials: 'include' },
-		PUT: { method: 'PUT' },
-		PATCH: { method: 'PATCH' },
-		DELETE: { method: 'DELETE' },
-		Authorization: { headers: { ...json, Authorization: 'Bearer x' } },
-		apikey: { headers: { ...json, apikey: 'x' } },
-		'X-Forwarded-For': { headers: { ...json, 'X-Forwarded-For': '192.0.2.1' } },
-	})) {
-		assert.equal(await send(page, resetd.endpoint, options), 'TypeError', `${what} is allowed`)
-	}
-	assert.deepEqual([...new Set(await resetd.answers())], ['OPTIONS 204'], 'one of them was sent')
-	assert.deepEqual((await resetd.inbox()).mails, [])
-	assert.equal((await send(page, resetd.endpoint)).status, 200) // it is not that nothing gets through
+	const page = await pageOn(t, resetd, site.url)
+	const traceId = '4bf92f3577b34da6a3ce929d0e0e4736'
+	const sent = await send(page, resetd.endpoint, {
+		headers: {
+			'Content-Type': 'application/json',
+			traceparent: `00-${traceId}-00f067aa0ba902b7-01`,
+			tracestate: 'vendor=1',
+			baggage: 'sentry-environment=production',
+			'sentry-trace': `${traceId}-00f067aa0ba902b7-1`,
+			'x-datadog-trace-id': '1234567890',
+			apikey: 'a-publishable-key',
+			Authorization: 'Bearer a-publishable-key',
+			'x-client-info': 'supabase-js-web/2.0.0',
+		},
+	})
+	assert.equal(sent.status, 200)
+	assert.deepEqual(await resetd.answers(), ['OPTIONS 204', 'POST 200'])
+	const { mails } = await resetd.inbox()
+	assert.deepEqual(mails.map((mail) => mail.to), [[account]])
+})
+
+test('CORS_ORIGINS=* lets every page call, and one without an origin', async (t) => {
+	const site = await startSite(t)
+	const resetd = await startResetd(t, 'dev', { CORS_ORIGINS: '*' })
+	const page = await pageOn(t, resetd, site.url)
+	const sent = await send(page, resetd.endpoint, { headers: { 'Content-Type': 'application/json', traceparent: 'x' } })
+	assert.equal(sent.status, 200)
+	assert.match(sent.headers['x-request-id'], /^[0-9a-f]{32}$/)
+	assert.deepEqual(await sendFromSandbox(page, resetd.endpoint), ['null', 'answered'])
+	assert.deepEqual(await resetd.answers(), ['OPTIONS 204', 'POST 200', 'OPTIONS 204', 'POST 200'])
+})
+
+test('the server says why a page failed to fetch', async (t) => {
+	const [listed, other] = [await startSite(t), await startSite(t)]
+	const resetd = await startResetd(t, 'dev', { CORS_ORIGINS: listed.url })
+	const notices = async () => (await resetd.records('request')).flatMap((record) => record.notices ?? [])
+	assert.equal(await send(await pageOn(t, resetd, other.url, [refused, failed]), resetd.endpoint), 'TypeError')
+	assert.deepEqual(await notices(), ['cors_origin'])
+	const page = await pageOn(t, resetd, listed.url, [refused, failed])
+	assert.equal(await send(page, resetd.endpoint, { method: 'PUT' }), 'TypeError')
+	assert.deepEqual(await notices(), ['cors_origin', 'cors_method'])
+	const headers = { 'Content-Type': 'application/json', [`x-${'a'.repeat(1100)}`]: '1' }
+	assert.equal(await send(page, resetd.endpoint, { headers }), 'TypeError')
+	assert.deepEqual(await notices(), ['cors_origin', 'cors_method', 'cors_headers'])
+	assert.equal((await send(page, resetd.endpoint)).status, 200)
+	assert.equal((await notices()).length, 3)
 })
 
 test('a wildcard lists the names of one level, and no others', async (t) => {

@@ -53,6 +53,11 @@ export async function startResetd(t, command, settings = {}) {
 			return records().filter((r) => r.msg === 'request' && r.route !== '/healthz' && !r.route.startsWith('/dev'))
 				.map((r) => `${r.method} ${r.status}`)
 		},
+		/** The records of the log that have this message so far. */
+		async records(message) {
+			await settle()
+			return records().filter((r) => r.msg === message)
+		},
 		/** What resetd dev has in its inbox, once all that was accepted so far is delivered. */
 		async inbox() {
 			await settle()

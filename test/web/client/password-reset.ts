@@ -10,6 +10,11 @@ export interface PasswordResetRequest {
 	email: string;
 	/** Where the link shall lead, `scheme://host[:port]`; without it, to the site's own origin. */
 	callbackOrigin?: string | undefined;
+	/**
+	 * The language of the mail, as in Accept-Language (`de-CH, de;q=0.9`): the user's own, which a
+	 * server that asks for somebody has to pass on. A browser without it sends its own.
+	 */
+	language?: string | undefined;
 }
 
 /** A field of the request, by its name in the API. */
@@ -55,9 +60,13 @@ export async function requestPasswordReset(
 	if (request.callbackOrigin !== undefined) {
 		body.callback_origin = request.callbackOrigin;
 	}
+	const params: operations["sendPasswordReset"]["parameters"] = {};
+	if (request.language !== undefined) {
+		params.header = { "Accept-Language": request.language };
+	}
 	let answer;
 	try {
-		answer = await client.POST("/auth/send-password-reset", { body, ...options });
+		answer = await client.POST("/auth/send-password-reset", { body, params, ...options });
 	} catch (cause) {
 		return { kind: "no_answer", cause };
 	}

@@ -62,6 +62,20 @@ describe("a server that works", () => {
 		assert.deepEqual(unknown.outcome, known.outcome);
 	});
 
+	test("200: the mail is in the language that is asked for", async () => {
+		for (const { language, subject } of [
+			{ language: "fr-CA, fr;q=0.9, en;q=0.5", subject: /mot de passe/ },
+			{ language: "de", subject: /zurücksetzen/ },
+			{ language: undefined, subject: /^Reset your/ },
+		]) {
+			const { outcome, response } = await ask(server, { email: "hello@example.com", language });
+			assertKind(outcome, "acknowledged");
+			await server.delivered(response.headers.get("X-Request-Id") ?? "");
+			const inbox = (await (await fetch(`${server.url}/dev/inbox.json`)).json()) as { mails: { subject: string }[] };
+			assert.match(inbox.mails[0]?.subject ?? "", subject);
+		}
+	});
+
 	test("400: one error for each field", async () => {
 		const { outcome, response } = await ask(server, { email: "not an address", callbackOrigin: "https://elsewhere.example.net" });
 		assert.equal(response.status, 400);

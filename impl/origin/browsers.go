@@ -1,0 +1,116 @@
+package origin
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// Browsers is an allow-list of the pages that may call the service: web origins as List takes them,
+// origins of web views in apps (capacitor://localhost), or every page there is. Links never lead by it.
+// It does not change once it is made. The zero Browsers allows nothing.
+type Browsers struct {
+	web  List
+	apps map[string]struct{} // by the exact text of the Origin header
+	any  bool
+}
+
+// NewBrowsers makes the list of what an operator wrote: origins, with a wildcard label where List allows
+// it, or a single * for every page. All mistakes are reported together.
+func NewBrowsers(entries []string) (Browsers, error) {
+	b := Browsers{apps: map[string]struct{}{}}
+	var web []string
+	var mistakes []error
+	number := 0
+	for _, entry := range entries {
+		entry = strings.TrimSpace(entry)
+		if entry == "" {
+			continue
+		}
+		number++
+		scheme, host, found := strings.Cut(entry, "://")
+		scheme = lowerASCII(scheme)
+		switch {
+		case entry == "*":
+			b.any = true
+		case entry == "null":
+			mistakes = append(mistakes, errors.New("origin null is not one page's: every file and every sandboxed frame has it; * allows it with all others"))
+		case !found, scheme == "http", scheme == "https":
+			web = append(web, entry)
+		default:
+			app, err := parseApp(scheme, strings.TrimSuffix(host, "/"))
+			if err != nil {
+				mistakes = append(mistakes, fmt.Errorf("origin %s %w", quote(entry), err))
+				continue
+			}
+			b.apps[app] = struct{}{}
+		}
+	}
+	if b.any && number > 1 {
+		mistakes = append(mistakes, errors.New("* allows every origin: remove the others, or remove *"))
+	}
+	list, err := NewList("", web)
+	if err != nil {
+		mistakes = append(mistakes, err)
+	}
+	if len(mistakes) > 0 {
+		return Browsers{}, errors.Join(mistakes...)
+	}
+	b.web = list
+	return b, nil
+}
+
+// Browsers allows the pages of the list's origins.
+func (l List) Browsers() Browsers { return Browsers{web: l} }
+
+// maxApp bounds the origin of a web view; those of browser extensions have about 60 characters.
+const maxApp = 300
+
+// withoutOrigin are schemes whose pages have no origin of their own: browsers send null.
+var withoutOrigin = map[string]bool{"file": true, "data": true, "blob": true, "about": true, "javascript": true, "filesystem": true}
+
+// parseApp returns the origin of an app's web view, scheme://host or scheme://host:port. Web views do
+// not agree on how they write the host (tauri://localhost, app://-, extensions with capital letters), so
+// it is taken as it is, and has to be the same in the Origin header.
+func parseApp(scheme, host string) (string, error) {
+	if scheme == "" || scheme[0] < 'a' || scheme[0] > 'z' || strings.Trim(scheme, "abcdefghijklmnopqrstuvwxyz0123456789+-.") != "" {
+		return "", errors.New("must begin with a scheme, such as https:// or capacitor://")
+	}
+	if withoutOrigin[scheme] {
+		return "", fmt.Errorf("is no origin, since browsers send null for %s: pages; serve the page by a scheme of its own or from localhost, or allow * alone", scheme)
+	}
+	if len(scheme)+len("://")+len(host) > maxApp {
+		return "", fmt.Errorf("is longer than %d characters", maxApp)
+	}
+	if host == "" {
+		return "", errors.New(`has no host after "://", such as capacitor://localhost`)
+	}
+	if strings.Contains(host, "@") {
+		return "", errors.New(`has user info: remove everything from after "://" up to the "@"`)
+	}
+	if strings.Contains(host, "*") {
+		return "", errors.New("has a wildcard, which only https:// and http:// may have; list each by itself, or allow * alone")
+	}
+	if strings.ContainsAny(host, "/?#") {
+		return "", errors.New("has a path, a query or a fragment: an origin ends after the host")
+	}
+	if strings.ContainsFunc(host, func(r rune) bool {
+		return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("-._~:", r))
+	}) {
+		return "", errors.New("has a character in its host that no origin has")
+	}
+	return scheme + "://" + host, nil
+}
+
+// Any tells whether every page may call, those without an origin of their own (null) too.
+func (b Browsers) Any() bool { return b.any }
+
+// Allows tells whether the page whose Origin header this is may call. It has to be the exact text that
+// browsers send.
+func (b Browsers) Allows(origin string) bool {
+	if b.any || b.web.Allows(origin) {
+		return true
+	}
+	_, listed := b.apps[origin]
+	return listed
+}
