@@ -39,3 +39,6 @@ type Event struct {
 type Watcher interface {
 	Saw(ctx context.Context, event Event)
 }
+
+// MailTag marks every mail at Mailgun, so that its reports tell our mail from that of other senders.
+const MailTag = "password-reset"

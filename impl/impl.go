@@ -68,9 +68,10 @@ type Request struct {
 
 // Account returns the key by which requests for one account are counted. It folds the address as
 // Supabase Auth does. Validated addresses are ASCII.
-func (r *Request) Account() string { return accountKey(r.Email) }
+func (r *Request) Account() string { return AccountKey(r.Email) }
 
-func accountKey(email string) string { return strings.ToLower(email) }
+// AccountKey returns the key of the account that has this address.
+func AccountKey(email string) string { return strings.ToLower(email) }
 
 // Service is the operation. Its methods may be called concurrently.
 type Service struct {

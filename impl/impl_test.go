@@ -204,11 +204,3 @@ func TestWithoutCaller(t *testing.T) {
 		t.Errorf("a caller: %v", c)
 	}
 }
-
-// TestReportsOfAccount: a report of Mailgun names the account by which its request was counted.
-func TestReportsOfAccount(t *testing.T) {
-	request, report := Request{Email: "Known@Example.com"}, DeliveryEvent{Recipient: "known@EXAMPLE.com"}
-	if request.Account() != report.Account() {
-		t.Errorf("%s, %s", request.Account(), report.Account())
-	}
-}

@@ -16,7 +16,7 @@ import (
 
 	"github.com/resetd/resetd/impl"
 	"github.com/resetd/resetd/impl/delivery"
-	"github.com/resetd/resetd/impl/server"
+	"github.com/resetd/resetd/impl/observe"
 )
 
 // TestVerdicts: what a probe finds out, and what becomes of it: an answer for everybody, a record in
@@ -256,7 +256,7 @@ func TestGivenUp(t *testing.T) {
 	}
 	synctest.Test(t, func(t *testing.T) {
 		logs, registry := &buffer{}, prometheus.NewRegistry()
-		observer := server.NewObserver(slog.New(slog.NewJSONHandler(logs, nil)), registry, nil)
+		observer := observe.New(slog.New(slog.NewJSONHandler(logs, nil)), registry, nil)
 		requests, err := newOutbox(settings, registry, &delivery.Deliverer{
 			Watcher: observer, Resting: func() bool { return true }, // an outage
 			Timeout: settings.DeliveryTimeout, Fingerprint: func(account string) string { return "hash of " + account },

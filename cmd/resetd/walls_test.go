@@ -29,11 +29,13 @@ var rooms = map[string]struct {
 	"impl/origin":      {nil, "the rule of where links may lead stands alone"},
 	"impl/redisclient": {[]string{"impl/upstream"}, "connections do not know what they carry"},
 	"impl/ratelimit":   {[]string{"impl/redisclient", "impl/upstream"}, "limits do not know what they are for"},
-	"impl/server":      {[]string{"gen", "impl", "impl/health", "impl/ratelimit", "impl/redisclient"}, "HTTP answers, and must not be able to ask about an account"},
+	"impl/server":      {[]string{"gen", "impl", "impl/ratelimit", "impl/redisclient"}, "HTTP answers, and must not be able to ask about an account"},
+	"impl/observe":     {[]string{"impl", "impl/health", "impl/server"}, "what the operator sees knows those who tell it, and nothing of upstreams"},
+	"impl/webhook":     {[]string{"impl"}, "reports end in the log and the counters"},
 	"impl/devstack":    {nil, "stand-ins share no code with what they are to test"},
 	"cmd/resetd": {[]string{
-		"gen", "gen/client", "impl", "impl/delivery", "impl/devstack", "impl/health", "impl/mailgun", "impl/message", "impl/origin", "impl/outbox",
-		"impl/ratelimit", "impl/redisclient", "impl/server", "impl/setting", "impl/supabase", "impl/upstream",
+		"gen", "gen/client", "impl", "impl/delivery", "impl/devstack", "impl/health", "impl/mailgun", "impl/message", "impl/observe", "impl/origin", "impl/outbox",
+		"impl/ratelimit", "impl/redisclient", "impl/server", "impl/setting", "impl/supabase", "impl/upstream", "impl/webhook",
 	}, "wires all of them"},
 	"test/bench":     {nil, "measures from outside"},
 	"test/timing":    {nil, "measures from outside"},
@@ -50,13 +52,13 @@ var forbidden = []struct {
 }{
 	{"github.com/labstack/echo/", []string{"gen", "impl/server"}, "Echo has a next version; it is kept in one place"},
 	{"github.com/getkin/kin-openapi/", []string{"gen", "impl/server"}, "validation is the server's"},
-	{"github.com/mailgun/", []string{"impl/mailgun"}, "one room talks to Mailgun"},
+	{"github.com/mailgun/", []string{"impl/mailgun", "impl/webhook"}, "one room talks to Mailgun, and one listens to it"},
 	{"github.com/redis/", []string{"impl/redisclient", "impl/ratelimit", "impl/outbox"}, "two rooms keep something in Redis"},
 	{"github.com/ulule/", []string{"impl/ratelimit"}, "one room counts"},
-	{"github.com/prometheus/", []string{"impl/server", "cmd/resetd"}, "the operation knows no metrics"},
-	{"go.opentelemetry.io/otel/", []string{"impl/server", "cmd/resetd"}, "the operation knows no traces"},
+	{"github.com/prometheus/", []string{"impl/observe", "impl/webhook", "cmd/resetd"}, "the operation knows no metrics"},
+	{"go.opentelemetry.io/otel/", []string{"impl/observe", "cmd/resetd"}, "the operation knows no traces"},
 	{"github.com/caarlos0/env/", []string{"cmd/resetd"}, "only the settings read the environment"},
-	{"net/http", []string{"gen", "gen/client", "impl/server", "impl/upstream", "impl/supabase", "impl/mailgun", "impl/devstack", "cmd/resetd", "test/bench", "test/timing", "test/goclient", "test/container"}, "the operation knows no HTTP"},
+	{"net/http", []string{"gen", "gen/client", "impl/server", "impl/observe", "impl/webhook", "impl/upstream", "impl/supabase", "impl/mailgun", "impl/devstack", "cmd/resetd", "test/bench", "test/timing", "test/goclient", "test/container"}, "the operation knows no HTTP"},
 }
 
 // answeringRooms are the rooms that decide an answer, and askingRooms those that can find out whether an

@@ -15,6 +15,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/resetd/resetd/impl"
@@ -22,10 +23,12 @@ import (
 	"github.com/resetd/resetd/impl/health"
 	"github.com/resetd/resetd/impl/mailgun"
 	"github.com/resetd/resetd/impl/message"
+	"github.com/resetd/resetd/impl/observe"
 	"github.com/resetd/resetd/impl/outbox"
 	"github.com/resetd/resetd/impl/ratelimit"
 	"github.com/resetd/resetd/impl/server"
 	"github.com/resetd/resetd/impl/supabase"
+	"github.com/resetd/resetd/impl/webhook"
 )
 
 // app is the program put together.
@@ -53,7 +56,7 @@ func newApp(ctx context.Context, s *settings, logger *slog.Logger) (*app, error)
 		}
 	}
 	registry := prometheus.NewRegistry()
-	observer := server.NewObserver(logger, registry, tracer)
+	observer := observe.New(logger, registry, tracer)
 	if s.LogRefusals == "sampled" {
 		observer.SampleRefusals()
 	}
@@ -84,7 +87,8 @@ func newApp(ctx context.Context, s *settings, logger *slog.Logger) (*app, error)
 
 	serverConfig := server.Config{
 		Operation:    service,
-		Observer:     observer,
+		Recorder:     observer,
+		Logger:       logger,
 		Limit:        limits.Limiter("ip", s.RateLimit),
 		ClientIP:     ratelimit.ClientIP{Trusted: s.proxies},
 		Fingerprint:  fingerprint,
@@ -98,12 +102,13 @@ func newApp(ctx context.Context, s *settings, logger *slog.Logger) (*app, error)
 			return allowed
 		}
 	}
+	webhooks := webhook.New(webhook.Config{
+		SigningKey: s.WebhookKey.Reveal(), Fingerprint: fingerprint, Logger: logger, Registry: registry,
+		// A day is the first period that is longer than a webhook is believed.
+		Once: limit{limits.Limiter("webhook", ratelimit.Rate{{Limit: 1, Period: 24 * time.Hour}})},
+	})
 	if s.WebhookKey != "" {
-		serverConfig.Webhooks = &server.Webhooks{
-			Reader: mailgun.NewWebhooks(s.WebhookKey.Reveal()),
-			// A day is the first period that is longer than a webhook is believed.
-			Once: limit{limits.Limiter("webhook", ratelimit.Rate{{Limit: 1, Period: 24 * time.Hour}})},
-		}
+		serverConfig.Webhooks = webhooks.Take
 	}
 	ready := server.NewReadiness(s.missing())
 	serverConfig.Readiness = ready
@@ -111,16 +116,16 @@ func newApp(ctx context.Context, s *settings, logger *slog.Logger) (*app, error)
 	if err != nil {
 		return nil, err
 	}
-	describe(registry, s)
+	describe(registry, s, ready)
 	return &app{
 		settings: s, logger: logger, limits: limits, health: upstreams, outbox: pending, service: service, public: public,
-		admin: server.Admin(registry, ready), ready: ready, closeTracer: closeTracer,
+		admin: server.Admin(promhttp.HandlerFor(registry, promhttp.HandlerOpts{}), ready), ready: ready, closeTracer: closeTracer,
 	}, nil
 }
 
 // newHealth makes the probes. Each has a client of its own: on a connection that a mail has opened
 // it would be quicker.
-func newHealth(s *settings, observer *server.Observer) *health.Health {
+func newHealth(s *settings, observer *observe.Observer) *health.Health {
 	links, mailer := newSupabase(s), newMailgun(s)
 	switch {
 	case links == nil || s.origins == nil:
@@ -130,7 +135,7 @@ func newHealth(s *settings, observer *server.Observer) *health.Health {
 	}
 	redirectTo := s.origins.Site() + s.ResetPath
 	probes := []health.Probe{health.Supabase(func(ctx context.Context) error {
-		ctx, end := observer.Observe(ctx, server.ProbeSupabase)
+		ctx, end := observer.Observe(ctx, observe.ProbeSupabase)
 		err := links.CheckUnknown(ctx, redirectTo)
 		end(err)
 		return err
@@ -143,9 +148,9 @@ func newHealth(s *settings, observer *server.Observer) *health.Health {
 	return health.New(observer, s.DeliveryTimeout+5*s.UpstreamTimeout, probes...)
 }
 
-func observedTest(observer *server.Observer, mailer *mailgun.Client) func(context.Context) error {
+func observedTest(observer *observe.Observer, mailer *mailgun.Client) func(context.Context) error {
 	return func(ctx context.Context) error {
-		ctx, end := observer.Observe(ctx, server.ProbeMailgun)
+		ctx, end := observer.Observe(ctx, observe.ProbeMailgun)
 		err := mailer.Probe(ctx)
 		end(err)
 		return err
@@ -165,7 +170,7 @@ type requests interface {
 
 // newOutbox makes the outbox of deliveries, which is empty as long as Health reports that an
 // upstream is not configured.
-func newOutbox(s *settings, registry prometheus.Registerer, d *delivery.Deliverer, observer *server.Observer) (requests, error) {
+func newOutbox(s *settings, registry prometheus.Registerer, d *delivery.Deliverer, observer *observe.Observer) (requests, error) {
 	links, mailer := newSupabase(s), newMailgun(s)
 	configured := links != nil && mailer != nil
 	if configured {
@@ -236,15 +241,15 @@ func hashOf(url string) string {
 
 // observedLinks and observedMailer count, time and trace the calls of deliveries.
 type observedLinks struct {
-	observer *server.Observer
+	observer *observe.Observer
 	next     delivery.LinkMaker
 }
 
 func (o observedLinks) MakeLink(ctx context.Context, email, redirectTo string) (*delivery.Link, error) {
-	ctx, end := o.observer.Observe(ctx, server.GenerateLink)
+	ctx, end := o.observer.Observe(ctx, observe.GenerateLink)
 	link, err := o.next.MakeLink(ctx, email, redirectTo)
 	if err == nil && link == nil {
-		end(server.ErrNoAccount)
+		end(observe.ErrNoAccount)
 	} else {
 		end(err)
 	}
@@ -252,25 +257,31 @@ func (o observedLinks) MakeLink(ctx context.Context, email, redirectTo string) (
 }
 
 type observedMailer struct {
-	observer *server.Observer
+	observer *observe.Observer
 	next     delivery.Mailer
 }
 
 func (o observedMailer) Send(ctx context.Context, to string, mail delivery.Mail) error {
-	ctx, end := o.observer.Observe(ctx, server.Send)
+	ctx, end := o.observer.Observe(ctx, observe.Send)
 	err := o.next.Send(ctx, to, mail)
 	end(err)
 	return err
 }
 
 // describe adds what the process is, beside what its server counts.
-func describe(registry *prometheus.Registry, s *settings) {
+func describe(registry *prometheus.Registry, s *settings, ready *server.Readiness) {
 	gauge := func(name, help string, labels prometheus.Labels, value func() float64) {
 		registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels}, value))
 	}
 	gauge("resetd_build_info", "1; the labels say what is running.",
 		prometheus.Labels{"version": version, "revision": revision(), "goversion": runtime.Version()},
 		func() float64 { return 1 })
+	gauge("resetd_ready", "1 where /readyz says so, and 0 where a setting is missing or the server is stopping.", nil, func() float64 {
+		if ready.Ready() {
+			return 1
+		}
+		return 0
+	})
 	gauge("resetd_redis_configured", "1 where REDIS_URL is set: the limits should be counted there.", nil, func() float64 {
 		if s.RedisURL == "" {
 			return 0
@@ -295,7 +306,7 @@ func newSupabase(s *settings) *supabase.Client {
 		return nil
 	}
 	return supabase.New(supabase.Config{
-		AuthURL: s.authURL, Key: s.SupabaseKey.Reveal(), Timeout: s.UpstreamTimeout, Propagate: server.Propagate,
+		AuthURL: s.authURL, Key: s.SupabaseKey.Reveal(), Timeout: s.UpstreamTimeout, Propagate: observe.Propagate,
 	})
 }
 

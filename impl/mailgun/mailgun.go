@@ -92,7 +92,7 @@ func (c *Client) message(to string, content delivery.Mail) *mailgun.Message {
 	if c.config.ReplyTo != "" {
 		message.SetReplyTo(c.config.ReplyTo)
 	}
-	_ = message.AddTag(ownTag) // fails only for the fourth tag and beyond
+	_ = message.AddTag(impl.MailTag) // fails only for the fourth tag and beyond
 	// Click tracking would replace the link by a redirect of Mailgun's, which then knows the
 	// token; open tracking would put a remote picture into the mail.
 	message.SetTracking(false)

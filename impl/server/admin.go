@@ -4,14 +4,11 @@ import (
 	"encoding/json"
 	"net/http"
 	"sync/atomic"
-
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
 // Readiness is whether requests should be sent here, and why not. It is about this instance
-// alone: were it to follow the upstreams, their outage would take every instance away at once,
-// and with them the answers that explain it.
+// alone. If it followed the upstreams, their outage would take every instance away at once, and with
+// them the answers that explain it.
 type Readiness struct {
 	missing  []string
 	stopping atomic.Bool
@@ -34,19 +31,13 @@ func (r *Readiness) why() string {
 	return ""
 }
 
-// Admin is the handler of the operator's listener: /livez, /readyz and /metrics.
-func Admin(registry *prometheus.Registry, readiness *Readiness) http.Handler {
-	registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "resetd_ready",
-		Help: "1 where /readyz says so, and 0 where a setting is missing or the server is stopping.",
-	}, func() float64 {
-		if readiness.why() == "" {
-			return 1
-		}
-		return 0
-	}))
+// Ready says whether requests should be sent here.
+func (r *Readiness) Ready() bool { return r.why() == "" }
+
+// Admin returns the handler of the operator's listener: /livez, /readyz and /metrics.
+func Admin(metrics http.Handler, readiness *Readiness) http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	mux.Handle("GET /metrics", metrics)
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) {
 		respond(w, http.StatusOK, map[string]any{"status": "ok"})
 	})

@@ -51,6 +51,18 @@ var faults = []struct {
 	{impl.ErrOverloaded, errOverloaded},
 }
 
+// Failures returns the status and code of each answer that is about everybody, and of the limit: what
+// an operator watches for.
+func Failures() (failures []Answered) {
+	for _, fault := range faults {
+		failures = append(failures, Answered{Status: fault.answer.status, Code: fault.answer.code})
+	}
+	for _, own := range []*answer{errInternal, rateLimited(1)} {
+		failures = append(failures, Answered{Status: own.status, Code: own.code})
+	}
+	return failures
+}
+
 func invalidJSON(message string) *answer {
 	return &answer{
 		status: http.StatusBadRequest, code: "invalid_json", message: "The request body is not valid JSON.",

@@ -17,6 +17,9 @@ const (
 	corsHeaders = "cors_headers" // their names are none, or have more than maxRequestHeaders
 )
 
+// Notices returns all that a Record may be told of by Notice.
+func Notices() []string { return []string{corsOrigin, corsMethod, corsHeaders} }
+
 // maxRequestHeaders bounds the names of headers that a browser asks for, in bytes. Those of an app
 // that is traced by two tools at once have about 200.
 const maxRequestHeaders = 1 << 10
@@ -42,7 +45,7 @@ func cors(config Config) echo.MiddlewareFunc {
 		return func(c echo.Context) error {
 			if request := c.Request(); request.Method == http.MethodOptions {
 				if notice := readPreflight(config, request.Header); notice != "" {
-					config.Observer.noticed(recordOf(request.Context()), notice)
+					recordOf(request.Context()).Notice(notice)
 				}
 			}
 			return answered(c)

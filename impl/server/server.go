@@ -8,6 +8,7 @@ package server
 import (
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"slices"
 	"sync"
@@ -21,17 +22,23 @@ import (
 
 // basePath is where the document's relative server puts the operation.
 const (
-	basePath       = "/api"
-	operationPath  = "/auth/send-password-reset"
-	operationRoute = basePath + operationPath
-	healthRoute    = "/healthz"
-	readyRoute     = "/readyz"
+	basePath      = "/api"
+	operationPath = "/auth/send-password-reset"
+	webhookRoute  = "/webhooks/mailgun"
+)
+
+// The routes that a Recorder tells apart.
+const (
+	OperationRoute = basePath + operationPath
+	HealthRoute    = "/healthz"
+	ReadyRoute     = "/readyz"
 )
 
 // Config is what a server is made of.
 type Config struct {
 	Operation gen.StrictServerInterface
-	Observer  *Observer
+	Recorder  Recorder
+	Logger    *slog.Logger
 
 	// Limit counts the requests of each client, valid or not.
 	Limit    *ratelimit.Limiter
@@ -46,8 +53,9 @@ type Config struct {
 	// AllowBrowser says from which origins browsers may call, where AnyBrowser does not allow all.
 	AllowBrowser func(origin string) bool
 	AnyBrowser   bool
-	// Webhooks are Mailgun's reports; nil: there is nothing at their address.
-	Webhooks *Webhooks
+	// Webhooks answers Mailgun's reports; nil: there is nothing at their address. It returns the code of
+	// an error that it has answered, or an unforeseen error, which it has not.
+	Webhooks func(http.ResponseWriter, *http.Request) (code string, err error)
 	// Docs serves the API reference page.
 	Docs bool
 }
@@ -68,15 +76,15 @@ func New(config Config) (http.Handler, error) {
 	}
 
 	e := echo.New()
-	e.Logger.SetOutput(io.Discard) // the observer speaks
+	e.Logger.SetOutput(io.Discard) // the records say it
 	// Echo would put middlewares together anew for each request, the operation's as well.
-	all := config.Observer.middleware(cors(config)(func(c echo.Context) error { return c.Handler()(c) }))
+	all := recorded(config.Recorder, cors(config)(func(c echo.Context) error { return c.Handler()(c) }))
 	e.Use(func(echo.HandlerFunc) echo.HandlerFunc { return all })
-	e.Match([]string{http.MethodGet, http.MethodHead}, healthRoute, func(c echo.Context) error {
+	e.Match([]string{http.MethodGet, http.MethodHead}, HealthRoute, func(c echo.Context) error {
 		return c.Blob(http.StatusOK, echo.MIMEApplicationJSON, []byte(`{"status":"ok"}`+"\n"))
 	})
-	e.Match([]string{http.MethodGet, http.MethodHead}, readyRoute, func(c echo.Context) error {
-		if config.Readiness.why() != "" { // the reason is the operator's business
+	e.Match([]string{http.MethodGet, http.MethodHead}, ReadyRoute, func(c echo.Context) error {
+		if !config.Readiness.Ready() { // the reason is the operator's business
 			return c.Blob(http.StatusServiceUnavailable, echo.MIMEApplicationJSON, []byte(`{"status":"not ready"}`+"\n"))
 		}
 		return c.Blob(http.StatusOK, echo.MIMEApplicationJSON, []byte(`{"status":"ok"}`+"\n"))
@@ -93,7 +101,13 @@ func New(config Config) (http.Handler, error) {
 	}
 
 	if config.Webhooks != nil {
-		e.POST(webhookRoute, newWebhook(config).take)
+		e.POST(webhookRoute, func(c echo.Context) error {
+			code, err := config.Webhooks(c.Response(), c.Request())
+			if code != "" {
+				return codedError(code)
+			}
+			return err
+		})
 	}
 
 	strict := gen.NewStrictHandler(config.Operation, nil)
@@ -122,23 +136,21 @@ func (r composed) POST(path string, handler echo.HandlerFunc, middlewares ...ech
 // limitClients counts every request of a client before anything of it is read.
 func limitClients(config Config) echo.MiddlewareFunc {
 	var warned sync.Once
-	refused := config.Observer.metrics.limited.WithLabelValues(limitIP)
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {
 			request := c.Request()
 			client, headerMissing := config.ClientIP.Key(request.RemoteAddr, request.Header["X-Forwarded-For"])
 			if headerMissing {
 				warned.Do(func() {
-					config.Observer.logger.Warn("a trusted proxy sends no X-Forwarded-For: all its clients count as one")
+					config.Logger.Warn("a trusted proxy sends no X-Forwarded-For: all its clients count as one")
 				})
 			}
-			recordOf(request.Context()).client = func() string { return config.Fingerprint(client) }
+			recordOf(request.Context()).SetClient(func() string { return config.Fingerprint(client) })
 			decision := config.Limit.Take(request.Context(), client)
 			policy, limit := decision.Fields()
 			c.Response().Header()["RateLimit-Policy"] = []string{policy}
 			c.Response().Header()["RateLimit"] = []string{limit}
 			if !decision.Allowed {
-				refused.Inc()
 				// net/http reads what is left of the body before it sends the answer; a client that does
 				// not send it waits a second for its refusal, and not for readTimeout.
 				_ = http.NewResponseController(c.Response()).SetReadDeadline(time.Now().Add(time.Second))

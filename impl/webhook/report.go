@@ -1,4 +1,4 @@
-package mailgun
+package webhook
 
 import (
 	"crypto/rand"
@@ -14,8 +14,36 @@ import (
 	"github.com/resetd/resetd/impl"
 )
 
-// ownTag is on every message of ours, and so in every report of one.
-const ownTag = "password-reset"
+// kind is what became of a mail after Mailgun had accepted it.
+type kind string
+
+const (
+	permanentFail kind = "permanent_fail" // it will never arrive
+	temporaryFail kind = "temporary_fail" // it has not arrived yet, Mailgun tries again
+	complained    kind = "complained"     // its reader reported it as spam, and gets no more
+	// other is what the operator need not act on: a test message's, another sender's mail, or news that
+	// nobody asked for.
+	other kind = "other"
+)
+
+var kinds = []kind{permanentFail, temporaryFail, complained, other}
+
+// event is what Mailgun reports of one mail. It is for the operator, and never for a caller, to whom
+// it would tell that there is an account.
+type event struct {
+	id        string // the same for every copy of the report, and of no other
+	kind      kind
+	recipient string // as the report has it; empty for other
+	code      int    // of the receiving server, or Mailgun's own: 100 to 999, or 0 for none
+}
+
+// Why a report is not believed.
+var (
+	errMalformed = errors.New("not a webhook of Mailgun's")
+	errSignature = errors.New("not signed with the key")
+	errExpired   = errors.New("signed so long ago that its copies are no longer remembered")
+	errEarly     = errors.New("signed in the future by this clock, and may be good later on")
+)
 
 // How old a report may be. Mailgun repeats what was not taken for seven and a half hours, and
 // does not document whether a repetition is signed anew; the other way, clocks differ.
@@ -28,28 +56,28 @@ const (
 // maxToken is five times that of Mailgun's, which has 50 letters.
 const maxToken = 250
 
-// Webhooks reads what Mailgun posts of a message's fate.
+// verifier reads what Mailgun posts of a message's fate.
 // https://documentation.mailgun.com/docs/mailgun/user-manual/webhooks/webhook-payloads
 //
 // The signature covers a time and a random token and nothing of the event, so an event stays
 // what anybody may have written even where the signature is good. All that is taken from it is
 // a kind out of a few, a bounded number, and a recipient that nobody is shown.
-type Webhooks struct {
-	verifier *mailgun.MailgunImpl
+type verifier struct {
+	library *mailgun.MailgunImpl
 }
 
-// NewWebhooks verifies with the HTTP webhook signing key of a Mailgun account. Without one,
+// newVerifier verifies with the HTTP webhook signing key of a Mailgun account. Without one,
 // nothing is ever believed.
-func NewWebhooks(signingKey string) *Webhooks {
+func newVerifier(signingKey string) *verifier {
 	// The library goes by the API key where the signing key is empty.
-	verifier := mailgun.NewMailgun("", rand.Text())
-	verifier.SetWebhookSigningKey(signingKey)
-	return &Webhooks{verifier}
+	library := mailgun.NewMailgun("", rand.Text())
+	library.SetWebhookSigningKey(signingKey)
+	return &verifier{library}
 }
 
-// Read returns the event of a body that is signed with our key and was so lately, by a clock
-// that says now. Its errors are impl's ErrWebhook….
-func (w *Webhooks) Read(body []byte, now time.Time) (impl.DeliveryEvent, error) {
+// read returns the event of a body that is signed with the key and was so lately, by a clock that says
+// now.
+func (v *verifier) read(body []byte, now time.Time) (event, error) {
 	var posted struct {
 		Signature struct {
 			// Documented as a number, and sent as a string.
@@ -62,39 +90,39 @@ func (w *Webhooks) Read(body []byte, now time.Time) (impl.DeliveryEvent, error) 
 		Event json.RawMessage `json:"event-data"`
 	}
 	if err := json.Unmarshal(body, &posted); err != nil {
-		return impl.DeliveryEvent{}, impl.ErrWebhookMalformed
+		return event{}, errMalformed
 	}
 	signature := posted.Signature
 	signed, err := strconv.ParseInt(signature.Timestamp.String(), 10, 64)
 	if err != nil || signature.Token == "" || len(signature.Token) > maxToken {
-		return impl.DeliveryEvent{}, impl.ErrWebhookMalformed
+		return event{}, errMalformed
 	}
-	if !w.verified(signature.Timestamp.String(), signature.Token, signature.Own) &&
-		!w.verified(signature.Timestamp.String(), signature.Token, signature.Parent) {
-		return impl.DeliveryEvent{}, impl.ErrWebhookSignature
+	if !v.verified(signature.Timestamp.String(), signature.Token, signature.Own) &&
+		!v.verified(signature.Timestamp.String(), signature.Token, signature.Parent) {
+		return event{}, errSignature
 	}
 	switch age := now.Sub(time.Unix(signed, 0)); {
 	case age > maxWebhookAge:
-		return impl.DeliveryEvent{}, impl.ErrWebhookExpired
+		return event{}, errExpired
 	case age < -maxWebhookSkew:
-		return impl.DeliveryEvent{}, impl.ErrWebhookEarly
+		return event{}, errEarly
 	}
-	event, err := readEvent(posted.Event)
+	found, err := readEvent(posted.Event)
 	// Nothing separates the time from the token where they are signed: a digit could be moved
 	// from one to the other to make a copy pass for news. What is signed cannot.
-	event.ID = signature.Timestamp.String() + signature.Token
-	return event, err
+	found.id = signature.Timestamp.String() + signature.Token
+	return found, err
 }
 
 // verified compares in constant time.
-func (w *Webhooks) verified(timestamp, token, signature string) bool {
-	good, err := w.verifier.VerifyWebhookSignature(mailgun.Signature{TimeStamp: timestamp, Token: token, Signature: signature})
+func (v *verifier) verified(timestamp, token, signature string) bool {
+	good, err := v.library.VerifyWebhookSignature(mailgun.Signature{TimeStamp: timestamp, Token: token, Signature: signature})
 	return good && err == nil
 }
 
 // readEvent leaves out whatever has not the form that it had: Mailgun says that it adds to
 // these objects, and an event is worth more than its details.
-func readEvent(raw []byte) (impl.DeliveryEvent, error) {
+func readEvent(raw []byte) (event, error) {
 	var data struct {
 		Event     string   `json:"event"`
 		Severity  string   `json:"severity"`
@@ -109,30 +137,30 @@ func readEvent(raw []byte) (impl.DeliveryEvent, error) {
 	}
 	var otherwise *json.UnmarshalTypeError // the rest is read all the same
 	if err := json.Unmarshal(raw, &data); err != nil && !errors.As(err, &otherwise) || data.Event == "" {
-		return impl.DeliveryEvent{}, impl.ErrWebhookMalformed
+		return event{}, errMalformed
 	}
-	kind := kindOf(data.Event, data.Severity)
-	if kind == impl.OtherDelivery || data.Flags.TestMode || !slices.Contains(data.Tags, ownTag) {
-		return impl.DeliveryEvent{Kind: impl.OtherDelivery}, nil
+	judged := kindOf(data.Event, data.Severity)
+	if judged == other || data.Flags.TestMode || !slices.Contains(data.Tags, impl.MailTag) {
+		return event{kind: other}, nil
 	}
-	event := impl.DeliveryEvent{Kind: kind, Recipient: data.Recipient}
+	found := event{kind: judged, recipient: data.Recipient}
 	if parsed, err := mail.ParseAddress(data.Recipient); err == nil { // as it is stored, without quotes (mailbox)
-		event.Recipient = parsed.Address
+		found.recipient = parsed.Address
 	}
 	if data.Status.Code >= 100 && data.Status.Code <= 999 {
-		event.Code = data.Status.Code
+		found.code = data.Status.Code
 	}
-	return event, nil
+	return found, nil
 }
 
-func kindOf(event, severity string) impl.DeliveryKind {
+func kindOf(event, severity string) kind {
 	switch {
 	case event == "failed" && severity == "permanent":
-		return impl.PermanentFail
+		return permanentFail
 	case event == "failed" && severity == "temporary":
-		return impl.TemporaryFail
+		return temporaryFail
 	case event == "complained":
-		return impl.Complained
+		return complained
 	}
-	return impl.OtherDelivery
+	return other
 }

@@ -1,6 +1,7 @@
-package server
+package observe
 
 import (
+	"net/http"
 	"strconv"
 	"time"
 
@@ -8,7 +9,7 @@ import (
 
 	"github.com/resetd/resetd/impl"
 	"github.com/resetd/resetd/impl/health"
-	"github.com/resetd/resetd/impl/ratelimit"
+	"github.com/resetd/resetd/impl/server"
 )
 
 // metrics are the counters of the public listener and of the calls it causes. Every label has a
@@ -99,7 +100,7 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 	for _, kind := range []impl.EventKind{impl.CallbackReplaced, impl.RedirectReplaced} {
 		m.notices.WithLabelValues(string(kind))
 	}
-	for _, notice := range []string{corsOrigin, corsMethod, corsHeaders} {
+	for _, notice := range server.Notices() {
 		m.notices.WithLabelValues(notice)
 	}
 	for _, limit := range []string{limitIP, limitRecipient} {
@@ -115,21 +116,18 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 		}
 		m.verdict.WithLabelValues(c.upstream, string(health.Unknown)).Set(1)
 	}
-	for _, fault := range faults {
-		m.requests.WithLabelValues(strconv.Itoa(fault.answer.status), fault.answer.code)
-	}
-	for _, own := range []*answer{errInternal, rateLimited(1)} {
-		m.requests.WithLabelValues(strconv.Itoa(own.status), own.code)
+	for _, answer := range server.Failures() {
+		m.requests.WithLabelValues(strconv.Itoa(answer.Status), answer.Code)
 	}
 	m.requests.WithLabelValues("200", "")
-	isIn(m.limitsIn, ratelimit.Memory)
-	isIn(m.requestsIn, ratelimit.Memory)
+	isIn(m.limitsIn, inMemory)
+	isIn(m.requestsIn, inMemory)
 	return m
 }
 
 // isIn sets which of the two stores is in use.
 func isIn(gauge *prometheus.GaugeVec, store string) {
-	for _, name := range []string{ratelimit.Memory, ratelimit.Redis} {
+	for _, name := range []string{inMemory, inRedis} {
 		gauge.WithLabelValues(name).Set(0)
 	}
 	gauge.WithLabelValues(store).Set(1)
@@ -156,7 +154,11 @@ func (m *metrics) delivered(event impl.Event) {
 	}
 }
 
-func (m *metrics) answered(status int, code string, took time.Duration) {
-	m.requests.WithLabelValues(strconv.Itoa(status), code).Inc()
-	m.duration.WithLabelValues(strconv.Itoa(status)).Observe(took.Seconds())
+func (m *metrics) answered(a server.Answered, took time.Duration) {
+	status := strconv.Itoa(a.Status)
+	m.requests.WithLabelValues(status, a.Code).Inc()
+	m.duration.WithLabelValues(status).Observe(took.Seconds())
+	if a.Status == http.StatusTooManyRequests {
+		m.limited.WithLabelValues(limitIP).Inc()
+	}
 }

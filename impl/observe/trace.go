@@ -1,4 +1,4 @@
-package server
+package observe
 
 import (
 	"context"
@@ -9,13 +9,15 @@ import (
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 	"go.opentelemetry.io/otel/trace/noop"
+
+	"github.com/resetd/resetd/impl/server"
 )
 
 // startSpan opens the span of a request. A caller's traceparent becomes a link, and not the
 // parent: anyone may send one, and with a parent's it is the caller who decides what is sampled
 // and into whose trace it goes. Its tracestate, which may hold anything, is left behind.
 func (o *Observer) startSpan(ctx context.Context, header http.Header, route string) (context.Context, trace.Span) {
-	if !o.traced || route == healthRoute { // asked every few seconds
+	if !o.traced || route == server.HealthRoute || route == server.ReadyRoute { // asked every few seconds
 		return ctx, noop.Span{}
 	}
 	options := []trace.SpanStartOption{trace.WithNewRoot(), trace.WithSpanKind(trace.SpanKindServer)}
@@ -27,24 +29,24 @@ func (o *Observer) startSpan(ctx context.Context, header http.Header, route stri
 }
 
 // endSpan says what the log's record says, without the hashes: traces go further than logs.
-func endSpan(span trace.Span, method, route string, status int, code, outcome, requestID string) {
+func endSpan(span trace.Span, a server.Answered, outcome, requestID string) {
 	if !span.IsRecording() {
 		return
 	}
-	span.SetName(method + " " + route)
+	span.SetName(a.Method + " " + a.Route)
 	attributes := []attribute.KeyValue{
-		attribute.String("http.request.method", method), attribute.String("http.route", route),
-		attribute.Int("http.response.status_code", status), attribute.String("resetd.request_id", requestID),
+		attribute.String("http.request.method", a.Method), attribute.String("http.route", a.Route),
+		attribute.Int("http.response.status_code", a.Status), attribute.String("resetd.request_id", requestID),
 	}
-	if code != "" {
-		attributes = append(attributes, attribute.String("error.type", code))
+	if a.Code != "" {
+		attributes = append(attributes, attribute.String("error.type", a.Code))
 	}
 	if outcome != "" {
 		attributes = append(attributes, attribute.String("resetd.outcome", outcome))
 	}
 	span.SetAttributes(attributes...)
-	if status >= http.StatusInternalServerError {
-		span.SetStatus(codes.Error, code)
+	if a.Status >= http.StatusInternalServerError {
+		span.SetStatus(codes.Error, a.Code)
 	}
 	span.End()
 }

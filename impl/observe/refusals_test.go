@@ -1,4 +1,4 @@
-package server
+package observe
 
 import (
 	"bytes"
@@ -18,6 +18,7 @@ import (
 	"github.com/resetd/resetd/gen"
 	"github.com/resetd/resetd/impl"
 	"github.com/resetd/resetd/impl/ratelimit"
+	"github.com/resetd/resetd/impl/server"
 )
 
 // operation answers by the name of an address.
@@ -74,7 +75,7 @@ func TestRefusalsAreSampled(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				logs, registry := &bytes.Buffer{}, prometheus.NewRegistry()
-				observer := NewObserver(slog.New(slog.NewJSONHandler(logs, nil)), registry, nil)
+				observer := New(slog.New(slog.NewJSONHandler(logs, nil)), registry, nil)
 				if !c.all {
 					observer.SampleRefusals()
 				}
@@ -82,8 +83,8 @@ func TestRefusalsAreSampled(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				public, err := New(Config{
-					Operation: operation{}, Observer: observer, Fingerprint: func(string) string { return "hash" },
+				public, err := server.New(server.Config{
+					Operation: operation{}, Recorder: observer, Logger: slog.New(slog.DiscardHandler), Fingerprint: func(string) string { return "hash" },
 					Limit:        limits.Limiter("ip", ratelimit.Rate{{Limit: 1_000_000, Period: time.Hour}}),
 					AllowBrowser: func(string) bool { return false },
 				})
@@ -94,7 +95,7 @@ func TestRefusalsAreSampled(t *testing.T) {
 				for second, requests := range c.seconds {
 					for _, asked := range requests {
 						for range asked.times {
-							request := httptest.NewRequest(http.MethodPost, operationRoute, strings.NewReader(asked.body))
+							request := httptest.NewRequest(http.MethodPost, server.OperationRoute, strings.NewReader(asked.body))
 							request.Header.Set("Content-Type", "application/json")
 							if asked.body == preflight {
 								request.Method = http.MethodOptions

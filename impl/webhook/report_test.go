@@ -1,4 +1,4 @@
-package mailgun
+package webhook
 
 import (
 	"bytes"
@@ -10,8 +10,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/resetd/resetd/impl"
 )
 
 const (
@@ -71,10 +69,10 @@ func TestPublishedSignatures(t *testing.T) {
 			body := fmt.Appendf(nil, `{"signature":{"timestamp":`+form+`,"token":%q,"signature":%q},"event-data":%s}`,
 				published.timestamp, published.token, published.signature, permanent)
 			now := time.Unix(published.timestamp, 0)
-			if event, err := NewWebhooks(published.key).Read(body, now); err != nil || event.Kind != impl.PermanentFail {
+			if event, err := newVerifier(published.key).read(body, now); err != nil || event.kind != permanentFail {
 				t.Errorf("%s: %+v, %v", form, event, err)
 			}
-			if event, err := NewWebhooks(published.key+"x").Read(body, now); !errors.Is(err, impl.ErrWebhookSignature) {
+			if event, err := newVerifier(published.key+"x").read(body, now); !errors.Is(err, errSignature) {
 				t.Errorf("%s: with another key: %+v, %v", form, event, err)
 			}
 		}
@@ -91,17 +89,17 @@ func TestWebhookEvents(t *testing.T) {
 		}
 		return strings.NewReplacer(pairs...).Replace(permanent)
 	}
-	failed := impl.DeliveryEvent{Kind: impl.PermanentFail, Recipient: "Known@Example.com", Code: 550}
-	delayed := impl.DeliveryEvent{Kind: impl.TemporaryFail, Recipient: "Known@Example.com", Code: 452}
-	uncoded := impl.DeliveryEvent{Kind: impl.PermanentFail, Recipient: "Known@Example.com"}
-	other := impl.DeliveryEvent{Kind: impl.OtherDelivery}
+	failed := event{kind: permanentFail, recipient: "Known@Example.com", code: 550}
+	delayed := event{kind: temporaryFail, recipient: "Known@Example.com", code: 452}
+	uncoded := event{kind: permanentFail, recipient: "Known@Example.com"}
+	other := event{kind: other}
 	for name, c := range map[string]struct {
 		event string
-		want  impl.DeliveryEvent
+		want  event
 	}{
 		"permanent":           {permanent, failed},
 		"temporary":           {replace(`"permanent"`, `"temporary"`, `:550`, `:452`), delayed},
-		"complained":          {`{"event":"complained","recipient":"a@b.co","tags":["x","password-reset"],"flags":{"is-test-mode":false}}`, impl.DeliveryEvent{Kind: impl.Complained, Recipient: "a@b.co"}},
+		"complained":          {`{"event":"complained","recipient":"a@b.co","tags":["x","password-reset"],"flags":{"is-test-mode":false}}`, event{kind: complained, recipient: "a@b.co"}},
 		"a decoy":             {replace(`"is-test-mode":false`, `"is-test-mode":true`), other},
 		"another's":           {replace(`password-reset`, `newsletter`), other},
 		"a longer tag":        {replace(`password-reset`, `password-reset-2`), other},
@@ -111,11 +109,11 @@ func TestWebhookEvents(t *testing.T) {
 		"no severity":         {replace(`"severity":"permanent",`, ``), other},
 		"delivered":           {replace(`"failed"`, `"delivered"`), other},
 		"unheard of":          {replace(`"failed"`, `"</script>\u0000"`), other},
-		"Mailgun's own code":  {replace(`:550`, `:605`), impl.DeliveryEvent{Kind: impl.PermanentFail, Recipient: "Known@Example.com", Code: 605}},
+		"Mailgun's own code":  {replace(`:550`, `:605`), event{kind: permanentFail, recipient: "Known@Example.com", code: 605}},
 		"code 0":              {replace(`:550`, `:0`), uncoded},
 		"code 99":             {replace(`:550`, `:99`), uncoded},
-		"code 100":            {replace(`:550`, `:100`), impl.DeliveryEvent{Kind: impl.PermanentFail, Recipient: "Known@Example.com", Code: 100}},
-		"code 999":            {replace(`:550`, `:999`), impl.DeliveryEvent{Kind: impl.PermanentFail, Recipient: "Known@Example.com", Code: 999}},
+		"code 100":            {replace(`:550`, `:100`), event{kind: permanentFail, recipient: "Known@Example.com", code: 100}},
+		"code 999":            {replace(`:550`, `:999`), event{kind: permanentFail, recipient: "Known@Example.com", code: 999}},
 		"code 1000":           {replace(`:550`, `:1000`), uncoded},
 		"code negative":       {replace(`:550`, `:-550`), uncoded},
 		"code huge":           {replace(`:550`, `:1e400`), uncoded},
@@ -124,12 +122,12 @@ func TestWebhookEvents(t *testing.T) {
 		"status of new form":  {replace(`"delivery-status":{`, `"delivery-status":[1],"x":{`), uncoded},
 		"flags of new form":   {replace(`"flags":{`, `"flags":"none","x":{`), failed},
 		"a tag of new form":   {replace(`["password-reset"]`, `[{"name":"x"},"password-reset"]`), failed},
-		"a quoted recipient":  {replace(`"recipient":"Known@Example.com"`, `"recipient":"\"a..b\"@docomo.example"`), impl.DeliveryEvent{Kind: impl.PermanentFail, Recipient: "a..b@docomo.example", Code: 550}},
-		"a bare odd one":      {replace(`"recipient":"Known@Example.com"`, `"recipient":"a..b@docomo.example"`), impl.DeliveryEvent{Kind: impl.PermanentFail, Recipient: "a..b@docomo.example", Code: 550}},
-		"no recipient":        {replace(`"recipient":"Known@Example.com",`, ``), impl.DeliveryEvent{Kind: impl.PermanentFail, Code: 550}},
+		"a quoted recipient":  {replace(`"recipient":"Known@Example.com"`, `"recipient":"\"a..b\"@docomo.example"`), event{kind: permanentFail, recipient: "a..b@docomo.example", code: 550}},
+		"a bare odd one":      {replace(`"recipient":"Known@Example.com"`, `"recipient":"a..b@docomo.example"`), event{kind: permanentFail, recipient: "a..b@docomo.example", code: 550}},
+		"no recipient":        {replace(`"recipient":"Known@Example.com",`, ``), event{kind: permanentFail, code: 550}},
 	} {
-		event, err := NewWebhooks(webhookKey).Read(signedBody(c.event), webhookNow)
-		c.want.ID = fmt.Sprint(webhookNow.Unix()) + webhookToken
+		event, err := newVerifier(webhookKey).read(signedBody(c.event), webhookNow)
+		c.want.id = fmt.Sprint(webhookNow.Unix()) + webhookToken
 		if err != nil || event != c.want {
 			t.Errorf("%s: %+v, %v; want %+v", name, event, err, c.want)
 		}
@@ -149,52 +147,52 @@ func TestWebhookRefusals(t *testing.T) {
 		body string
 		want error
 	}{
-		"nothing":                {``, impl.ErrWebhookMalformed},
-		"no JSON":                {`signature=` + hexes, impl.ErrWebhookMalformed},
-		"null":                   {`null`, impl.ErrWebhookMalformed},
-		"a list":                 {`[]`, impl.ErrWebhookMalformed},
-		"cut off":                {strings.TrimSuffix(body(good, permanent), "}"), impl.ErrWebhookMalformed},
-		"two values":             {body(good, permanent) + `{}`, impl.ErrWebhookMalformed},
-		"deep":                   {body(good, strings.Repeat(`[`, 100_000)+strings.Repeat(`]`, 100_000)), impl.ErrWebhookMalformed},
-		"no signature":           {`{"event-data":` + permanent + `}`, impl.ErrWebhookMalformed},
-		"signature of text":      {body(`"`+hexes+`"`, permanent), impl.ErrWebhookMalformed},
-		"no token":               {body(strings.Replace(good, webhookToken, ``, 1), permanent), impl.ErrWebhookMalformed},
-		"a long token":           {body(strings.Replace(good, webhookToken, strings.Repeat("a", 251), 1), permanent), impl.ErrWebhookMalformed},
-		"token of number":        {body(strings.Replace(good, `"`+webhookToken+`"`, `7`, 1), permanent), impl.ErrWebhookMalformed},
-		"no timestamp":           {body(strings.Replace(good, timestamp, ``, 1), permanent), impl.ErrWebhookMalformed},
-		"timestamp of fractions": {body(strings.Replace(good, timestamp, timestamp+".5", 1), permanent), impl.ErrWebhookMalformed},
-		"timestamp in words":     {body(strings.Replace(good, timestamp, `now`, 1), permanent), impl.ErrWebhookMalformed},
-		"no event":               {`{"signature":` + good + `}`, impl.ErrWebhookMalformed},
-		"event null":             {body(good, `null`), impl.ErrWebhookMalformed},
-		"event of text":          {body(good, `"failed"`), impl.ErrWebhookMalformed},
-		"event without a name":   {body(good, `{"severity":"permanent"}`), impl.ErrWebhookMalformed},
-		"name of a number":       {body(good, `{"event":1,"severity":"permanent"}`), impl.ErrWebhookMalformed},
+		"nothing":                {``, errMalformed},
+		"no JSON":                {`signature=` + hexes, errMalformed},
+		"null":                   {`null`, errMalformed},
+		"a list":                 {`[]`, errMalformed},
+		"cut off":                {strings.TrimSuffix(body(good, permanent), "}"), errMalformed},
+		"two values":             {body(good, permanent) + `{}`, errMalformed},
+		"deep":                   {body(good, strings.Repeat(`[`, 100_000)+strings.Repeat(`]`, 100_000)), errMalformed},
+		"no signature":           {`{"event-data":` + permanent + `}`, errMalformed},
+		"signature of text":      {body(`"`+hexes+`"`, permanent), errMalformed},
+		"no token":               {body(strings.Replace(good, webhookToken, ``, 1), permanent), errMalformed},
+		"a long token":           {body(strings.Replace(good, webhookToken, strings.Repeat("a", 251), 1), permanent), errMalformed},
+		"token of number":        {body(strings.Replace(good, `"`+webhookToken+`"`, `7`, 1), permanent), errMalformed},
+		"no timestamp":           {body(strings.Replace(good, timestamp, ``, 1), permanent), errMalformed},
+		"timestamp of fractions": {body(strings.Replace(good, timestamp, timestamp+".5", 1), permanent), errMalformed},
+		"timestamp in words":     {body(strings.Replace(good, timestamp, `now`, 1), permanent), errMalformed},
+		"no event":               {`{"signature":` + good + `}`, errMalformed},
+		"event null":             {body(good, `null`), errMalformed},
+		"event of text":          {body(good, `"failed"`), errMalformed},
+		"event without a name":   {body(good, `{"severity":"permanent"}`), errMalformed},
+		"name of a number":       {body(good, `{"event":1,"severity":"permanent"}`), errMalformed},
 
-		"signed by another":     {body(signature("another", 0), permanent), impl.ErrWebhookSignature},
-		"signed with no key":    {body(signature("", 0), permanent), impl.ErrWebhookSignature},
-		"not signed":            {body(strings.Replace(good, hexes, ``, 1), permanent), impl.ErrWebhookSignature},
-		"no hex":                {body(strings.Replace(good, hexes, `zz`+hexes[2:], 1), permanent), impl.ErrWebhookSignature},
-		"half a signature":      {body(strings.Replace(good, hexes, hexes[:32], 1), permanent), impl.ErrWebhookSignature},
-		"one bit of it":         {body(strings.Replace(good, hexes, flip(hexes), 1), permanent), impl.ErrWebhookSignature},
-		"another time":          {body(strings.Replace(good, timestamp, fmt.Sprint(webhookNow.Unix()+1), 1), permanent), impl.ErrWebhookSignature},
-		"another token":         {body(strings.Replace(good, webhookToken, flip(webhookToken), 1), permanent), impl.ErrWebhookSignature},
-		"parent's by another":   {body(strings.Replace(signature("another", 0), `}`, `,"parent-signature":"`+flip(hexes)+`"}`, 1), permanent), impl.ErrWebhookSignature},
-		"badly signed, no JSON": {`{"signature":` + signature("another", 0) + `,"event-data":{}`, impl.ErrWebhookMalformed},
+		"signed by another":     {body(signature("another", 0), permanent), errSignature},
+		"signed with no key":    {body(signature("", 0), permanent), errSignature},
+		"not signed":            {body(strings.Replace(good, hexes, ``, 1), permanent), errSignature},
+		"no hex":                {body(strings.Replace(good, hexes, `zz`+hexes[2:], 1), permanent), errSignature},
+		"half a signature":      {body(strings.Replace(good, hexes, hexes[:32], 1), permanent), errSignature},
+		"one bit of it":         {body(strings.Replace(good, hexes, flip(hexes), 1), permanent), errSignature},
+		"another time":          {body(strings.Replace(good, timestamp, fmt.Sprint(webhookNow.Unix()+1), 1), permanent), errSignature},
+		"another token":         {body(strings.Replace(good, webhookToken, flip(webhookToken), 1), permanent), errSignature},
+		"parent's by another":   {body(strings.Replace(signature("another", 0), `}`, `,"parent-signature":"`+flip(hexes)+`"}`, 1), permanent), errSignature},
+		"badly signed, no JSON": {`{"signature":` + signature("another", 0) + `,"event-data":{}`, errMalformed},
 
-		"a second too old":   {body(signature(webhookKey, -maxWebhookAge-time.Second), permanent), impl.ErrWebhookExpired},
-		"ages ago":           {body(signature(webhookKey, -100*365*24*time.Hour), permanent), impl.ErrWebhookExpired},
-		"a second too early": {body(signature(webhookKey, maxWebhookSkew+time.Second), permanent), impl.ErrWebhookEarly},
-		"in an age":          {body(signature(webhookKey, 200*365*24*time.Hour), permanent), impl.ErrWebhookEarly},
+		"a second too old":   {body(signature(webhookKey, -maxWebhookAge-time.Second), permanent), errExpired},
+		"ages ago":           {body(signature(webhookKey, -100*365*24*time.Hour), permanent), errExpired},
+		"a second too early": {body(signature(webhookKey, maxWebhookSkew+time.Second), permanent), errEarly},
+		"in an age":          {body(signature(webhookKey, 200*365*24*time.Hour), permanent), errEarly},
 		// As many digits as there are may go from the time to the token and back.
-		"moved to the token": {body(strings.NewReplacer(`"`+timestamp, `"`+timestamp[:9], `"`+webhookToken, `"`+timestamp[9:]+webhookToken).Replace(good), permanent), impl.ErrWebhookExpired},
-		"moved to the time":  {body(strings.NewReplacer(timestamp, timestamp+webhookToken[:1], webhookToken, webhookToken[1:]).Replace(good), permanent), impl.ErrWebhookEarly},
-		"by a leading zero":  {body(strings.Replace(good, timestamp, `0`+timestamp, 1), permanent), impl.ErrWebhookMalformed},
+		"moved to the token": {body(strings.NewReplacer(`"`+timestamp, `"`+timestamp[:9], `"`+webhookToken, `"`+timestamp[9:]+webhookToken).Replace(good), permanent), errExpired},
+		"moved to the time":  {body(strings.NewReplacer(timestamp, timestamp+webhookToken[:1], webhookToken, webhookToken[1:]).Replace(good), permanent), errEarly},
+		"by a leading zero":  {body(strings.Replace(good, timestamp, `0`+timestamp, 1), permanent), errMalformed},
 	} {
-		event, err := NewWebhooks(webhookKey).Read([]byte(c.body), webhookNow)
+		event, err := newVerifier(webhookKey).read([]byte(c.body), webhookNow)
 		if !errors.Is(err, c.want) {
 			t.Errorf("%s: %+v, %v; want %v", name, event, err, c.want)
 		}
-		if event.Kind != "" || event.Recipient != "" || event.Code != 0 {
+		if event.kind != "" || event.recipient != "" || event.code != 0 {
 			t.Errorf("%s: refused, and yet %+v", name, event)
 		}
 		if err != nil && strings.ContainsAny(err.Error(), `0123456789"@{`) {
@@ -216,7 +214,7 @@ func flip(text string) string {
 func TestWebhookAge(t *testing.T) {
 	for _, from := range []time.Duration{-maxWebhookAge, -8 * time.Hour, 0, maxWebhookSkew} {
 		body := fmt.Appendf(nil, `{"signature":%s,"event-data":%s}`, signature(webhookKey, from), permanent)
-		if _, err := NewWebhooks(webhookKey).Read(body, webhookNow); err != nil {
+		if _, err := newVerifier(webhookKey).read(body, webhookNow); err != nil {
 			t.Errorf("signed at now %+v: %v", from, err)
 		}
 	}
@@ -228,7 +226,7 @@ func TestParentSignature(t *testing.T) {
 	body := fmt.Appendf(nil, `{"signature":{"timestamp":%q,"token":%q,"signature":%q,"parent-signature":%q},"event-data":%s}`,
 		timestamp, webhookToken, sign("of the subaccount", timestamp, webhookToken), sign(webhookKey, timestamp, webhookToken), permanent)
 	for _, key := range []string{webhookKey, "of the subaccount"} {
-		if event, err := NewWebhooks(key).Read(body, webhookNow); err != nil || event.Kind != impl.PermanentFail {
+		if event, err := newVerifier(key).read(body, webhookNow); err != nil || event.kind != permanentFail {
 			t.Errorf("%s: %+v, %v", key, event, err)
 		}
 	}
@@ -238,7 +236,7 @@ func TestParentSignature(t *testing.T) {
 // empty one anybody could sign.
 func TestNoSigningKey(t *testing.T) {
 	body := fmt.Appendf(nil, `{"signature":%s,"event-data":%s}`, signature("", 0), permanent)
-	if event, err := NewWebhooks("").Read(body, webhookNow); !errors.Is(err, impl.ErrWebhookSignature) {
+	if event, err := newVerifier("").read(body, webhookNow); !errors.Is(err, errSignature) {
 		t.Errorf("%+v, %v", event, err)
 	}
 }
@@ -252,36 +250,36 @@ func FuzzWebhook(f *testing.F) {
 	f.Add([]byte(`{"signature":{"timestamp":1770920772,"token":"","parent-signature":null},"event-data":null}`))
 	f.Add([]byte(`{"SIGNATURE":{"TimeStamp":"0x1","token":"\ud800"},"signature":[],"event-data":"` + "\xff" + `"}`))
 	f.Add(bytes.Repeat([]byte(`[`), 20_000))
-	webhooks := NewWebhooks(webhookKey)
+	webhooks := newVerifier(webhookKey)
 	timestamp := fmt.Sprint(webhookNow.Unix())
 	signed := []byte(sign(webhookKey, timestamp, webhookToken))
 	f.Fuzz(func(t *testing.T, body []byte) {
-		event, err := webhooks.Read(body, webhookNow)
+		event, err := webhooks.read(body, webhookNow)
 		if err != nil {
-			for _, known := range []error{impl.ErrWebhookMalformed, impl.ErrWebhookSignature, impl.ErrWebhookExpired, impl.ErrWebhookEarly} {
+			for _, known := range []error{errMalformed, errSignature, errExpired, errEarly} {
 				if errors.Is(err, known) {
 					return
 				}
 			}
 			t.Fatalf("an error of its own: %v", err)
 		}
-		if event.ID != timestamp+webhookToken {
+		if event.id != timestamp+webhookToken {
 			t.Fatalf("believed, without the one signature there is: %q", body)
 		}
 		if !bytes.Contains(bytes.ToLower(body), signed) && !bytes.Contains(body, []byte(`\u`)) {
 			t.Fatalf("believed, without a signature: %q", body)
 		}
-		switch event.Kind {
-		case impl.PermanentFail, impl.TemporaryFail, impl.Complained:
-			if event.Code != 0 && (event.Code < 100 || event.Code > 999) {
-				t.Fatalf("code %d", event.Code)
+		switch event.kind {
+		case permanentFail, temporaryFail, complained:
+			if event.code != 0 && (event.code < 100 || event.code > 999) {
+				t.Fatalf("code %d", event.code)
 			}
-		case impl.OtherDelivery:
-			if event.Recipient != "" || event.Code != 0 {
+		case other:
+			if event.recipient != "" || event.code != 0 {
 				t.Fatalf("other: %+v", event)
 			}
 		default:
-			t.Fatalf("kind %q", event.Kind)
+			t.Fatalf("kind %q", event.kind)
 		}
 	})
 }

@@ -1,4 +1,4 @@
-package server
+package webhook
 
 import (
 	"bytes"
@@ -15,34 +15,31 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/resetd/resetd/impl"
+	"github.com/resetd/resetd/impl/observe"
+	"github.com/resetd/resetd/impl/server"
 )
 
-// reader and once are what the webhook's handler asks.
-type reader func(body []byte) (impl.DeliveryEvent, error)
-
-func (r reader) Read(body []byte, _ time.Time) (impl.DeliveryEvent, error) { return r(body) }
-
+// once is what the handler asks.
 type once func() bool
 
 func (o once) Take(context.Context, string) bool { return o() }
 
-// startWebhook serves a webhook over HTTP; logs may be read when it is closed.
-func startWebhook(t *testing.T, read reader, first once) (url string, logs *bytes.Buffer, registry *prometheus.Registry, end func()) {
+// startWebhook serves a webhook over HTTP, as impl/server does; logs may be read when it is closed.
+func startWebhook(t *testing.T, read func([]byte) (event, error), first once) (url string, logs *bytes.Buffer, registry *prometheus.Registry, end func()) {
 	t.Helper()
 	registry, logs = prometheus.NewRegistry(), &bytes.Buffer{}
-	public, err := New(Config{
-		Observer:     NewObserver(slog.New(slog.NewJSONHandler(logs, &slog.HandlerOptions{Level: slog.LevelDebug})), registry, nil),
-		Fingerprint:  func(string) string { return "hash" },
-		AllowBrowser: func(string) bool { return false },
-		Webhooks:     &Webhooks{Reader: read, Once: first},
+	logger := slog.New(slog.NewJSONHandler(logs, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	handler := New(Config{Once: first, Fingerprint: func(string) string { return "hash" }, Logger: logger, Registry: registry})
+	handler.read = func(body []byte, _ time.Time) (event, error) { return read(body) }
+	public, err := server.New(server.Config{
+		Recorder: observe.New(logger, registry, nil), Logger: logger, AllowBrowser: func(string) bool { return false }, Webhooks: handler.Take,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := httptest.NewServer(public)
-	t.Cleanup(server.Close)
-	return server.URL + webhookRoute, logs, registry, server.Close
+	listening := httptest.NewServer(public)
+	t.Cleanup(listening.Close)
+	return listening.URL + "/webhooks/mailgun", logs, registry, listening.Close
 }
 
 func post(t *testing.T, url string) (status int, body string) {
@@ -62,11 +59,11 @@ func post(t *testing.T, url string) (status int, body string) {
 // place is given back.
 func TestWebhooksAtOnce(t *testing.T) {
 	t.Parallel()
-	inside, goOn := make(chan struct{}, maxWebhooks+1), make(chan struct{})
+	inside, goOn := make(chan struct{}, maxAtOnce+1), make(chan struct{})
 	var held atomic.Bool
 	held.Store(true)
 	url, _, _, _ := startWebhook(t,
-		func([]byte) (impl.DeliveryEvent, error) { return impl.DeliveryEvent{Kind: impl.OtherDelivery}, nil },
+		func([]byte) (event, error) { return event{kind: other}, nil },
 		func() bool {
 			if held.Load() {
 				inside <- struct{}{}
@@ -74,14 +71,14 @@ func TestWebhooksAtOnce(t *testing.T) {
 			}
 			return true
 		})
-	done := make(chan int, maxWebhooks)
-	for range maxWebhooks {
+	done := make(chan int, maxAtOnce)
+	for range maxAtOnce {
 		go func() {
 			status, _ := post(t, url)
 			done <- status
 		}()
 	}
-	for range maxWebhooks {
+	for range maxAtOnce {
 		<-inside
 	}
 	if status, body := post(t, url); status != http.StatusServiceUnavailable || !strings.Contains(body, `"webhook_overloaded"`) {
@@ -89,12 +86,12 @@ func TestWebhooksAtOnce(t *testing.T) {
 	}
 	held.Store(false)
 	close(goOn)
-	for range maxWebhooks {
+	for range maxAtOnce {
 		if status := <-done; status != http.StatusOK {
 			t.Errorf("one that was judged: %d", status)
 		}
 	}
-	for range 2 * maxWebhooks {
+	for range 2 * maxAtOnce {
 		if status, body := post(t, url); status != http.StatusOK {
 			t.Fatalf("afterwards: %d %s", status, body)
 		}
@@ -105,16 +102,16 @@ func TestWebhooksAtOnce(t *testing.T) {
 // as an event, and takes no place for good.
 func TestWebhookFaults(t *testing.T) {
 	t.Parallel()
-	for name, read := range map[string]reader{
-		"error": func([]byte) (impl.DeliveryEvent, error) {
-			return impl.DeliveryEvent{Kind: impl.Complained}, errors.New("secret")
+	for name, read := range map[string]func([]byte) (event, error){
+		"error": func([]byte) (event, error) {
+			return event{kind: complained}, errors.New("secret")
 		},
-		"panic": func([]byte) (impl.DeliveryEvent, error) { panic("secret") },
+		"panic": func([]byte) (event, error) { panic("secret") },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			url, logs, registry, end := startWebhook(t, read, func() bool { return true })
-			for range maxWebhooks + 1 {
+			for range maxAtOnce + 1 {
 				if status, body := post(t, url); status != http.StatusInternalServerError || strings.Contains(body, "secret") {
 					t.Fatalf("%d %s", status, body)
 				}
@@ -149,7 +146,7 @@ func TestWebhookFaults(t *testing.T) {
 func TestWebhookWithoutRecipient(t *testing.T) {
 	t.Parallel()
 	url, logs, _, end := startWebhook(t,
-		func([]byte) (impl.DeliveryEvent, error) { return impl.DeliveryEvent{Kind: impl.PermanentFail}, nil },
+		func([]byte) (event, error) { return event{kind: permanentFail}, nil },
 		func() bool { return true })
 	if status, body := post(t, url); status != http.StatusOK {
 		t.Errorf("%d %s", status, body)
