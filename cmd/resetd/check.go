@@ -20,7 +20,6 @@ import (
 	"github.com/resetd/resetd/impl/mailgun"
 	"github.com/resetd/resetd/impl/origin"
 	"github.com/resetd/resetd/impl/ratelimit"
-	"github.com/resetd/resetd/impl/redisclient"
 	"github.com/resetd/resetd/impl/supabase"
 )
 
@@ -240,53 +239,6 @@ func shortDuration(d time.Duration) string {
 		text = strings.TrimSuffix(text, "0m")
 	}
 	return text
-}
-
-// redis counts in Redis as the limits do.
-func (c *checker) redis(ctx context.Context) (found findings) {
-	if c.settings.RedisURL == "" {
-		found.add(noted, aboutRedis, "REDIS_URL is not set: limits are per instance, and begin anew with each start; right for one instance")
-		return found
-	}
-	const inMemory = "each instance would count limits for itself"
-	pong, err := ratelimit.Ping(ctx, c.settings.RedisURL.Reveal(), c.settings.UpstreamTimeout)
-	var refused *ratelimit.RefusedError
-	switch {
-	case errors.As(err, &refused):
-		found.add(bad, aboutRedis, "no count can be kept (%v), and %s. What to do: %s", err, inMemory, redisAdvice(refused.Code))
-	case err != nil:
-		found.add(bad, aboutRedis, "it cannot be reached (%s), and %s. What to do: check host and port in REDIS_URL, rediss:// where it wants TLS and redis:// where it does not, and whether this machine may connect to it", plainCause(err), inMemory)
-	case pong.RoundTrip > redisclient.MaxRoundTrip:
-		found.add(bad, aboutRedis, "a count takes %s, and beyond %s %s. What to do: use a Redis in the same region", millis(pong.RoundTrip), millis(redisclient.MaxRoundTrip), inMemory)
-	case pong.Evicts != "":
-		found.add(risky, aboutRedis, "counts are kept (%s), but its maxmemory-policy is %s, and a key that it evicts is a limit forgotten. What to do: set maxmemory-policy noeviction", millis(pong.RoundTrip), pong.Evicts)
-	default:
-		found.add(good, aboutRedis, "counts are kept there (%s)", millis(pong.RoundTrip))
-	}
-	return found
-}
-
-// redisAdvice: https://redis.io/docs/latest/develop/reference/protocol-spec/#simple-errors
-func redisAdvice(code string) string {
-	switch code {
-	case "NOAUTH", "WRONGPASS":
-		return "check user and password in REDIS_URL (redis://user:password@host; special characters as %XX)"
-	case "NOPERM":
-		return "let that user run SCRIPT LOAD, EVALSHA, EVAL, GET, INCR, PEXPIRE, PTTL and DEL on keys that begin with resetd:"
-	case "READONLY":
-		return "REDIS_URL leads to a replica: give the address of the primary"
-	case "OOM":
-		return "it is full: raise maxmemory, or clear out what does not belong there"
-	case "MOVED", "ASK", "CROSSSLOT", "CLUSTERDOWN":
-		return "REDIS_URL leads to a Redis cluster, which is not supported: use a single Redis, or the cluster's own proxy"
-	case "ERR":
-		return "check the number of the database in REDIS_URL (redis://host/0), and whether Redis takes more connections"
-	case "LOADING":
-		return "it is starting: try again in a minute"
-	case "MISCONF":
-		return "it cannot write to its disk, and takes no writes until it can"
-	}
-	return "look up that code in Redis's own log"
 }
 
 // plainCause leaves out of upstream.Cause what is there for programs.

@@ -1,15 +1,12 @@
 package main
 
 import (
-	"bufio"
-	"context"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"os/exec"
 	"regexp"
 	"slices"
@@ -20,142 +17,31 @@ import (
 	"testing"
 	"time"
 
-	"github.com/redis/go-redis/v9"
-
 	"github.com/resetd/resetd/impl/devstack"
+	"github.com/resetd/resetd/impl/redisclient/redistest"
 )
 
-// redisServer is a real redis-server at an address of its own.
-type redisServer struct {
-	t        testing.TB
-	addr     string
-	password string
-	dir      string
-	args     []string // on top of those of start
-	cmd      *exec.Cmd
-}
-
-// newRedis starts nothing yet. RESETD_REDIS_SERVER names the program if it is not redis-server
-// on the PATH; "skip" leaves these tests out, which nobody does by accident.
-func newRedis(t testing.TB) *redisServer {
+// newRedis reserves an address for a real redis-server that wants a password, and starts nothing yet.
+func newRedis(t testing.TB) *redistest.Server {
 	t.Helper()
-	redisProgram(t)
-	// Where all of 127.0.0.0/8 is this machine, an address that nothing else listens on or
-	// connects from, so that the port stays free while Redis is down.
-	listener, err := net.Listen("tcp", fmt.Sprintf("127.10.%d.%d:0", rand.IntN(256), rand.IntN(254)+1))
-	if err != nil {
-		listener, err = net.Listen("tcp", "127.0.0.1:0")
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	s := &redisServer{t: t, addr: listener.Addr().String(), password: "pass-of-the-redis-server", dir: t.TempDir()}
-	t.Cleanup(s.kill)
+	s := redistest.New(t)
+	s.Password = "pass-of-the-redis-server"
 	return s
 }
 
-func redisProgram(t testing.TB) string {
-	t.Helper()
-	program := os.Getenv("RESETD_REDIS_SERVER")
-	if program == "skip" {
-		t.Skip("RESETD_REDIS_SERVER=skip")
-	}
-	if program == "" {
-		program = "redis-server"
-	}
-	path, err := exec.LookPath(program)
-	if err != nil {
-		t.Fatalf("this test needs a real Redis: install it (Debian and Ubuntu: apt-get install redis-server; "+
-			"macOS: brew install redis), or name the program in RESETD_REDIS_SERVER, "+
-			"or leave these tests out with RESETD_REDIS_SERVER=skip: %v", err)
-	}
-	return path
-}
-
-// start returns when the server accepts connections.
-func (s *redisServer) start() {
-	s.t.Helper()
-	host, port, _ := net.SplitHostPort(s.addr)
-	args := []string{"--port", port, "--bind", host, "--dir", s.dir, "--save", "", "--appendonly", "no", "--requirepass", s.password}
-	s.cmd = exec.Command(redisProgram(s.t), append(args, s.args...)...)
-	out, err := s.cmd.StdoutPipe()
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	s.cmd.Stderr = s.cmd.Stdout
-	if err := s.cmd.Start(); err != nil {
-		s.t.Fatal(err)
-	}
-	var log strings.Builder
-	for lines := bufio.NewScanner(out); lines.Scan(); {
-		log.WriteString(lines.Text() + "\n")
-		if strings.Contains(lines.Text(), "Ready to accept connections") {
-			go func() { _, _ = io.Copy(io.Discard, out) }() // or it would block on a full pipe
-			return
-		}
-	}
-	s.t.Fatalf("redis-server did not start:\n%s", &log)
-}
-
-// keep makes Redis write what it has to disk, so that it is there again when it is started anew.
-func (s *redisServer) keep() {
-	s.args = []string{"--appendonly", "yes", "--appendfsync", "everysec"}
-	s.kill()
-	s.start()
-}
-
-func (s *redisServer) kill() {
-	if s.cmd != nil {
-		_ = s.cmd.Process.Kill() // also ends a stopped process
-		_ = s.cmd.Wait()
-		s.cmd = nil
-	}
-}
-
-func (s *redisServer) signal(signal os.Signal) {
-	if err := s.cmd.Process.Signal(signal); err != nil {
-		s.t.Error(err)
-	}
-}
-
-func (s *redisServer) url() string {
-	if s.password == "" {
-		return "redis://" + s.addr
-	}
-	return "redis://:" + s.password + "@" + s.addr + "/0"
-}
-
-// do sends a command over a connection of its own; a change of the password counts for the
-// next one.
-func (s *redisServer) do(args ...any) any {
-	client := redis.NewClient(&redis.Options{Addr: s.addr, Password: s.password, MaxRetries: -1})
-	defer client.Close()
-	answer, err := client.Do(context.Background(), args...).Result()
-	if err != nil {
-		s.t.Errorf("redis: %v: %v", args, err)
-	}
-	return answer
-}
-
-func (s *redisServer) setPassword(password string) {
-	s.do("CONFIG", "SET", "requirepass", password)
-	s.password = password
-	s.do("CLIENT", "KILL", "TYPE", "normal")
-}
-
 // redisKey matches the keys of the limits, and the names of pending requests.
-var redisKey = regexp.MustCompile(`^resetd:((?:ip|recipient):\{[A-Za-z0-9_-]{22}\}:([SMHD])|probe|\{[0-9a-f]{16}\}:(?:requests|(?:account|busy):[0-9a-f]{16}|(?:alive|taken):[A-Z2-7]{26}))$`)
+var redisKey = regexp.MustCompile(`^resetd:((?:ip|recipient):\{[A-Za-z0-9_-]{22}\}:([SMHD])|probe:\{\d+\}|\{[0-9a-f]{16}\}:(?:requests|(?:account|busy):[0-9a-f]{16}|(?:alive|taken):[A-Z2-7]{26}))$`)
 
 // checkKeys: nothing but hashes, and each goes away by itself. It returns the number of
 // limits' keys.
-func (s *redisServer) checkKeys() (keys int) {
+func checkKeys(t testing.TB, s *redistest.Server) (keys int) {
+	t.Helper()
 	periods := map[string]int64{"S": 1, "M": 60, "H": 3600, "D": 86400}
-	for _, key := range s.do("KEYS", "*").([]any) {
+	for _, key := range s.Do("KEYS", "*").([]any) {
 		key := key.(string)
 		found := redisKey.FindStringSubmatch(key)
 		if found == nil {
-			s.t.Errorf("Redis has the key %q", key)
+			t.Errorf("Redis has the key %q", key)
 			continue
 		}
 		period := int64(1) // of the probe
@@ -167,8 +53,8 @@ func (s *redisServer) checkKeys() (keys int) {
 			period = periods[found[2]]
 		}
 		// -2: it has gone since
-		if ttl, _ := s.do("PTTL", key).(int64); ttl != -2 && (ttl < 0 || ttl > period*1000) {
-			s.t.Errorf("%s lives for %d ms more", key, ttl)
+		if ttl, _ := s.Do("PTTL", key).(int64); ttl != -2 && (ttl < 0 || ttl > period*1000) {
+			t.Errorf("%s lives for %d ms more", key, ttl)
 		}
 	}
 	return keys
@@ -228,8 +114,8 @@ func threeProcesses(t *testing.T, binary string) (sound bool) {
 		strangers  = 30
 	)
 	server := newRedis(t)
-	server.start()
-	defer server.kill()
+	server.Start()
+	defer server.Kill()
 	accounts := []string{knownEmail, otherKnown, "upper@example.com"}
 	stack := devstack.New(devstack.Config{
 		Accounts: accounts, SiteURL: site,
@@ -245,7 +131,7 @@ func threeProcesses(t *testing.T, binary string) (sound bool) {
 			"LISTEN_ADDR=127.0.0.1:0", "ADMIN_ADDR=127.0.0.1:0", "LOG_FORMAT=json",
 			"SUPABASE_URL=" + supabase.URL, "SUPABASE_SERVICE_ROLE_KEY=test-service-role-key",
 			"MAILGUN_API_BASE=" + mailgun.URL, "MAILGUN_API_KEY=test-mailgun-key", "MAILGUN_DOMAIN=mg.example.com",
-			"SITE_URL=" + site, "TRUSTED_PROXIES=127.0.0.0/8", "REDIS_URL=" + server.url(), "SHUTDOWN_DELAY=0s",
+			"SITE_URL=" + site, "TRUSTED_PROXIES=127.0.0.0/8", "REDIS_URL=" + server.URL(), "SHUTDOWN_DELAY=0s",
 			fmt.Sprintf("RATE_LIMIT=%d-M,30-H", perClient), fmt.Sprintf("RECIPIENT_LIMIT=%d-H", perAddress),
 		})
 		defer p.stop(t)
@@ -320,7 +206,7 @@ func threeProcesses(t *testing.T, binary string) (sound bool) {
 			t.Logf("Redis was lost:\n%s", regexp.MustCompile(`.*limits_in.*`).FindAllString(p.logs.String(), -1))
 			return false
 		}
-		if found := regexp.MustCompile(`198\.51\.100\.|2001:db8|203\.0\.113\.|@example|` + server.password).FindString(p.logs.String()); found != "" {
+		if found := regexp.MustCompile(`198\.51\.100\.|2001:db8|203\.0\.113\.|@example|` + server.Password).FindString(p.logs.String()); found != "" {
 			t.Errorf("the log has %q", found)
 		}
 	}
@@ -335,7 +221,7 @@ func threeProcesses(t *testing.T, binary string) (sound bool) {
 		t.Errorf("%d of %d requests were let through, want %d; %d were answered otherwise", total, len(all), want, other.Load())
 	}
 	// Two windows for each client, one for each address.
-	if keys, want := server.checkKeys(), 2*(clients+strangers)+len(accounts)+strangers; keys != want {
+	if keys, want := checkKeys(t, server), 2*(clients+strangers)+len(accounts)+strangers; keys != want {
 		t.Errorf("%d keys in Redis, want %d", keys, want)
 	}
 
@@ -389,7 +275,7 @@ type redisFault struct {
 	noPassword bool
 	slow       *slowProxy // between resetd and Redis
 	atStart    bool       // it is broken already when resetd starts
-	begin, end func(*redisServer)
+	begin, end func(*redistest.Server)
 	reason     string // in the log; empty: Redis is not lost
 	kept       bool   // what was counted is there again afterwards
 }
@@ -399,60 +285,60 @@ func redisFaults() []redisFault {
 	return []redisFault{
 		{
 			name: "absent at the start", atStart: true,
-			begin: (*redisServer).kill, end: (*redisServer).start,
+			begin: (*redistest.Server).Kill, end: (*redistest.Server).Start,
 			reason: "refused|^no answer in time$",
 		},
 		{
 			name: "hung at the start", atStart: true,
-			begin:  func(s *redisServer) { s.signal(syscall.SIGSTOP) },
-			end:    func(s *redisServer) { s.signal(syscall.SIGCONT) },
+			begin:  func(s *redistest.Server) { s.Signal(syscall.SIGSTOP) },
+			end:    func(s *redistest.Server) { s.Signal(syscall.SIGCONT) },
 			reason: "^no answer in time$",
 		},
 		{
 			name:  "killed, started again",
-			begin: (*redisServer).kill, end: (*redisServer).start,
+			begin: (*redistest.Server).Kill, end: (*redistest.Server).Start,
 			reason: "EOF|reset|refused|closed|broken pipe|^no answer in time$",
 		},
 		{
 			name:   "hung",
-			begin:  func(s *redisServer) { s.signal(syscall.SIGSTOP) },
-			end:    func(s *redisServer) { s.signal(syscall.SIGCONT) },
+			begin:  func(s *redistest.Server) { s.Signal(syscall.SIGSTOP) },
+			end:    func(s *redistest.Server) { s.Signal(syscall.SIGCONT) },
 			reason: "^no answer in time$", kept: true,
 		},
 		{
 			// Not too slow for any one question, but for the two of a request.
 			name: "slow, 150 ms an answer", slow: slow,
-			begin:  func(*redisServer) { slow.by.Store(int64(150 * time.Millisecond)) },
-			end:    func(*redisServer) { slow.by.Store(0) },
+			begin:  func(*redistest.Server) { slow.by.Store(int64(150 * time.Millisecond)) },
+			end:    func(*redistest.Server) { slow.by.Store(0) },
 			reason: "^no answer in time$", kept: true,
 		},
 		{
 			name:   "read-only",
-			begin:  func(s *redisServer) { s.do("REPLICAOF", "127.0.0.1", "1") },
-			end:    func(s *redisServer) { s.do("REPLICAOF", "NO", "ONE") },
+			begin:  func(s *redistest.Server) { s.Do("REPLICAOF", "127.0.0.1", "1") },
+			end:    func(s *redistest.Server) { s.Do("REPLICAOF", "NO", "ONE") },
 			reason: "^READONLY$", kept: true,
 		},
 		{
 			name:   "full",
-			begin:  func(s *redisServer) { s.do("CONFIG", "SET", "maxmemory", "1") },
-			end:    func(s *redisServer) { s.do("CONFIG", "SET", "maxmemory", "0") },
+			begin:  func(s *redistest.Server) { s.Do("CONFIG", "SET", "maxmemory", "1") },
+			end:    func(s *redistest.Server) { s.Do("CONFIG", "SET", "maxmemory", "0") },
 			reason: "^OOM$", kept: true,
 		},
 		{
 			name: "wants a password", noPassword: true,
-			begin:  func(s *redisServer) { s.setPassword("a-password-that-nobody-has") },
-			end:    func(s *redisServer) { s.setPassword("") },
+			begin:  func(s *redistest.Server) { s.SetPassword("a-password-that-nobody-has") },
+			end:    func(s *redistest.Server) { s.SetPassword("") },
 			reason: "^NOAUTH$|EOF|reset|closed|broken pipe|^no answer in time$", kept: true,
 		},
 		{
 			name:   "wants another password",
-			begin:  func(s *redisServer) { s.setPassword("a-password-that-nobody-has") },
-			end:    func(s *redisServer) { s.setPassword("pass-of-the-redis-server") },
+			begin:  func(s *redistest.Server) { s.SetPassword("a-password-that-nobody-has") },
+			end:    func(s *redistest.Server) { s.SetPassword("pass-of-the-redis-server") },
 			reason: "^WRONGPASS$|EOF|reset|closed|broken pipe|^no answer in time$", kept: true,
 		},
 		{
 			name:  "flushed, scripts too",
-			begin: func(s *redisServer) { s.do("FLUSHALL"); s.do("SCRIPT", "FLUSH") },
+			begin: func(s *redistest.Server) { s.Do("FLUSHALL"); s.Do("SCRIPT", "FLUSH") },
 		},
 	}
 }
@@ -487,13 +373,13 @@ func (c *redisFault) run(t *testing.T) (failures []string, sound bool) {
 	fail := func(format string, args ...any) { failures = append(failures, fmt.Sprintf(format, args...)) }
 	server := newRedis(t)
 	if c.noPassword {
-		server.password = ""
+		server.Password = ""
 	}
-	url := server.url()
+	url := server.URL()
 	if c.slow != nil {
-		url = "redis://:" + server.password + "@" + c.slow.listen(t, server.addr)
+		url = "redis://:" + server.Password + "@" + c.slow.listen(t, server.Addr)
 	}
-	server.start()
+	server.Start()
 	if c.atStart {
 		c.begin(server)
 	}
@@ -640,7 +526,7 @@ func (c *redisFault) run(t *testing.T) (failures []string, sound bool) {
 	if found := regexp.MustCompile(`pass-of-|a-password|192\.0\.2\.|198\.51\.100\.|2001:db8|@example`).FindString(f.logs.String()); found != "" {
 		fail("the log has %q", found)
 	}
-	server.checkKeys()
+	checkKeys(t, server)
 	t.Logf("TABLE | %s | start %v | worst %v, while away %v, without Redis %v | lost after %v | back after %v | %d requests",
 		c.name, startTook.Round(time.Millisecond), all.worst.Round(time.Millisecond), away.worst.Round(100*time.Microsecond),
 		all.worstHealthz.Round(time.Millisecond), lost.Round(time.Millisecond), back.Round(time.Millisecond), all.requests)
@@ -787,8 +673,8 @@ func (p *slowProxy) forward(client net.Conn, address string) {
 func TestRedisKeyWithoutExpiry(t *testing.T) {
 	t.Parallel()
 	server := newRedis(t)
-	server.start()
-	f := start(t, setup{env: map[string]string{"REDIS_URL": server.url(), "RATE_LIMIT": "2-S"}})
+	server.Start()
+	f := start(t, setup{env: map[string]string{"REDIS_URL": server.URL(), "RATE_LIMIT": "2-S"}})
 	const persist = `local n = 0
 		for _, key in ipairs(redis.call("KEYS", "resetd:ip:*")) do n = n + redis.call("PERSIST", key) end
 		return n`
@@ -796,7 +682,7 @@ func TestRedisKeyWithoutExpiry(t *testing.T) {
 	for deadline := time.Now().Add(20 * time.Second); persisted == 0 && time.Now().Before(deadline); {
 		for f.ask(unknownEmail).status == http.StatusOK {
 		}
-		persisted, _ = server.do("EVAL", persist, 0).(int64)
+		persisted, _ = server.Do("EVAL", persist, 0).(int64)
 	}
 	if persisted != 1 {
 		t.Fatal("no key could be made to stay") // the window was over each time
@@ -812,5 +698,5 @@ func TestRedisKeyWithoutExpiry(t *testing.T) {
 		t.Fatalf("refused for ever: %d %s", a.status, a.raw)
 	}
 	t.Logf("TABLE | a key without expiry | served after %v", time.Since(began).Round(time.Millisecond))
-	server.checkKeys()
+	checkKeys(t, server)
 }

@@ -59,7 +59,10 @@ type settings struct {
 
 	RateLimit      ratelimit.Rate `env:"RATE_LIMIT" envDefault:"5-M,30-H" help:"requests per client IP: COUNT-PERIOD, periods S, M, H, D; all must allow"`
 	RecipientLimit ratelimit.Rate `env:"RECIPIENT_LIMIT" envDefault:"1-M,5-H" help:"mails per address, beyond which nothing is sent and nothing said"`
-	RedisURL       Secret         `env:"REDIS_URL" help:"limits and accepted requests shared by several instances; without it they are in memory"`
+	RedisURL       Secret         `env:"REDIS_URL" help:"limits and accepted requests shared by several instances; without it they are in memory. redis://, rediss:// (TLS) or unix://; ?master_name=NAME for Sentinels, ?addr=HOST:PORT for a Cluster"`
+	RedisCA        string         `env:"REDIS_CA" help:"certificates of the authorities of Redis' certificate, PEM (default: those of this machine)"`
+	RedisCert      string         `env:"REDIS_CLIENT_CERT" help:"certificate that Redis is shown, PEM"`
+	RedisKey       Secret         `env:"REDIS_CLIENT_KEY" help:"private key of REDIS_CLIENT_CERT, PEM"`
 	TrustedProxies string         `env:"TRUSTED_PROXIES" help:"CIDRs whose X-Forwarded-For is believed, comma separated"`
 	CORSOrigins    []string       `env:"CORS_ORIGINS" help:"origins from which browsers may call, those of web views too (capacitor://localhost), comma separated; or *, every page (default SITE_URL and CALLBACK_ORIGINS)"`
 	APIDocs        onOff          `env:"API_DOCS" envDefault:"on" help:"the API reference page at /api/docs: on or off"`
@@ -87,6 +90,7 @@ type settings struct {
 	origins *origin.List // nil without SITE_URL
 	browser origin.Browsers
 	proxies []netip.Prefix
+	redis   *redisclient.Target // nil without REDIS_URL
 	from    mail.Address
 	writer  *message.Renderer // nil for healthcheck, and without what mail needs
 	authURL string
@@ -398,8 +402,12 @@ func (s *settings) check(wrong *mistakes) {
 	proxies, err := ratelimit.ParseTrustedProxies(s.TrustedProxies)
 	wrong.judge("TRUSTED_PROXIES", err)
 	s.proxies = proxies
-	if s.RedisURL != "" {
-		wrong.judge("REDIS_URL", redisclient.CheckURL(s.RedisURL.Reveal()))
+	target, found := redisclient.Parse(redisclient.Config{
+		URL: s.RedisURL.Reveal(), CA: s.RedisCA, ClientCert: s.RedisCert, ClientKey: s.RedisKey.Reveal(),
+	})
+	s.redis = target
+	for _, mistake := range found {
+		wrong.add(mistake.Setting, "%s", mistake.Text)
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/resetd/resetd/impl/devstack"
+	"github.com/resetd/resetd/impl/redisclient/redistest"
 )
 
 // The tests of this file are about H9 with Redis: what any instance has answered 200 is mailed,
@@ -22,7 +23,7 @@ import (
 // cluster is several instances of the shipped binary behind one Redis, and their upstreams.
 type cluster struct {
 	t         *testing.T
-	redis     *redisServer
+	redis     *redistest.Server
 	stack     *devstack.Stack
 	environ   []string
 	instances []*process
@@ -68,7 +69,7 @@ func (c *cluster) always() {
 func startCluster(t *testing.T, people []string, mailgun func(http.Handler) http.Handler, settings ...string) *cluster {
 	t.Helper()
 	c := &cluster{t: t, redis: newRedis(t), promised: map[string]int{}}
-	c.redis.start()
+	c.redis.Start()
 	c.stack = devstack.New(devstack.Config{
 		Accounts: people, SiteURL: site, MaxMails: 10_000,
 		ServiceRoleKey: "test-service-role-key", MailgunKey: "test-mailgun-key", MailgunDomain: "mg.example.com",
@@ -82,7 +83,7 @@ func startCluster(t *testing.T, people []string, mailgun func(http.Handler) http
 		"LISTEN_ADDR=127.0.0.1:0", "ADMIN_ADDR=127.0.0.1:0", "LOG_FORMAT=json", "LOG_LEVEL=debug",
 		"SUPABASE_URL=" + supabase.URL, "SUPABASE_SERVICE_ROLE_KEY=test-service-role-key",
 		"MAILGUN_API_BASE=" + mails.URL, "MAILGUN_API_KEY=test-mailgun-key", "MAILGUN_DOMAIN=mg.example.com",
-		"SITE_URL=" + site, "REDIS_URL=" + c.redis.url(), "SHUTDOWN_DELAY=0s", "SHUTDOWN_TIMEOUT=20s",
+		"SITE_URL=" + site, "REDIS_URL=" + c.redis.URL(), "SHUTDOWN_DELAY=0s", "SHUTDOWN_TIMEOUT=20s",
 		"RATE_LIMIT=100000-M", "RECIPIENT_LIMIT=100000-M", "MAX_DELIVERIES=16",
 	}, settings...)
 	transport := &http.Transport{MaxIdleConnsPerHost: 64}
@@ -207,11 +208,11 @@ func (c *cluster) wantEmpty() {
 	c.t.Helper()
 	for began := time.Now(); ; time.Sleep(50 * time.Millisecond) {
 		var left []string
-		for _, key := range c.redis.do("KEYS", "resetd:{*").([]any) {
+		for _, key := range c.redis.Do("KEYS", "resetd:{*").([]any) {
 			if key := key.(string); strings.Contains(key, ":account:") {
 				left = append(left, key)
 			} else if strings.HasSuffix(key, ":requests") {
-				if n := c.redis.do("XLEN", key); n != int64(0) {
+				if n := c.redis.Do("XLEN", key); n != int64(0) {
 					left = append(left, fmt.Sprint(key, " with ", n))
 				}
 			}
@@ -224,7 +225,7 @@ func (c *cluster) wantEmpty() {
 			return
 		}
 	}
-	c.redis.checkKeys()
+	checkKeys(c.t, c.redis)
 }
 
 // TestInstanceKilled: one of two instances is killed while 200 requests for 200 accounts are answered.
@@ -290,11 +291,11 @@ func TestRedisKilled(t *testing.T) {
 	t.Parallel()
 	people := numbered(accounts, 400)
 	c := startCluster(t, people, nil)
-	c.redis.keep()
+	c.redis.Keep()
 	one, other := c.start(), c.start()
-	c.askAll(people[:200], []*process{one, other}, 120, c.redis.kill)
+	c.askAll(people[:200], []*process{one, other}, 120, c.redis.Kill)
 	c.askAll(people[200:300], []*process{one, other}, -1, nil) // while it is away
-	c.redis.start()
+	c.redis.Start()
 	for _, p := range c.instances {
 		awaitRequestsIn(t, p, "redis")
 	}
@@ -314,11 +315,11 @@ func TestRedisAndInstanceKilled(t *testing.T) {
 		one := c.start()
 		fault.set(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTooManyRequests) }))
 		c.askAll(people, []*process{one}, -1, nil)
-		c.redis.do("SAVE")
+		c.redis.Do("SAVE")
 		one.kill()
-		c.redis.kill()
+		c.redis.Kill()
 		fault.set(nil)
-		c.redis.start()
+		c.redis.Start()
 		c.start()
 		c.wantMailed(60*time.Second, len(people), 0)
 		c.wantEmpty()
@@ -406,18 +407,18 @@ func TestNothingReadable(t *testing.T) {
 	}
 	time.Sleep(2 * time.Second) // each was tried, and has a link
 	entries := 0
-	for _, key := range c.redis.do("KEYS", "*").([]any) {
+	for _, key := range c.redis.Do("KEYS", "*").([]any) {
 		key := key.(string)
 		var value string
-		switch kind := c.redis.do("TYPE", key); kind {
+		switch kind := c.redis.Do("TYPE", key); kind {
 		case "stream":
-			all := c.redis.do("XRANGE", key, "-", "+").([]any)
+			all := c.redis.Do("XRANGE", key, "-", "+").([]any)
 			entries += len(all)
 			value = fmt.Sprint(all)
 		case "hash":
-			value = fmt.Sprint(c.redis.do("HGETALL", key))
+			value = fmt.Sprint(c.redis.Do("HGETALL", key))
 		case "string":
-			value = fmt.Sprint(c.redis.do("GET", key))
+			value = fmt.Sprint(c.redis.Do("GET", key))
 		default:
 			t.Errorf("%s is a %v", key, kind)
 		}
@@ -430,7 +431,7 @@ func TestNothingReadable(t *testing.T) {
 	if entries != len(people)-1 {
 		t.Errorf("%d requests in Redis, want %d", entries, len(people)-1)
 	}
-	c.redis.checkKeys()
+	checkKeys(c.t, c.redis)
 	fault.set(nil)
 	c.wantMailed(60*time.Second, len(people), 0)
 	c.wantEmpty()
@@ -445,13 +446,13 @@ func TestKeyChanged(t *testing.T) {
 	c := startCluster(t, people, nil)
 	old := c.start("SUPABASE_SERVICE_ROLE_KEY=the-key-before-this-one", "MAIL_PROBE=off")
 	stream := ""
-	for _, key := range c.redis.do("KEYS", "resetd:{*}:requests").([]any) {
+	for _, key := range c.redis.Do("KEYS", "resetd:{*}:requests").([]any) {
 		stream = key.(string)
 	}
 	old.kill()
 	// As an instance with another key would have left it.
-	id := c.redis.do("XADD", stream, "*", "request", strings.Repeat("x", 300))
-	c.redis.do("XCLAIM", stream, "deliveries", "ANOTHERINSTANCEAAAAAAAAAAA", 0, id, "FORCE", "JUSTID")
+	id := c.redis.Do("XADD", stream, "*", "request", strings.Repeat("x", 300))
+	c.redis.Do("XCLAIM", stream, "deliveries", "ANOTHERINSTANCEAAAAAAAAAAA", 0, id, "FORCE", "JUSTID")
 	p := c.start()
 	p.logs.await(t, `"level":"ERROR","msg":"a request in Redis was encrypted under another Supabase key, and is dropped"`)
 	f := fixture{t: t, admin: p.admin}
@@ -544,12 +545,12 @@ func TestSharedFaults(t *testing.T) {
 			c := startCluster(t, people, nil)
 			var settings []string
 			if fault.noPassword {
-				c.redis.setPassword("")
+				c.redis.SetPassword("")
 			}
 			if fault.slow != nil {
-				settings = append(settings, "REDIS_URL="+strings.Replace(c.redis.url(), c.redis.addr, fault.slow.listen(t, c.redis.addr), 1))
+				settings = append(settings, "REDIS_URL="+strings.Replace(c.redis.URL(), c.redis.Addr, fault.slow.listen(t, c.redis.Addr), 1))
 			} else {
-				settings = append(settings, "REDIS_URL="+c.redis.url())
+				settings = append(settings, "REDIS_URL="+c.redis.URL())
 			}
 			if fault.atStart {
 				fault.begin(c.redis)

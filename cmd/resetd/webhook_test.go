@@ -471,8 +471,8 @@ func TestWebhookReplay(t *testing.T) {
 func TestWebhookReplayShared(t *testing.T) {
 	t.Parallel()
 	server := newRedis(t)
-	server.start()
-	shared := with(withWebhooks, map[string]string{"REDIS_URL": server.url()})
+	server.Start()
+	shared := with(withWebhooks, map[string]string{"REDIS_URL": server.URL()})
 	one, two := start(t, setup{env: shared}), start(t, setup{env: shared})
 	for _, f := range []*fixture{one, two} {
 		f.logs.await(t, `"limits_in":"redis"`)
@@ -490,7 +490,7 @@ func TestWebhookReplayShared(t *testing.T) {
 	}
 	two.checkCounted("the second", map[string]string{"permanent_fail": "1", "replay": "1"})
 
-	keys := server.do("KEYS", "*webhook*").([]any)
+	keys := server.Do("KEYS", "*webhook*").([]any)
 	if len(keys) != 2 {
 		t.Errorf("Redis has %v", keys)
 	}
@@ -499,7 +499,7 @@ func TestWebhookReplayShared(t *testing.T) {
 			t.Errorf("Redis has the key %q", key)
 		}
 		// Longer than Mailgun's signature is believed, and not for ever.
-		if ttl := server.do("PTTL", key).(int64); ttl < (13*time.Hour).Milliseconds() || ttl > (24*time.Hour).Milliseconds() {
+		if ttl := server.Do("PTTL", key).(int64); ttl < (13*time.Hour).Milliseconds() || ttl > (24*time.Hour).Milliseconds() {
 			t.Errorf("%s lives for %d ms more", key, ttl)
 		}
 	}

@@ -192,12 +192,12 @@ func newOutbox(s *settings, registry prometheus.Registerer, d *delivery.Delivere
 	unreadable := counter("resetd_unreadable_requests_total", "Requests in Redis that were encrypted under another Supabase key, and dropped.")
 	takenOver := counter("resetd_taken_over_requests_total", "Requests in Redis that were taken over from an instance that had ended.")
 	var pending requests
-	if s.RedisURL == "" || !configured {
+	if s.redis == nil || !configured {
 		pending = outbox.New(config)
 	} else {
 		var err error
 		pending, err = outbox.OpenShared(outbox.SharedConfig{
-			Config: config, RedisURL: s.RedisURL.Reveal(), Project: hashOf(s.authURL),
+			Config: config, Redis: s.redis, Project: hashOf(s.authURL),
 			Key:         keyFrom(s.SupabaseKey, "requests in Redis"),
 			Fingerprint: newFingerprint(keyFrom(s.SupabaseKey, "accounts in Redis")),
 			Keep:        s.DeliveryTimeout + time.Minute, // the last attempt may end later
@@ -283,7 +283,7 @@ func describe(registry *prometheus.Registry, s *settings, ready *server.Readines
 		return 0
 	})
 	gauge("resetd_redis_configured", "1 where REDIS_URL is set: the limits should be counted there.", nil, func() float64 {
-		if s.RedisURL == "" {
+		if s.redis == nil {
 			return 0
 		}
 		return 1
@@ -293,7 +293,7 @@ func describe(registry *prometheus.Registry, s *settings, ready *server.Readines
 
 func newLimits(s *settings, logger *slog.Logger, onChange func(store string)) (*ratelimit.Store, error) {
 	return ratelimit.Open(ratelimit.Options{
-		RedisURL: s.RedisURL.Reveal(),
+		Redis:    s.redis,
 		HashKey:  keyFrom(s.SupabaseKey, "keys of the limits"),
 		Logger:   logger,
 		OnChange: onChange,

@@ -40,8 +40,8 @@ const (
 // SharedConfig says what an outbox in Redis needs beside Config.
 type SharedConfig struct {
 	Config
-	RedisURL string
-	Project  string // requests are delivered by instances of the same project
+	Redis   *redisclient.Target
+	Project string // requests are delivered by instances of the same project
 	// Key encrypts requests (AES-256-GCM, 32 bytes). Instances of a project share it.
 	Key []byte
 	// Fingerprint returns the keyed hash under which Redis sees an account.
@@ -69,16 +69,18 @@ type SharedConfig struct {
 type Shared struct {
 	config SharedConfig
 	memory *Outbox
-	client *redis.Client
+	client *redisclient.Client
 	cipher cipher.AEAD
 	me     string // the name of this instance in the group
 	keys   keys
 
-	inRedis atomic.Bool
-	beaten  atomic.Int64 // when the last sign of life was given, in nanoseconds since 1970
-	back    time.Time    // when Redis came back after an outage; for beat alone
-	missed  atomic.Bool  // this instance may have entries that it does not know
-	kept    atomic.Int64 // requests that Close has left in Redis
+	changing sync.Mutex // changes of inRedis, so that they are told in their order
+	recovery redisclient.Recovery
+	inRedis  atomic.Bool
+	beaten   atomic.Int64 // when the last sign of life was given, in nanoseconds since 1970
+	back     time.Time    // when Redis came back after an outage; for beat alone
+	missed   atomic.Bool  // this instance may have entries that it does not know
+	kept     atomic.Int64 // requests that Close has left in Redis
 
 	mu    sync.Mutex
 	held  map[string]bool      // ids of entries that are in memory
@@ -113,10 +115,6 @@ const group = "deliveries"
 // OpenShared starts an outbox in Redis. An error is a mistake in the configuration: a Redis that does
 // not work is none.
 func OpenShared(config SharedConfig) (*Shared, error) {
-	client, err := redisclient.New(config.RedisURL, patience, connections)
-	if err != nil {
-		return nil, err
-	}
 	block, err := aes.NewCipher(config.Key)
 	if err != nil {
 		return nil, fmt.Errorf("the key of requests in Redis: %w", err)
@@ -127,7 +125,7 @@ func OpenShared(config SharedConfig) (*Shared, error) {
 	}
 	prefix := "resetd:{" + config.Project + "}:"
 	s := &Shared{
-		config: config, client: client, cipher: aead, me: rand.Text(), memory: New(config.Config),
+		config: config, client: redisclient.New(config.Redis, patience, connections), cipher: aead, me: rand.Text(), memory: New(config.Config),
 		keys: keys{stream: prefix + "requests", prefix: prefix},
 		held: map[string]bool{}, ended: map[string]time.Time{}, unsure: map[string]time.Time{},
 		ends: make(chan *shared, config.MaxPending),
@@ -247,13 +245,17 @@ func (s *Shared) decrypt(payload string) (*sealed, error) {
 	return opened, json.Unmarshal(plain, opened)
 }
 
-// lost goes on in memory. A command that got no connection in time says nothing about Redis.
+// lost goes on in memory. A command that got no connection in time says nothing about Redis, and keys
+// that a Cluster is moving are about to be there again.
 func (s *Shared) lost(err error) {
-	if errors.Is(err, redis.ErrPoolTimeout) {
+	if errors.Is(err, redis.ErrPoolTimeout) || redisclient.IsMoving(err) {
 		return
 	}
 	s.missed.Store(true)
+	s.changing.Lock()
+	defer s.changing.Unlock()
 	if s.inRedis.CompareAndSwap(true, false) {
+		s.recovery.Lost()
 		s.config.Changed(false, redisclient.Reason(err))
 	}
 }
@@ -261,6 +263,12 @@ func (s *Shared) lost(err error) {
 // join beats, and makes what must be there. It does what a request does, which is to write: a Redis
 // that is read-only, or full, answers a PING.
 func (s *Shared) join(ctx context.Context) error {
+	if !s.inRedis.Load() {
+		// A Cluster may have its keys elsewhere since. The client's own timeouts bound it.
+		if err := s.client.Nodes(ctx, func(context.Context, redis.UniversalClient) error { return nil }); err != nil {
+			return s.stillLost(err)
+		}
+	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	began := time.Now()
@@ -270,22 +278,33 @@ func (s *Shared) join(ctx context.Context) error {
 	pipe.PExpire(ctx, s.keys.stream, s.config.Keep)
 	_, _ = pipe.Exec(ctx) // each command has its own error
 	if err := alive.Err(); err != nil {
-		return err
+		return s.stillLost(err)
 	}
 	if err := created.Err(); err != nil && redisclient.Code(err) != "BUSYGROUP" {
-		return err
+		return s.stillLost(err)
 	}
 	s.beaten.Store(began.UnixNano())
 	if s.inRedis.Load() {
 		return nil
 	}
 	if took := time.Since(began); took > redisclient.MaxRoundTrip {
-		return context.DeadlineExceeded
+		return s.stillLost(context.DeadlineExceeded)
 	}
-	s.back = began
-	s.inRedis.Store(true)
-	s.config.Changed(true, "")
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	if s.recovery.Works() {
+		s.back = began
+		s.inRedis.Store(true)
+		s.config.Changed(true, "")
+	}
 	return nil
+}
+
+func (s *Shared) stillLost(err error) error {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	s.recovery.Failed()
+	return err
 }
 
 // beat says again and again that this instance lives, and takes over what ended instances have left.
@@ -294,6 +313,9 @@ func (s *Shared) beat(ctx context.Context) {
 		if err := s.join(ctx); err != nil {
 			s.lost(err)
 			continue
+		}
+		if !s.inRedis.Load() {
+			continue // it has to work for longer
 		}
 		s.forgetOld()
 		if s.missed.Swap(false) {

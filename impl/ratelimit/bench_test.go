@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"sync/atomic"
 	"testing"
+
+	"github.com/resetd/resetd/impl/redisclient/redistest"
 )
 
 // What a request costs: one that is let through, and the refusal of a flood
@@ -11,7 +13,7 @@ import (
 func BenchmarkTake(b *testing.B) {
 	stores := map[string]func(testing.TB) *Store{
 		Memory: func(tb testing.TB) *Store { return open(tb, Options{}) },
-		Redis:  func(tb testing.TB) *Store { return open(tb, Options{RedisURL: startRedis(tb).url()}) },
+		Redis:  func(tb testing.TB) *Store { return open(tb, Options{Redis: target(tb, redistest.Start(tb).URL())}) },
 	}
 	for _, in := range []string{Memory, Redis} {
 		b.Run(in+"/allowed", func(b *testing.B) {

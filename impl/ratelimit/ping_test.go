@@ -9,20 +9,20 @@ import (
 	"time"
 
 	"github.com/resetd/resetd/impl/redisclient"
+	"github.com/resetd/resetd/impl/redisclient/redistest"
 )
 
 const pingTimeout = 5 * time.Second
 
 // TestPing: what Ping finds is what a store meets with, and nothing is left in Redis.
 func TestPing(t *testing.T) {
-	cert, key := certificate(t)
-	tlsPort := freePort(t)
-	server := startRedis(t, "--requirepass", "p@ss/word", "--tls-port", tlsPort,
-		"--tls-cert-file", cert, "--tls-key-file", key, "--tls-ca-cert-file", cert, "--tls-auth-clients", "no")
-	do := func(args ...any) any { return server.doAs("p@ss/word", args...) }
-	plain := "redis://:p%40ss%2Fword@127.0.0.1:" + server.port
+	server := redistest.New(t)
+	server.Password = "p@ss/word"
+	withTLS := server.UseTLS(redistest.NewAuthority(t), time.Now().Add(time.Hour), false, server.Host())
+	server.Start()
+	plain := "redis://:p%40ss%2Fword@" + server.Addr
 	slow := func(by time.Duration) string {
-		d := &delay{to: "127.0.0.1:" + server.port}
+		d := &delay{to: server.Addr}
 		d.by.Store(int64(by))
 		return "redis://:p%40ss%2Fword@" + d.listen(t)
 	}
@@ -32,30 +32,29 @@ func TestPing(t *testing.T) {
 		before, after   []any
 	}{
 		{name: "works", url: plain},
-		{name: "works over TLS", url: "rediss://:p%40ss%2Fword@127.0.0.1:" + tlsPort + "/3?skip_verify=true"},
+		{name: "works over TLS", url: "rediss://:p%40ss%2Fword@" + withTLS + "/3?skip_verify=true"},
 		{name: "20 ms away", url: slow(20 * time.Millisecond)},
 		{name: "150 ms away", url: slow(150 * time.Millisecond)}, // for a store too far
-		{name: "no password", url: "redis://127.0.0.1:" + server.port, code: "NOAUTH"},
-		{name: "wrong password", url: "redis://:wrong@127.0.0.1:" + server.port, code: "WRONGPASS"},
+		{name: "no password", url: "redis://" + server.Addr, code: "NOAUTH"},
+		{name: "wrong password", url: "redis://:wrong@" + server.Addr, code: "WRONGPASS"},
 		{name: "no such database", url: plain + "/99", code: "ERR"},
 		{name: "replica", url: plain, code: "READONLY", before: []any{"REPLICAOF", "127.0.0.1", "1"}, after: []any{"REPLICAOF", "NO", "ONE"}},
 		{name: "full", url: plain, code: "OOM", before: []any{"CONFIG", "SET", "maxmemory", "1"}, after: []any{"CONFIG", "SET", "maxmemory", "0"}},
-		{name: "unknown certificate", url: "rediss://:p%40ss%2Fword@127.0.0.1:" + tlsPort, want: "its certificate is signed by an unknown authority"},
-		{name: "TLS to plain", url: "rediss://:p%40ss%2Fword@127.0.0.1:" + server.port, want: "no answer in time"}, // Redis waits for more of what is no command
-		{name: "plain to TLS", url: "redis://:p%40ss%2Fword@127.0.0.1:" + tlsPort, want: "connection"},
-		{name: "nobody there", url: "redis://:wrong@127.0.0.1:" + freePort(t), want: "connection refused"},
+		{name: "unknown certificate", url: "rediss://:p%40ss%2Fword@" + withTLS, want: "its certificate is signed by an unknown authority"},
+		{name: "TLS to plain", url: "rediss://:p%40ss%2Fword@" + server.Addr, want: "no answer in time"}, // Redis waits for more of what is no command
+		{name: "plain to TLS", url: "redis://:p%40ss%2Fword@" + withTLS, want: "connection"},
+		{name: "nobody there", url: "redis://:wrong@" + redistest.New(t).Addr, want: "connection refused"},
 		{name: "no such host", url: "redis://:wrong@no-such-host.invalid", want: "its host name has no address"},
 		{name: "no Redis, and repeats what it is told", url: "redis://:wrong@" + parrot(t, "HTTP/1.1 400 "), want: "its answer could not be understood"},
 		{name: "an error that is none of Redis'", url: "redis://:wrong@" + parrot(t, "-"), want: "its answer could not be understood"},
-		{name: "no URL of Redis", url: "http://:wrong@127.0.0.1", want: "the URL of Redis must be"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if tt.before != nil {
-				do(tt.before...)
+				server.Do(tt.before...)
 			}
-			keys := server.keysAs("p@ss/word")
-			pong, err := Ping(t.Context(), tt.url, pingTimeout)
-			if left := server.keysAs("p@ss/word"); left != keys {
+			keys := resetdKeys(server)
+			pong, err := Ping(t.Context(), target(t, tt.url), pingTimeout)
+			if left := resetdKeys(server); left != keys {
 				t.Errorf("it leaves %s", left)
 			}
 			var refused *RefusedError
@@ -70,16 +69,14 @@ func TestPing(t *testing.T) {
 			if err != nil && (strings.Contains(err.Error(), "wrong") || strings.Contains(err.Error(), "p@ss") || strings.Contains(err.Error(), "p%40")) {
 				t.Errorf("the password is in %v", err)
 			}
-			if tt.name != "no URL of Redis" { // a mistake, which opens nothing
-				store := open(t, Options{RedisURL: tt.url, Prefix: "test"})
-				works := err == nil && pong.RoundTrip <= redisclient.MaxRoundTrip
-				if inUse := store.InUse(); works != (inUse == Redis) {
-					t.Errorf("Ping says %+v, %v, and a store counts in %s", pong, err, inUse)
-				}
-				_ = store.Close()
+			store := open(t, Options{Redis: target(t, tt.url), Prefix: "test"})
+			works := err == nil && pong.RoundTrip <= redisclient.MaxRoundTrip
+			if inUse := store.InUse(); works != (inUse == Redis) {
+				t.Errorf("Ping says %+v, %v, and a store counts in %s", pong, err, inUse)
 			}
+			_ = store.Close()
 			if tt.after != nil {
-				do(tt.after...)
+				server.Do(tt.after...)
 			}
 		})
 	}
@@ -99,9 +96,10 @@ func parrot(t *testing.T, before string) string {
 	})
 }
 
-func (s *redisServer) keysAs(password string) string {
+// resetdKeys are the names of all keys but those of a store that the test has opened.
+func resetdKeys(server *redistest.Server) string {
 	var names []string
-	for _, key := range s.doAs(password, "KEYS", "resetd:*").([]any) {
+	for _, key := range server.Do("KEYS", "resetd:*").([]any) {
 		names = append(names, key.(string))
 	}
 	return strings.Join(names, " ")
@@ -109,11 +107,11 @@ func (s *redisServer) keysAs(password string) string {
 
 // TestPingHung: no longer than it is told to wait.
 func TestPingHung(t *testing.T) {
-	server := startRedis(t)
-	d := &delay{to: "127.0.0.1:" + server.port}
+	server := redistest.Start(t)
+	d := &delay{to: server.Addr}
 	d.by.Store(int64(time.Minute))
 	began := time.Now()
-	_, err := Ping(t.Context(), "redis://"+d.listen(t), 300*time.Millisecond)
+	_, err := Ping(t.Context(), target(t, "redis://"+d.listen(t)), 300*time.Millisecond)
 	if err == nil || !strings.Contains(err.Error(), "no answer in time") {
 		t.Errorf("the error is %v", err)
 	}
@@ -124,13 +122,13 @@ func TestPingHung(t *testing.T) {
 
 // TestPingEvicts: a policy matters where there is a bound to memory.
 func TestPingEvicts(t *testing.T) {
-	server := startRedis(t)
+	server := redistest.Start(t)
 	for _, tt := range []struct{ memory, policy, want string }{
 		{"0", "noeviction", ""}, {"0", "allkeys-lru", ""}, {"100mb", "noeviction", ""},
 		{"100mb", "allkeys-lru", "allkeys-lru"}, {"100mb", "volatile-ttl", "volatile-ttl"},
 	} {
-		server.do("CONFIG", "SET", "maxmemory", tt.memory, "maxmemory-policy", tt.policy)
-		pong, err := Ping(t.Context(), server.url(), pingTimeout)
+		server.Do("CONFIG", "SET", "maxmemory", tt.memory, "maxmemory-policy", tt.policy)
+		pong, err := Ping(t.Context(), target(t, server.URL()), pingTimeout)
 		if err != nil || pong.Evicts != tt.want {
 			t.Errorf("%s, %s: %+v, %v", tt.memory, tt.policy, pong, err)
 		}

@@ -26,7 +26,7 @@ const (
 // waits for its batch, and the batches before it, without regard to its own
 // deadline.)
 type pipeline struct {
-	client   *redis.Client
+	client   redis.UniversalClient
 	patience time.Duration
 	calls    chan *call
 }
@@ -42,7 +42,7 @@ type call struct {
 }
 
 // newPipeline starts the senders, which end with ctx.
-func newPipeline(ctx context.Context, client *redis.Client, patience time.Duration, running *sync.WaitGroup) *pipeline {
+func newPipeline(ctx context.Context, client redis.UniversalClient, patience time.Duration, running *sync.WaitGroup) *pipeline {
 	p := &pipeline{client: client, patience: patience, calls: make(chan *call)}
 	for range senders {
 		running.Go(func() { p.send(ctx) })

@@ -92,7 +92,9 @@ func (l *Limiter) Take(ctx context.Context, client string) Decision {
 		if err == nil {
 			return l.decide(allowed, counts)
 		}
-		l.store.lost(shared, err)
+		if !redisclient.IsMoving(err) { // then it is about this key alone
+			l.store.lost(shared, err)
+		}
 	}
 	return l.decide(l.memory.take(k))
 }

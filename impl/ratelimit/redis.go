@@ -30,9 +30,8 @@ const (
 
 // Options say where to count.
 type Options struct {
-	// RedisURL is redis://[[user]:password@]host[:port][/database], or rediss://
-	// for TLS. Empty means memory only.
-	RedisURL string
+	// Redis is where to count. Nil means memory only.
+	Redis *redisclient.Target
 
 	// Prefix begins each key in Redis, for a Redis that others use as well.
 	// Instances that share limits share it. Default "resetd".
@@ -54,7 +53,8 @@ type Options struct {
 // Store is where limiters count. While Redis is configured but does not work,
 // and so possibly from the start, they count in memory with the same rates,
 // each instance for itself; about once a second it is tried, by nobody's
-// request, whether Redis works again.
+// request, whether Redis works again. One that is lost again and again has to
+// work for longer before.
 //
 // The counts of one side are not carried over to the other: at each change a
 // client may get its limit once more, per instance. Redis must not evict keys
@@ -66,8 +66,11 @@ type Store struct {
 
 	shared atomic.Pointer[shared] // nil while Redis is away
 
+	changing sync.Mutex // changes of shared, so that they are told in their order
+	recovery redisclient.Recovery
+
 	// Only with Redis:
-	client   *redis.Client
+	client   *redisclient.Client
 	pipeline *pipeline
 	stop     context.CancelFunc
 	running  sync.WaitGroup
@@ -80,8 +83,7 @@ type shared struct{ since time.Time }
 
 // Open makes a store. It asks Redis for a moment, so that a Redis that works
 // is in use from the first request on, and one that does not delays the start
-// by a second or two at most. An error is a mistake in the options; it does not
-// repeat the URL, which may hold a password.
+// by a second or two at most. An error is a mistake in the options.
 func Open(options Options) (*Store, error) { return openPatiently(options, redisclient.Patience) }
 
 func openPatiently(options Options, patience time.Duration) (*Store, error) {
@@ -92,7 +94,7 @@ func openPatiently(options Options, patience time.Duration) (*Store, error) {
 		options.Logger = slog.New(slog.DiscardHandler)
 	}
 	s := &Store{options: options, hashKey: options.HashKey, patience: patience}
-	if options.RedisURL == "" {
+	if options.Redis == nil {
 		if len(s.hashKey) == 0 {
 			s.hashKey = []byte(rand.Text())
 		}
@@ -101,10 +103,7 @@ func openPatiently(options Options, patience time.Duration) (*Store, error) {
 	if len(s.hashKey) < 16 {
 		return nil, errors.New("limits in Redis need a secret of at least 16 bytes to hash their keys with")
 	}
-	client, err := redisclient.New(options.RedisURL, patience, connections)
-	if err != nil {
-		return nil, err
-	}
+	client := redisclient.New(options.Redis, patience, connections)
 	ctx, stop := context.WithCancel(context.Background())
 	s.client, s.stop = client, stop
 	s.pipeline = newPipeline(ctx, client, patience, &s.running)
@@ -144,7 +143,10 @@ func (s *Store) Close() error {
 // lost is what a request calls that Redis failed. Only the first one of many
 // at the same time finds anything to do.
 func (s *Store) lost(shared *shared, err error) {
+	s.changing.Lock()
+	defer s.changing.Unlock()
 	if s.shared.CompareAndSwap(shared, nil) {
+		s.recovery.Lost()
 		s.changed(slog.LevelWarn, "Redis is lost: limits are counted in memory, by each instance for itself", Memory, err)
 	}
 }
@@ -164,24 +166,52 @@ func (s *Store) probeForEver(ctx context.Context) {
 	}
 }
 
-// probe takes Redis into use if it works. It does all that a request does: a
-// Redis that is read-only, or full, answers a PING.
+// probe takes Redis into use if it works.
 func (s *Store) probe(ctx context.Context) error {
-	// Makes a connection that is ready for what is timed below. The client's own
-	// timeouts bound it.
-	if err := script.Load(ctx, s.client).Err(); err != nil {
+	err := s.try(ctx)
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	if err != nil {
+		s.recovery.Failed()
+		return err
+	}
+	if s.recovery.Works() {
+		s.shared.Store(&shared{time.Now()})
+		s.changed(slog.LevelInfo, "Redis works: limits are shared through it", Redis, nil)
+	}
+	return nil
+}
+
+func (s *Store) try(ctx context.Context) error {
+	keys, err := probeKeys(ctx, s.client, s.options.Prefix+":probe:")
+	if err != nil {
 		return err
 	}
 	limited, cancel := context.WithTimeout(ctx, s.patience/(redisclient.Patience/redisclient.MaxRoundTrip))
 	defer cancel()
-	// A limit that is never reached, because a refusal writes nothing.
-	err := s.pipeline.eval(limited, []string{s.options.Prefix + ":probe"}, []any{maxLimit, probeInterval.Milliseconds()}).Err()
+	return countOnce(limited, s.client, keys, probeInterval)
+}
+
+// probeKeys returns a key on each node that requests' keys are on, and makes connections to them that
+// are ready for what is timed. The client's own timeouts bound it.
+func probeKeys(ctx context.Context, client *redisclient.Client, prefix string) ([]string, error) {
+	err := client.Nodes(ctx, func(ctx context.Context, node redis.UniversalClient) error { return script.Load(ctx, node).Err() })
 	if err != nil {
-		return err
+		return nil, err
 	}
-	s.shared.Store(&shared{time.Now()})
-	s.changed(slog.LevelInfo, "Redis works: limits are shared through it", Redis, nil)
-	return nil
+	return client.Spread(ctx, prefix)
+}
+
+// countOnce does what a request does, for each key: a Redis that is read-only, or full, answers a PING,
+// and a Cluster's other nodes answer while one does not.
+func countOnce(ctx context.Context, client redis.UniversalClient, keys []string, open time.Duration) error {
+	pipe := client.Pipeline()
+	for _, key := range keys {
+		// A limit that is never reached, because a refusal writes nothing.
+		script.EvalSha(ctx, pipe, []string{key}, maxLimit, open.Milliseconds())
+	}
+	_, err := pipe.Exec(ctx)
+	return err
 }
 
 func (s *Store) changed(level slog.Level, message, inUse string, err error) {

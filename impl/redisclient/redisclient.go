@@ -6,10 +6,14 @@ package redisclient
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
-	"fmt"
+	"net"
 	"regexp"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -23,34 +27,20 @@ import (
 // one longer than for its answer.
 const dialTimeout = time.Second
 
-// errURL repeats nothing of the URL: what go-redis says of one quotes parts of it, and where a
-// password has a slash or an @ in it, parts of that.
-var errURL = errors.New("must be redis://[[user]:password@]host[:port][/database], or rediss:// for TLS, with special characters in the password written as %XX")
-
-// CheckURL judges REDIS_URL.
-func CheckURL(url string) error {
-	_, err := parseURL(url)
-	return err
-}
-
-func parseURL(url string) (*redis.Options, error) {
-	options, err := redis.ParseURL(url)
-	if err != nil || !strings.HasPrefix(url, "redis://") && !strings.HasPrefix(url, "rediss://") {
-		return nil, errURL
-	}
-	return options, nil
+// Client is Redis of any kind.
+type Client struct {
+	redis.UniversalClient
+	cluster *redis.ClusterClient // nil where it is none
 }
 
 // New returns a client that waits for an answer no longer than timeout, and never tries twice: the
-// defaults of go-redis wait and retry for seconds, and ignore a context's deadline. The URL is as
-// CheckURL wants it. The client opens at most so many connections.
-func New(url string, timeout time.Duration, connections int) (*redis.Client, error) {
-	options, err := parseURL(url)
-	if err != nil {
-		return nil, fmt.Errorf("the URL of Redis %w", err)
-	}
+// defaults of go-redis wait and retry for seconds, and ignore a context's deadline. The client opens at
+// most so many connections, to each node of a Cluster.
+func New(target *Target, timeout time.Duration, connections int) *Client {
+	options := target.options
 	options.ContextTimeoutEnabled = true
 	options.MaxRetries = -1
+	options.MinRetryBackoff, options.MaxRetryBackoff = -1, -1 // a redirection is followed at once
 	options.DialTimeout = dialTimeout
 	options.DialerRetries = 1
 	options.ReadTimeout = timeout
@@ -64,10 +54,121 @@ func New(url string, timeout time.Duration, connections int) (*redis.Client, err
 	// Neither is of any use here, and each costs a new connection a round trip.
 	options.DisableIdentity = true
 	options.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
+	if target.tls != nil {
+		options.Dialer = target.dialTLS
+	}
 	// go-redis writes to stderr, in a format of its own, each time it cannot connect. It has one
 	// logger for the whole process.
 	logging.Disable()
-	return redis.NewClient(options), nil
+	switch target.Kind {
+	case Sentinel:
+		return &Client{UniversalClient: redis.NewFailoverClient(options.Failover())}
+	case Cluster:
+		cluster := options.Cluster()
+		// It would ask for the description of all commands, and wait for it for 5 s, whatever the
+		// context says.
+		cluster.DisableRoutingPolicies = true
+		client := redis.NewClusterClient(cluster)
+		client.AddHook(once{})
+		return &Client{client, client}
+	default:
+		return &Client{UniversalClient: redis.NewClient(options.Simple())}
+	}
+}
+
+// dialTLS connects to a server that has a certificate for its own address or for the host of the URL:
+// the nodes of a Cluster, and what Sentinels name, are mostly given as IP addresses, while their
+// certificates are for the name by which all of them are reached.
+func (t *Target) dialTLS(ctx context.Context, network, address string) (net.Conn, error) {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := t.dialAs(ctx, host, network, address)
+	if host != t.host && errors.As(err, new(x509.HostnameError)) {
+		return t.dialAs(ctx, t.host, network, address)
+	}
+	return conn, err
+}
+
+func (t *Target) dialAs(ctx context.Context, name, network, address string) (net.Conn, error) {
+	config := t.tls.Clone()
+	config.ServerName = name
+	dialer := tls.Dialer{NetDialer: &net.Dialer{Timeout: dialTimeout}, Config: config}
+	return dialer.DialContext(ctx, network, address)
+}
+
+// once keeps a ClusterClient from sending a command again that may have been done: it would be done
+// twice. It still follows redirections.
+type once struct{}
+
+// DialHook implements redis.Hook.
+func (once) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+// ProcessHook implements redis.Hook.
+func (once) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, command redis.Cmder) error { return next(ctx, onlyOnce{command}) }
+}
+
+// ProcessPipelineHook implements redis.Hook.
+func (once) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, commands []redis.Cmder) error {
+		all := make([]redis.Cmder, len(commands))
+		for i, command := range commands {
+			all[i] = onlyOnce{command}
+		}
+		return next(ctx, all)
+	}
+}
+
+type onlyOnce struct{ redis.Cmder }
+
+// NoRetry implements redis.Cmder.
+func (onlyOnce) NoRetry() bool { return true }
+
+// Nodes calls a function for each node that keys are on, at the same time. Of a Cluster it asks first
+// which those are.
+func (c *Client) Nodes(ctx context.Context, do func(context.Context, redis.UniversalClient) error) error {
+	if c.cluster == nil {
+		return do(ctx, c.UniversalClient)
+	}
+	return c.cluster.ForEachMaster(ctx, func(ctx context.Context, node *redis.Client) error { return do(ctx, node) })
+}
+
+// spread is how many keys are tried where one server is to have all of them. That a node of a Cluster
+// which has half of them has all of these is as likely as 1 to 65,536.
+const spread = 16
+
+// maxSpread bounds the search for a key on each node. A node that it does not find has less than a
+// thousandth of all keys.
+const maxSpread = 4096
+
+// Spread returns keys that begin with a prefix, at least one for each node that keys are on.
+func (c *Client) Spread(ctx context.Context, prefix string) (keys []string, err error) {
+	key := func(i int) string { return prefix + "{" + strconv.Itoa(i) + "}" }
+	if c.cluster == nil {
+		for i := range spread {
+			keys = append(keys, key(i))
+		}
+		return keys, nil
+	}
+	var nodes atomic.Int64
+	count := func(context.Context, *redis.Client) error { nodes.Add(1); return nil }
+	if err := c.cluster.ForEachMaster(ctx, count); err != nil {
+		return nil, err
+	}
+	seen := map[*redis.Client]bool{}
+	for i := 0; i < maxSpread && int64(len(seen)) < nodes.Load(); i++ {
+		node, err := c.cluster.MasterForKey(ctx, key(i))
+		if err != nil {
+			return nil, err // a slot that no node has
+		}
+		if !seen[node] {
+			seen[node] = true
+			keys = append(keys, key(i))
+		}
+	}
+	return keys, nil
 }
 
 // Reason returns what may be logged of an error: Redis' own code, or the kind of the fault.
@@ -75,12 +176,19 @@ func Reason(err error) string {
 	if code := Code(err); code != "" {
 		return code
 	}
+	if errors.Is(err, redis.Nil) {
+		return "the Sentinels do not know that name" // no command here has such an answer otherwise
+	}
 	cause := upstream.Cause(err)
 	if errors.Is(cause, context.DeadlineExceeded) || errors.Is(err, redis.ErrPoolTimeout) {
 		return "no answer in time"
 	}
 	return cause.Error()
 }
+
+// IsMoving says whether an error is about nothing but keys that a Cluster is moving to another node just
+// now. Until all of them are there, a command about several of them is refused.
+func IsMoving(err error) bool { return Code(err) == "TRYAGAIN" }
 
 // Code returns the code that an error of Redis' own begins with (READONLY, NOAUTH, OOM). The rest of
 // its text may quote a key, and a server that is no Redis may say anything, and repeat the password

@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -74,6 +75,16 @@ func (e *BusyError) Error() string { return "status 429, to be tried again after
 // RetryAfter returns how long the upstream asks to be left alone.
 func (e *BusyError) RetryAfter() time.Duration { return e.After }
 
+// What can be wrong with TLS.
+var (
+	ErrUnknownAuthority = errors.New("its certificate is signed by an unknown authority")
+	ErrOtherName        = errors.New("its certificate is for another host")
+	ErrExpired          = errors.New("its certificate has expired, or is not valid yet")
+	// ErrTLSRefused is what a server says that asks for a client's certificate, or does not take the one
+	// that it was shown.
+	ErrTLSRefused = errors.New("it does not take this client's TLS certificate")
+)
+
 // Cause returns what may be logged of an error that came from the network: its kind. Its own text
 // may repeat the address called and, where an upstream answers nonsense, pieces of the answer. A
 // deadline can still be told by errors.Is.
@@ -86,6 +97,9 @@ func Cause(err error) error {
 		record  tls.RecordHeaderError
 		verify  *tls.CertificateVerificationError
 		unknown x509.UnknownAuthorityError
+		host    x509.HostnameError
+		invalid x509.CertificateInvalidError
+		refused *net.OpError
 	)
 	switch {
 	case errors.As(err, &busy):
@@ -97,13 +111,22 @@ func Cause(err error) error {
 	case errors.As(err, &number):
 		return number // "connection refused", "connection reset by peer"
 	case errors.As(err, &unknown):
-		return errors.New("its certificate is signed by an unknown authority")
+		return ErrUnknownAuthority
+	case errors.As(err, &host):
+		return ErrOtherName
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		return ErrExpired
 	case errors.As(err, &verify):
 		return errors.New("its certificate is not valid for it")
 	case errors.As(err, &record):
 		return errors.New("it does not speak TLS")
 	case errors.As(err, new(*http.MaxBytesError)):
 		return errors.New("its answer is too large")
+	case errors.As(err, &refused) && refused.Op == "remote error": // an alert, in words of crypto/tls
+		if strings.Contains(refused.Err.Error(), "certificate") {
+			return ErrTLSRefused
+		}
+		return errors.New("it refuses the TLS connection")
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed):
 		return errors.New("the connection was closed before the answer's end")
 	case errors.Is(err, context.Canceled):

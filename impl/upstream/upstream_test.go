@@ -274,7 +274,7 @@ func TestCause(t *testing.T) {
 		{"cancelled", plain, cancelled, "context canceled"},
 		{"no such host", "http://" + secret + ".invalid/", t.Context(), "its host name has no address"},
 		{"unknown authority", withTLS.URL, t.Context(), "its certificate is signed by an unknown authority"},
-		{"another host's certificate", "https://localhost:" + port, t.Context(), "its certificate is not valid for it"},
+		{"another host's certificate", "https://localhost:" + port, t.Context(), "its certificate is for another host"},
 		{"no TLS", "https" + strings.TrimPrefix(plain, "http"), t.Context(), "it does not speak TLS"},
 	} {
 		patience := time.Minute

@@ -1,0 +1,214 @@
+package redistest
+
+import (
+	"fmt"
+	"net/url"
+	"strings"
+	"testing"
+)
+
+// slots of a Cluster.
+const slots = 16384
+
+// Cluster is a Redis Cluster of three nodes with keys, and a replica of each.
+type Cluster struct {
+	Nodes, Replicas []*Server // a replica of each node, in the same order
+
+	tb testing.TB
+}
+
+// StartCluster starts one, and returns when all of it knows all.
+func StartCluster(tb testing.TB) *Cluster {
+	tb.Helper()
+	c := &Cluster{tb: tb}
+	for i := range 6 {
+		// Replicas that have not heard of their primary for a while do not take its place.
+		s := Start(tb, "--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-replica-validity-factor", "0",
+			"--repl-diskless-sync-delay", "0")
+		if i < 3 {
+			c.Nodes = append(c.Nodes, s)
+		} else {
+			c.Replicas = append(c.Replicas, s)
+		}
+	}
+	for i, node := range c.all() {
+		node.Do("CLUSTER", "SET-CONFIG-EPOCH", i+1)
+		if i > 0 {
+			node.Do("CLUSTER", "MEET", c.Nodes[0].Host(), c.Nodes[0].Port())
+		}
+	}
+	for i, node := range c.Nodes {
+		node.Do("CLUSTER", "ADDSLOTSRANGE", i*slots/3, (i+1)*slots/3-1)
+	}
+	c.wait("all nodes know all", func(node *Server) bool { return strings.Count(c.nodes(node), "connected") >= 6 })
+	for i, replica := range c.Replicas {
+		replica.Do("CLUSTER", "REPLICATE", c.Nodes[i].Do("CLUSTER", "MYID"))
+	}
+	c.wait("all slots are served, and replicas follow", func(node *Server) bool {
+		info, _ := node.Do("CLUSTER", "INFO").(string)
+		return strings.Contains(info, "cluster_state:ok") && strings.Count(c.nodes(node), "slave ") == 3
+	})
+	for _, replica := range c.Replicas {
+		until(tb, "a replica has what its primary has", func() bool {
+			info, _ := replica.Do("INFO", "replication").(string)
+			return strings.Contains(info, "master_link_status:up")
+		})
+	}
+	return c
+}
+
+func (c *Cluster) all() []*Server { return append(append([]*Server{}, c.Nodes...), c.Replicas...) }
+
+func (c *Cluster) nodes(of *Server) string {
+	text, _ := of.Do("CLUSTER", "NODES").(string)
+	return text
+}
+
+func (c *Cluster) wait(what string, is func(*Server) bool) {
+	c.tb.Helper()
+	for _, node := range c.all() {
+		until(c.tb, what, func() bool { return is(node) })
+	}
+}
+
+// URL returns what REDIS_URL is for the Cluster.
+func (c *Cluster) URL() string {
+	return "redis://" + c.Nodes[0].Addr + "?addr=" + url.QueryEscape(c.Nodes[1].Addr) + "&addr=" + url.QueryEscape(c.Nodes[2].Addr)
+}
+
+// NodeOf returns the place of the node that a key is on.
+func (c *Cluster) NodeOf(key string) int {
+	slot := c.Slot(key)
+	for i, node := range c.Nodes {
+		for _, shard := range node.Do("CLUSTER", "SLOTS").([]any) {
+			shard := shard.([]any)
+			if first, last := shard[0].(int64), shard[1].(int64); slot < first || slot > last {
+				continue
+			}
+			if owner := shard[2].([]any); fmt.Sprint(owner[0], ":", owner[1]) == node.Addr {
+				return i
+			}
+		}
+	}
+	c.tb.Fatalf("no node has the slot of %s", key)
+	return 0
+}
+
+// Slot returns the slot of a key.
+func (c *Cluster) Slot(key string) int64 { return c.Nodes[0].Do("CLUSTER", "KEYSLOT", key).(int64) }
+
+// Move moves the slot of a key, with all its keys, to another node, as redis-cli's reshard does. The
+// function is called while the keys are there and the slot is not.
+func (c *Cluster) Move(key string, to int, meanwhile func()) {
+	c.tb.Helper()
+	slot, from := c.Slot(key), c.NodeOf(key)
+	source, target := c.Nodes[from], c.Nodes[to]
+	sourceID, targetID := source.Do("CLUSTER", "MYID"), target.Do("CLUSTER", "MYID")
+	target.Do("CLUSTER", "SETSLOT", slot, "IMPORTING", sourceID)
+	source.Do("CLUSTER", "SETSLOT", slot, "MIGRATING", targetID)
+	migrate := func() {
+		for _, key := range source.Do("CLUSTER", "GETKEYSINSLOT", slot, 1000).([]any) {
+			source.Do("MIGRATE", target.Host(), target.Port(), key, 0, 5000)
+		}
+	}
+	migrate()
+	if meanwhile != nil {
+		meanwhile()
+		migrate()
+	}
+	target.Do("CLUSTER", "SETSLOT", slot, "NODE", targetID)
+	source.Do("CLUSTER", "SETSLOT", slot, "NODE", targetID)
+	for i, node := range c.Nodes {
+		if i != from && i != to {
+			node.Do("CLUSTER", "SETSLOT", slot, "NODE", targetID)
+		}
+	}
+}
+
+// Fail kills a node, and puts its replica in its place when that has taken over.
+func (c *Cluster) Fail(node int) {
+	c.tb.Helper()
+	c.Nodes[node].Kill()
+	replica := c.Replicas[node]
+	until(c.tb, "the replica has taken over", func() bool {
+		info, _ := replica.Do("INFO", "replication").(string)
+		return strings.Contains(info, "role:master")
+	})
+	c.Nodes[node] = replica
+}
+
+// Keys returns all keys but those of a limiter's probe.
+func (c *Cluster) Keys() (keys []string) {
+	for _, node := range c.Nodes {
+		keys = append(keys, node.Keys()...)
+	}
+	return keys
+}
+
+// Sentinels are three Sentinels, a primary and its replica.
+type Sentinels struct {
+	Primary, Replica *Server
+	Sentinels        []*Server
+
+	tb testing.TB
+}
+
+// Name is what the Sentinels call what they monitor.
+const Name = "mymaster"
+
+// StartSentinels starts them, and returns when all know all. The servers want a password, the Sentinels
+// another.
+func StartSentinels(tb testing.TB) *Sentinels {
+	tb.Helper()
+	s := &Sentinels{tb: tb, Primary: New(tb), Replica: New(tb)}
+	s.Primary.Password, s.Replica.Password = "pass-of-the-redis-server", "pass-of-the-redis-server"
+	s.Primary.Args = []string{"--repl-diskless-sync-delay", "0"}
+	s.Primary.Start()
+	s.Replica.Args = []string{"--replicaof", s.Primary.Host() + " " + s.Primary.Port()}
+	s.Replica.Start()
+	for range 3 {
+		sentinel := New(tb)
+		sentinel.Password = "pass-of-the-sentinels"
+		sentinel.startSentinel(s.Primary)
+		s.Sentinels = append(s.Sentinels, sentinel)
+	}
+	for _, sentinel := range s.Sentinels {
+		until(tb, "all Sentinels know all", func() bool {
+			others, _ := sentinel.Do("SENTINEL", "SENTINELS", Name).([]any)
+			replicas, _ := sentinel.Do("SENTINEL", "REPLICAS", Name).([]any)
+			return len(others) == 2 && len(replicas) == 1 && strings.Contains(fmt.Sprint(replicas), "master-link-status:ok")
+		})
+	}
+	return s
+}
+
+// startSentinel starts a Sentinel, which wants a file that it may write to.
+func (s *Server) startSentinel(monitored *Server) {
+	s.tb.Helper()
+	lines := []string{
+		"port " + s.Port(), "bind " + s.Host(), "dir " + s.Dir, "requirepass " + s.Password, "sentinel sentinel-pass " + s.Password,
+		"sentinel monitor " + Name + " " + monitored.Host() + " " + monitored.Port() + " 2",
+		"sentinel auth-pass " + Name + " " + monitored.Password,
+		"sentinel down-after-milliseconds " + Name + " 1000",
+		"sentinel failover-timeout " + Name + " 3000",
+	}
+	path := s.write("sentinel.conf", []byte(strings.Join(lines, "\n")+"\n"))
+	s.run("+monitor master "+Name, path, "--sentinel")
+}
+
+// URL returns what REDIS_URL is for what they monitor.
+func (s *Sentinels) URL() string {
+	query := url.Values{"master_name": {Name}, "password": {s.Primary.Password}, "addr": {s.Sentinels[1].Addr, s.Sentinels[2].Addr}}
+	return "redis://:" + s.Sentinels[0].Password + "@" + s.Sentinels[0].Addr + "/0?" + query.Encode()
+}
+
+// Fail kills the primary, and returns when the replica is the primary.
+func (s *Sentinels) Fail() {
+	s.tb.Helper()
+	s.Primary.Kill()
+	until(s.tb, "the replica is the primary", func() bool {
+		info, _ := s.Replica.Do("INFO", "replication").(string)
+		return strings.Contains(info, "role:master")
+	})
+	s.Primary, s.Replica = s.Replica, s.Primary
+}

@@ -1,0 +1,227 @@
+// Package redistest starts real Redis servers for tests: single ones, Sentinels and what they monitor,
+// Clusters, and TLS with an authority of its own.
+package redistest
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// Server is a real redis-server at an address of its own.
+type Server struct {
+	Addr     string
+	Password string   // empty: none is asked for
+	Args     []string // on top of those of Start
+	Dir      string   // its working directory
+
+	tb  testing.TB
+	cmd *exec.Cmd
+}
+
+// New reserves an address and starts nothing.
+func New(tb testing.TB, args ...string) *Server {
+	tb.Helper()
+	program(tb)
+	s := &Server{tb: tb, Addr: freeAddr(tb), Dir: tb.TempDir(), Args: args}
+	tb.Cleanup(s.Kill)
+	return s
+}
+
+// Start starts a server without a password.
+func Start(tb testing.TB, args ...string) *Server {
+	tb.Helper()
+	s := New(tb, args...)
+	s.Start()
+	return s
+}
+
+// program finds redis-server. RESETD_REDIS_SERVER names the program if it is not redis-server on the
+// PATH; "skip" leaves these tests out, which nobody does by accident.
+func program(tb testing.TB) string {
+	tb.Helper()
+	name := os.Getenv("RESETD_REDIS_SERVER")
+	if name == "skip" {
+		tb.Skip("RESETD_REDIS_SERVER=skip")
+	}
+	if name == "" {
+		name = "redis-server"
+	}
+	path, err := exec.LookPath(name)
+	if err != nil {
+		tb.Fatalf("this test needs a real Redis: install it (Debian and Ubuntu: apt-get install redis-server; "+
+			"macOS: brew install redis), or name the program in RESETD_REDIS_SERVER, "+
+			"or leave these tests out with RESETD_REDIS_SERVER=skip: %v", err)
+	}
+	return path
+}
+
+// busOffset is how far above its port a node of a Cluster listens for the others.
+const busOffset = 10_000
+
+// freeAddr returns an address whose port, and the one of a Cluster's bus, are free. Where all of
+// 127.0.0.0/8 is this machine it is one that nothing else listens on or connects from, so that the port
+// stays free while Redis is down.
+func freeAddr(tb testing.TB) string {
+	tb.Helper()
+	for range 100 {
+		host, port := fmt.Sprintf("127.10.%d.%d", rand.IntN(256), rand.IntN(254)+1), 20_000+rand.IntN(10_000)
+		if !canListen(host, 0) {
+			host = "127.0.0.1"
+		}
+		if canListen(host, port) && canListen(host, port+busOffset) {
+			return net.JoinHostPort(host, strconv.Itoa(port))
+		}
+	}
+	tb.Fatal("no address is free")
+	return ""
+}
+
+func canListen(host string, port int) bool {
+	listener, err := net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(port)))
+	if err != nil {
+		return false
+	}
+	_ = listener.Close()
+	return true
+}
+
+// Host returns the host of the server's address.
+func (s *Server) Host() string { host, _, _ := net.SplitHostPort(s.Addr); return host }
+
+// Port returns the port of the server's address.
+func (s *Server) Port() string { _, port, _ := net.SplitHostPort(s.Addr); return port }
+
+// URL returns what REDIS_URL is for this server alone.
+func (s *Server) URL() string {
+	if s.Password == "" {
+		return "redis://" + s.Addr + "/0"
+	}
+	return "redis://:" + s.Password + "@" + s.Addr + "/0"
+}
+
+// Start returns when the server accepts connections.
+func (s *Server) Start() {
+	s.tb.Helper()
+	args := []string{"--port", s.Port(), "--bind", s.Host(), "--dir", s.Dir, "--save", "", "--appendonly", "no"}
+	if s.Password != "" {
+		args = append(args, "--requirepass", s.Password, "--masterauth", s.Password)
+	}
+	s.run("Ready to accept connections", append(args, s.Args...)...)
+}
+
+func (s *Server) run(ready string, args ...string) {
+	s.tb.Helper()
+	s.cmd = exec.Command(program(s.tb), args...)
+	out, err := s.cmd.StdoutPipe()
+	if err != nil {
+		s.tb.Fatal(err)
+	}
+	s.cmd.Stderr = s.cmd.Stdout
+	if err := s.cmd.Start(); err != nil {
+		s.tb.Fatal(err)
+	}
+	var log strings.Builder
+	for lines := bufio.NewScanner(out); lines.Scan(); {
+		log.WriteString(lines.Text() + "\n")
+		if strings.Contains(lines.Text(), ready) {
+			go func() { _, _ = io.Copy(io.Discard, out) }() // or it would block on a full pipe
+			return
+		}
+	}
+	s.tb.Fatalf("redis-server did not start:\n%s", &log)
+}
+
+// Keep makes Redis write what it has to disk, so that it is there again when it is started anew.
+func (s *Server) Keep() {
+	s.Args = append(s.Args, "--appendonly", "yes", "--appendfsync", "everysec")
+	s.Kill()
+	s.Start()
+}
+
+// Kill ends the server at once, also one that is stopped.
+func (s *Server) Kill() {
+	if s.cmd != nil {
+		_ = s.cmd.Process.Kill()
+		_ = s.cmd.Wait()
+		s.cmd = nil
+	}
+}
+
+// Signal sends a signal to the server.
+func (s *Server) Signal(signal os.Signal) {
+	s.tb.Helper()
+	if err := s.cmd.Process.Signal(signal); err != nil {
+		s.tb.Error(err)
+	}
+}
+
+// Do sends a command over a connection of its own.
+func (s *Server) Do(args ...any) any {
+	s.tb.Helper()
+	answer, err := s.Try(args...)
+	if err != nil {
+		s.tb.Errorf("redis: %v: %v", args, err)
+	}
+	return answer
+}
+
+// Try sends a command over a connection of its own, and returns the error.
+func (s *Server) Try(args ...any) (any, error) {
+	client := redis.NewClient(&redis.Options{Addr: s.Addr, Password: s.Password, MaxRetries: -1})
+	defer client.Close()
+	return client.Do(context.Background(), args...).Result()
+}
+
+// SetPassword changes the password, and ends all connections.
+func (s *Server) SetPassword(password string) {
+	s.tb.Helper()
+	s.Do("CONFIG", "SET", "requirepass", password)
+	s.Password = password
+	s.Do("CLIENT", "KILL", "TYPE", "normal")
+}
+
+// Keys returns all keys of database 0 but those of a limiter's probe.
+func (s *Server) Keys() (keys []string) {
+	s.tb.Helper()
+	all, _ := s.Do("KEYS", "*").([]any)
+	for _, key := range all {
+		if key := key.(string); !strings.Contains(key, ":probe:") {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
+
+// Scripts returns how many scripts have been run.
+func (s *Server) Scripts() (runs int) {
+	s.tb.Helper()
+	stats, _ := s.Do("INFO", "commandstats").(string)
+	for _, found := range regexp.MustCompile(`cmdstat_eval(?:sha)?:calls=(\d+)`).FindAllStringSubmatch(stats, -1) {
+		n, _ := strconv.Atoi(found[1])
+		runs += n
+	}
+	return runs
+}
+
+// until waits for something that comes by itself.
+func until(tb testing.TB, what string, is func() bool) {
+	tb.Helper()
+	for began := time.Now(); !is(); time.Sleep(20 * time.Millisecond) {
+		if time.Since(began) > 30*time.Second {
+			tb.Fatalf("30 s, and not yet: %s", what)
+		}
+	}
+}
