@@ -63,6 +63,12 @@ func NewBrowsers(entries []string) (Browsers, error) {
 // Browsers allows the pages of the list's origins.
 func (l List) Browsers() Browsers { return Browsers{web: l} }
 
+// WithLoopback allows the pages of this very machine too, as that of List does.
+func (b Browsers) WithLoopback() Browsers {
+	b.web = b.web.WithLoopback()
+	return b
+}
+
 // maxApp bounds the origin of a web view; those of browser extensions have about 60 characters.
 const maxApp = 300
 

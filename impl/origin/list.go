@@ -17,6 +17,8 @@ type List struct {
 	// wild holds wildcard entries without the wildcard label: the entry
 	// https://*.preview.example.com as the origin https://preview.example.com.
 	wild map[Origin]struct{}
+	// loopback allows every origin of this very machine too.
+	loopback bool
 }
 
 // NewList makes the list of a site and of further callback origins, each of
@@ -98,6 +100,17 @@ func anyonesNames(domain string) bool {
 	return suffix == below
 }
 
+// WithLoopback returns the list with every origin of this very machine on it,
+// which is for development only: localhost, 127.0.0.1 and [::1], with any port.
+func (l List) WithLoopback() List {
+	l.loopback = true
+	return l
+}
+
+func (o Origin) isLoopback() bool {
+	return o.host == "localhost" || o.host == "127.0.0.1" || o.host == "[::1]"
+}
+
 // Site returns the site's origin, or "" if there is none.
 func (l List) Site() string { return l.site }
 
@@ -125,6 +138,9 @@ func (l List) Allows(origin string) bool {
 }
 
 func (l List) contains(o Origin) bool {
+	if l.loopback && o.isLoopback() {
+		return true
+	}
 	if _, ok := l.exact[o.String()]; ok {
 		return true
 	}

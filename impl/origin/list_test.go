@@ -2,6 +2,7 @@ package origin_test
 
 import (
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 
@@ -241,6 +242,36 @@ func TestAllows(t *testing.T) {
 	} {
 		if got := l.Allows(in); got != want {
 			t.Errorf("Allows(%q) = %v, want %v", in, got, want)
+		}
+	}
+}
+
+// TestWithLoopback: this very machine is allowed with any port, and nothing that resembles it; a list
+// that was not asked to allows none of it.
+func TestWithLoopback(t *testing.T) {
+	t.Parallel()
+	plain := mustList(t, site, nil)
+	l, browsers := plain.WithLoopback(), origin.Browsers{}.WithLoopback()
+	for in, want := range map[string]string{
+		"http://localhost:3000": "http://localhost:3000", "http://localhost": "http://localhost", "https://localhost:5173": "https://localhost:5173",
+		"http://LOCALHOST:3000": "http://localhost:3000", "http://127.0.0.1:8081": "http://127.0.0.1:8081", "http://[::1]:3000": "http://[::1]:3000",
+	} {
+		if got, allowed := l.Resolve(in); got != want || !allowed {
+			t.Errorf("Resolve(%q) = %q, %v; want %q, true", in, got, allowed, want)
+		}
+		if canonical := in == want; l.Allows(in) != canonical || browsers.Allows(in) != canonical {
+			t.Errorf("Allows(%q) = %v, of pages %v, want %v", in, l.Allows(in), browsers.Allows(in), canonical)
+		}
+		if got, allowed := plain.Resolve(in); got != site || allowed || plain.Allows(in) {
+			t.Errorf("without it: Resolve(%q) = %q, %v; Allows %v", in, got, allowed, plain.Allows(in))
+		}
+	}
+	for _, in := range append([]string{
+		"http://localhost.evil.org", "http://evil.localhost:3000", "http://localhost:3000@evil.org", "http://localhost:3000/", "http://localhost:", "http://localhost.",
+		"http://127.0.0.2", "http://127.1", "http://2130706433", "http://127.0.0.1.evil.org", "http://0.0.0.0:3000", "http://[::]:3000", "http://[::ffff:127.0.0.1]", "ftp://localhost", "null",
+	}, slices.DeleteFunc(slices.Clone(attacks), func(in string) bool { return strings.Contains(in, "//localhost") })...) {
+		if got, allowed := l.Resolve(in); got != site || allowed || l.Allows(in) || browsers.Allows(in) {
+			t.Errorf("Resolve(%.120q) = %q, %v; want the site, false", in, got, allowed)
 		}
 	}
 }
