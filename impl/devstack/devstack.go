@@ -70,6 +70,11 @@ type Config struct {
 	// sb_secret_ belongs in the header apikey alone; any other in apikey and as Bearer.
 	ServiceRoleKey string
 
+	// PublishableKey is the key that apps send in the header apikey, beside ServiceRoleKey the only
+	// one that they may. Empty means that none is asked for, as where no gateway stands before
+	// Supabase Auth.
+	PublishableKey string
+
 	// MailgunKey and MailgunDomain are the only ones Mailgun accepts.
 	MailgunKey, MailgunDomain string
 
@@ -87,6 +92,10 @@ type Config struct {
 	// PublicAuthURL is the base of action_link, such as http://127.0.0.1:54321/auth/v1. Empty
 	// means /auth/v1 on the host that was asked. SetPublicAuthURL changes it later.
 	PublicAuthURL string
+
+	// AuthURL is another Supabase Auth, at which /dev/reset-password uses links up, and AuthKey
+	// what its gateway wants in the header apikey. Empty means the stand-in's own.
+	AuthURL, AuthKey string
 
 	// APIURL is the base of resetd's own API as the inbox's empty page prints it, such as
 	// http://localhost:8080/api. Empty means /api on the host that was asked.

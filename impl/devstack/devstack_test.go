@@ -1023,32 +1023,37 @@ func TestEvents(t *testing.T) {
 	}
 }
 
+// TestResetPage: the page uses the link up when it is submitted, and not before.
 func TestResetPage(t *testing.T) {
 	tokenField := regexp.MustCompile(`name="access_token" id="access_token" value="([^"]+)"`)
 	r := newRig(t, nil)
 	page := r.pages.URL + "/dev/reset-password"
-	post := func(token, password string) answer {
-		return r.do("POST", page, url.Values{"access_token": {token}, "password": {password}}.Encode(), "Content-Type", "application/x-www-form-urlencoded")
+	post := func(fields url.Values) answer {
+		return r.do("POST", page, fields.Encode(), "Content-Type", "application/x-www-form-urlencoded")
 	}
-	link := page + "?type=recovery&token_hash=" + r.link()["hashed_token"].(string)
-
-	r.do("HEAD", link, "")
-	r.do("GET", link, "", "Sec-Purpose", "prefetch;prerender")
-	a := r.do("GET", link, "")
+	hash := r.link()["hashed_token"].(string)
+	link := page + "?type=recovery&token_hash=" + hash
+	for range 2 { // a mail scanner, and a person
+		a := r.do("GET", link, "")
+		if a.status != 200 || !strings.Contains(a.body, "Choose a new password") || !strings.Contains(a.body, `value="`+hash+`"`) || !strings.Contains(a.body, "mail scanners") {
+			t.Fatal(a.status, a.body)
+		}
+	}
+	a := post(url.Values{"type": {"recovery"}, "token_hash": {hash}, "password": {"short"}})
 	token := tokenField.FindStringSubmatch(a.body)
-	if a.status != 200 || token == nil || !strings.Contains(a.body, "Choose a new password") || !strings.Contains(a.body, "known1@example.com") || !strings.Contains(a.body, "mail scanners") {
+	if a.status != 422 || !strings.Contains(a.body, "at least 6 characters") || token == nil || !strings.Contains(a.body, "known1@example.com") {
 		t.Fatal(a.status, a.body)
 	}
-	if again := r.do("GET", link, ""); again.status != 403 || !strings.Contains(again.body, "This link is invalid or has expired") {
-		t.Error(again.status)
+	if strings.Contains(a.body, hash) {
+		t.Error("the token is used up, and still in the form")
 	}
-	if a := post(token[1], "short"); a.status != 422 || !strings.Contains(a.body, "at least 6 characters") || tokenField.FindStringSubmatch(a.body) == nil {
-		t.Error(a.status, a.body)
+	if a := post(url.Values{"type": {"recovery"}, "token_hash": {hash}, "password": {"correct horse"}}); a.status != 403 || !strings.Contains(a.body, "This link is invalid or has expired") {
+		t.Error("the link works twice:", a.status)
 	}
-	if a := post("x", "correct horse"); a.status != 403 || !strings.Contains(a.body, "invalid or has expired") {
+	if a := post(url.Values{"access_token": {"x"}, "password": {"correct horse"}}); a.status != 403 || !strings.Contains(a.body, "invalid or has expired") {
 		t.Error(a.status)
 	}
-	if a := post(token[1], "correct horse"); a.status != 303 || a.header.Get("Location") != "/dev/reset-password?done" {
+	if a := post(url.Values{"access_token": {token[1]}, "password": {"correct horse"}}); a.status != 303 || a.header.Get("Location") != "/dev/reset-password?done" {
 		t.Error(a.status, a.body)
 	}
 	if got := r.Password("known1@example.com"); got != "correct horse" {
@@ -1062,6 +1067,113 @@ func TestResetPage(t *testing.T) {
 	}
 	if csp := a.header.Get("Content-Security-Policy"); !strings.HasPrefix(csp, "default-src 'none'") || a.header.Get("Referrer-Policy") != "no-referrer" {
 		t.Error(csp)
+	}
+	for _, call := range r.Calls() {
+		if call.Path != "/auth/v1/admin/generate_link" {
+			t.Errorf("the page's own %s %s is among the calls", call.Method, call.Path)
+		}
+	}
+}
+
+// TestResetPageElsewhere: with AuthURL the page uses the links of another Supabase Auth up, with AuthKey
+// in the header apikey, and shows why that refuses a password.
+func TestResetPageElsewhere(t *testing.T) {
+	other := newRig(t, func(c *devstack.Config) { c.PublishableKey = "sb_publishable_other" })
+	for _, c := range []struct {
+		name, url, key string
+		status         int
+		says           string
+	}{
+		{"the right key", other.supa.URL + "/auth/v1", "sb_publishable_other", 303, ""},
+		{"another key", other.supa.URL + "/auth/v1", "sb_publishable_x", 422, "Invalid API key"},
+		{"nobody there", "http://127.0.0.1:1/auth/v1", "", 422, "Supabase Auth does not answer."},
+		{"something else there", other.pages.URL + "/auth/v1", "", 422, "Supabase Auth answers 404."},
+	} {
+		r := newRig(t, func(config *devstack.Config) { config.AuthURL, config.AuthKey = c.url, c.key })
+		fields := url.Values{"type": {"recovery"}, "token_hash": {other.link()["hashed_token"].(string)}, "password": {"correct horse"}}
+		a := r.do("POST", r.pages.URL+"/dev/reset-password", fields.Encode(), "Content-Type", "application/x-www-form-urlencoded")
+		if a.status != c.status || !strings.Contains(a.body, c.says) {
+			t.Errorf("%s: %d %s", c.name, a.status, a.body)
+		}
+	}
+	if got := other.Password("known1@example.com"); got != "correct horse" {
+		t.Errorf("password %q", got)
+	}
+}
+
+// TestSession: what an app does around a new password: who is signed in, on with the session, out, and in
+// again with the password.
+func TestSession(t *testing.T) {
+	const key = "sb_publishable_test"
+	r := newRig(t, func(c *devstack.Config) { c.PublishableKey = key })
+	call := func(method, path, token, body string) answer {
+		t.Helper()
+		return r.do(method, r.supa.URL+"/auth/v1"+path, body, "Apikey", key, "Authorization", "Bearer "+token)
+	}
+	expect := func(what string, a answer, status int, contains string) {
+		t.Helper()
+		if a.status != status || !strings.Contains(a.body, contains) {
+			t.Errorf("%s: %d %s", what, a.status, a.body)
+		}
+	}
+	const login = `{"email":"Known1@example.com","password":"correct horse"}`
+	expect("no password yet", call("POST", "/token?grant_type=password", key, login), 400, `"error_code":"invalid_credentials"`)
+	session := r.verify(r.link()["hashed_token"].(string)).json(t)
+	first, refresh := session["access_token"].(string), session["refresh_token"].(string)
+	expect("who", call("GET", "/user", first, ""), 200, `"email":"known1@example.com"`)
+	for _, c := range []struct{ name, key, says string }{
+		{"no key", "", "No API key found in request"}, {"another key", "sb_publishable_x", "Invalid API key"},
+	} {
+		for _, path := range []string{"GET /user", "PUT /user", "POST /token", "POST /logout"} {
+			method, path, _ := strings.Cut(path, " ")
+			header := []string{"Authorization", "Bearer " + first}
+			if c.key != "" {
+				header = append(header, "Apikey", c.key)
+			}
+			expect(c.name+" for "+path, r.do(method, r.supa.URL+"/auth/v1"+path, "{}", header...), 401, c.says)
+		}
+	}
+	expect("the password", call("PUT", "/user", first, `{"password":"correct horse"}`), 200, "known1")
+
+	again := call("POST", "/token?grant_type=refresh_token", key, `{"refresh_token":"`+refresh+`"}`)
+	expect("on", again, 200, `"access_token"`)
+	expect("on, twice", call("POST", "/token?grant_type=refresh_token", key, `{"refresh_token":"`+refresh+`"}`), 400, `"error_code":"refresh_token_not_found"`)
+	second := again.json(t)["access_token"].(string)
+	in := call("POST", "/token?grant_type=password", key, login)
+	expect("in", in, 200, `"access_token"`)
+	third := in.json(t)["access_token"].(string)
+	expect("a wrong password", call("POST", "/token?grant_type=password", key, strings.Replace(login, "horse", "mouse", 1)), 400, `"error_code":"invalid_credentials"`)
+	expect("no address", call("POST", "/token?grant_type=password", key, `{}`), 400, `"error_code":"validation_failed"`)
+	expect("another grant", call("POST", "/token?grant_type=x", key, `{}`), 400, "unsupported_grant_type")
+
+	expect("out, the others", call("POST", "/logout?scope=others", third, ""), 204, "")
+	expect("the other is out", call("GET", "/user", second, ""), 403, "bad_jwt")
+	expect("this one is not", call("GET", "/user", third, ""), 200, "known1")
+	expect("out", call("POST", "/logout?scope=global", third, ""), 204, "")
+	expect("out, twice", call("POST", "/logout", third, ""), 403, "bad_jwt")
+	expect("nobody", r.do("GET", r.supa.URL+"/auth/v1/user", "", "Apikey", key), 401, "no_authorization")
+}
+
+// TestCORS: pages of every origin may call, with all headers that they name, and read every answer,
+// refusals too. The admin endpoint still wants the key.
+func TestCORS(t *testing.T) {
+	r := newRig(t, nil)
+	const wanted = "apikey,authorization,content-type,x-client-info,x-supabase-api-version"
+	a := r.do("OPTIONS", r.supa.URL+"/auth/v1/verify", "", "Origin", "http://localhost:3000", "Access-Control-Request-Method", "POST", "Access-Control-Request-Headers", wanted)
+	if a.status != 204 || a.header.Get("Access-Control-Allow-Origin") != "*" || a.header.Get("Access-Control-Allow-Headers") != wanted || !strings.Contains(a.header.Get("Access-Control-Allow-Methods"), "PUT") {
+		t.Error(a.status, a.header)
+	}
+	if calls := r.Calls(); len(calls) != 0 {
+		t.Error("a preflight is a call:", calls)
+	}
+	for _, path := range []string{"/auth/v1/verify", "/auth/v1/user", "/auth/v1/admin/generate_link", "/auth/v1/none"} {
+		a := r.do("POST", r.supa.URL+path, `{"type":"recovery","email":"known1@example.com"}`, "Origin", "http://localhost:3000")
+		if a.status < 400 || a.header.Get("Access-Control-Allow-Origin") != "*" {
+			t.Error(path, a.status, a.header)
+		}
+	}
+	if a := r.do("POST", r.supa.URL+"/auth/v1/verify", `{}`); a.header.Get("Access-Control-Allow-Origin") != "" {
+		t.Error("without an origin:", a.header)
 	}
 }
 

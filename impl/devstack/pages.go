@@ -2,10 +2,12 @@ package devstack
 
 import (
 	"bytes"
+	"cmp"
 	"embed"
 	"encoding/json"
 	"fmt"
 	"html/template"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -33,6 +35,11 @@ const (
 	// streamWriteTimeout is the time one event may take. It replaces the server's
 	// WriteTimeout, which would end every stream.
 	streamWriteTimeout = 10 * time.Second
+
+	// authTimeout bounds a call of another Supabase Auth, and maxAuthAnswer what is read of its answer:
+	// a user's metadata may have megabytes.
+	authTimeout   = 10 * time.Second
+	maxAuthAnswer = 8 << 20
 
 	// pageCSP lets the pages load their own files and nothing else.
 	pageCSP = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; frame-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -371,8 +378,8 @@ func (p *pages) mailHTML(w http.ResponseWriter, r *http.Request) {
 // resetView is what the reset-password template shows. State is "form", "fragment" (the
 // script finds out what the address says behind the #), "invalid" or "done".
 type resetView struct {
-	State, Email, AccessToken, Error string
-	MinLen, MaxLen                   int
+	State, Email, Type, TokenHash, AccessToken, Error string
+	MinLen, MaxLen                                    int
 }
 
 func (p *pages) renderReset(w http.ResponseWriter, status int, v resetView) {
@@ -380,7 +387,8 @@ func (p *pages) renderReset(w http.ResponseWriter, status int, v resetView) {
 	p.render(w, status, "reset.html", v)
 }
 
-// resetForm does as POST /auth/v1/verify would, in process, and so uses the link up.
+// resetForm asks for the password. Whether the link still works only its submission tells: mail
+// scanners open links, and each works once.
 func (p *pages) resetForm(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
 	switch {
@@ -388,37 +396,107 @@ func (p *pages) resetForm(w http.ResponseWriter, r *http.Request) {
 		p.renderReset(w, http.StatusOK, resetView{State: "done"})
 	case query.Get("token_hash") == "":
 		p.renderReset(w, http.StatusOK, resetView{State: "fragment"})
-	case r.Method == http.MethodHead || strings.Contains(r.Header.Get("Sec-Purpose"), "prefetch"):
-		// Nobody looks at this answer, and the link must still work when somebody does.
-		w.WriteHeader(http.StatusNoContent)
 	default:
-		answer, _, refused := p.stack.redeem(query.Get("type"), query.Get("token_hash"))
-		if refused != nil {
-			p.renderReset(w, http.StatusForbidden, resetView{State: "invalid"})
-			return
-		}
-		p.renderReset(w, http.StatusOK, resetView{State: "form", Email: answer.User.Email, AccessToken: answer.AccessToken})
+		p.renderReset(w, http.StatusOK, resetView{State: "form", Type: query.Get("type"), TokenHash: query.Get("token_hash")})
 	}
 }
 
-// resetSubmit does as PUT /auth/v1/user would, in process.
+// resetSubmit does what the page of an app does: it verifies the token, which signs the user in, and
+// sets the password. A token that is used up leaves a session, with which a second try goes on.
 func (p *pages) resetSubmit(w http.ResponseWriter, r *http.Request) {
 	r.Body = http.MaxBytesReader(w, r.Body, 16<<10)
 	if err := r.ParseForm(); err != nil {
 		http.Error(w, "This form cannot be read.", http.StatusBadRequest)
 		return
 	}
-	token, password := r.PostForm.Get("access_token"), r.PostForm.Get("password")
-	user, refused := p.stack.setPassword(token, nil)
-	if refused == nil {
-		if _, refused = p.stack.setPassword(token, &password); refused != nil && refused.status != http.StatusForbidden {
-			p.renderReset(w, http.StatusUnprocessableEntity, resetView{State: "form", Email: user.Email, AccessToken: token, Error: refused.message})
-			return
+	form := r.PostForm
+	v := resetView{State: "form", Type: form.Get("type"), TokenHash: form.Get("token_hash"), AccessToken: form.Get("access_token"), Email: form.Get("email")}
+	var refused *refusal
+	if v.AccessToken == "" {
+		var session tokenAnswer
+		if refused = p.ask(r, http.MethodPost, "/verify", "", map[string]string{"type": v.Type, "token_hash": v.TokenHash}, &session); refused == nil {
+			v.TokenHash, v.AccessToken, v.Email = "", session.AccessToken, session.User.Email
 		}
 	}
-	if refused != nil {
-		p.renderReset(w, http.StatusForbidden, resetView{State: "invalid"})
-		return
+	if refused == nil {
+		refused = p.ask(r, http.MethodPut, "/user", v.AccessToken, map[string]string{"password": form.Get("password")}, &authUser{})
 	}
-	http.Redirect(w, r, "/dev/reset-password?done", http.StatusSeeOther) // so that a reload posts nothing twice
+	switch {
+	case refused == nil:
+		http.Redirect(w, r, "/dev/reset-password?done", http.StatusSeeOther) // so that a reload posts nothing twice
+	case refused.status == http.StatusForbidden && refused.code != errUserBanned.code:
+		p.renderReset(w, http.StatusForbidden, resetView{State: "invalid"})
+	default:
+		v.Error = refused.message
+		p.renderReset(w, http.StatusUnprocessableEntity, v)
+	}
 }
+
+// ask asks Supabase Auth as an app does: of another project over the network, or the stand-in in
+// process.
+func (p *pages) ask(r *http.Request, method, path, token string, question, answer any) *refusal {
+	silent := &refusal{status: http.StatusBadGateway, message: "Supabase Auth does not answer."}
+	body, err := json.Marshal(question)
+	if err != nil {
+		return silent
+	}
+	base, client := p.stack.cfg.AuthURL, &http.Client{Timeout: authTimeout}
+	if base == "" {
+		base, client.Transport = "http://stand-in/auth/v1", inProcess{p.stack.auth()}
+	}
+	request, err := http.NewRequestWithContext(r.Context(), method, base+path, bytes.NewReader(body))
+	if err != nil {
+		return silent
+	}
+	request.Header.Set("Content-Type", "application/json")
+	request.Header.Set("Apikey", cmp.Or(p.stack.cfg.AuthKey, p.stack.cfg.PublishableKey))
+	if token != "" {
+		request.Header.Set("Authorization", "Bearer "+token)
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		return silent
+	}
+	defer response.Body.Close()
+	content, err := io.ReadAll(io.LimitReader(response.Body, maxAuthAnswer))
+	if err != nil {
+		return silent
+	}
+	if response.StatusCode == http.StatusOK {
+		if json.Unmarshal(content, answer) != nil {
+			return silent
+		}
+		return nil
+	}
+	var fault struct {
+		Code    string `json:"error_code"`
+		Msg     string `json:"msg"`
+		Message string `json:"message"` // the gateway's
+	}
+	_ = json.Unmarshal(content, &fault) // a fault of another shape has no text
+	return &refusal{
+		status: response.StatusCode, code: fault.Code,
+		message: cmp.Or(fault.Msg, fault.Message, fmt.Sprintf("Supabase Auth answers %d.", response.StatusCode)),
+	}
+}
+
+// inProcess sends requests to a handler.
+type inProcess struct{ http.Handler }
+
+// RoundTrip implements http.RoundTripper.
+func (p inProcess) RoundTrip(r *http.Request) (*http.Response, error) {
+	w := &memory{header: http.Header{}, status: http.StatusOK}
+	p.ServeHTTP(w, r)
+	return &http.Response{StatusCode: w.status, Header: w.header, Body: io.NopCloser(&w.body), Request: r}, nil
+}
+
+// memory is a ResponseWriter that keeps what is written.
+type memory struct {
+	header http.Header
+	status int
+	body   bytes.Buffer
+}
+
+func (m *memory) Header() http.Header         { return m.header }
+func (m *memory) WriteHeader(status int)      { m.status = status }
+func (m *memory) Write(b []byte) (int, error) { return m.body.Write(b) }

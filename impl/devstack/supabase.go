@@ -178,6 +178,10 @@ var (
 	errLinkExpired     = &refusal{status: http.StatusForbidden, code: "otp_expired", message: "Email link is invalid or has expired"}
 	errUserBanned      = &refusal{status: http.StatusForbidden, code: "user_banned", message: "User is banned"}
 	errOTPExpired      = &refusal{status: http.StatusForbidden, code: "otp_expired", message: "Token has expired or is invalid"}
+	errInvalidLogin    = &refusal{status: http.StatusBadRequest, code: "invalid_credentials", message: "Invalid login credentials"}
+	errUnknownGrant    = &refusal{status: http.StatusBadRequest, code: "invalid_credentials", message: "unsupported_grant_type"}
+	errNoLogin         = &refusal{status: http.StatusBadRequest, code: "validation_failed", message: "missing email or phone"}
+	errNoRefreshToken  = &refusal{status: http.StatusBadRequest, code: "refresh_token_not_found", message: "Invalid Refresh Token: Refresh Token Not Found"}
 	errSamePassword    = &refusal{status: http.StatusUnprocessableEntity, code: "same_password", message: "New password should be different from the old password."}
 
 	errGatewayNoKey      = &refusal{status: http.StatusUnauthorized, message: "No API key found in request"}
@@ -214,23 +218,68 @@ func (e *refusal) write(w http.ResponseWriter) {
 }
 
 // Supabase serves, under /auth/v1: POST /admin/generate_link (for type recovery), GET and
-// POST /verify, PUT /user and GET /health. Everything else gets the gateway's 404.
+// POST /verify, GET and PUT /user, POST /token and /logout, and GET /health: what resetd asks,
+// and what the page of an app asks by way of supabase-js. Everything else gets the gateway's 404.
 // https://supabase.com/docs/reference/self-hosting-auth/introduction
 func (s *Stack) Supabase() http.Handler {
-	mux := http.NewServeMux()
-	mux.HandleFunc("POST /auth/v1/admin/generate_link", s.generateLink)
-	mux.HandleFunc("GET /auth/v1/verify", s.verifyGet)
-	mux.HandleFunc("POST /auth/v1/verify", s.verifyPost)
-	mux.HandleFunc("PUT /auth/v1/user", s.updateUser)
-	mux.HandleFunc("GET /auth/v1/health", s.authHealth)
-	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { errGatewayNoRoute.write(w) })
-
-	return s.recorded("supabase", maxAuthBody, s.cfg.SupabaseMiddleware, mux, func(c *Call, _ *http.Request, body []byte) {
+	return withCORS(s.recorded("supabase", maxAuthBody, s.cfg.SupabaseMiddleware, s.auth(), func(c *Call, _ *http.Request, body []byte) {
 		var question struct{ Email string }
 		if json.Unmarshal(body, &question) == nil {
 			c.Email = question.Email
 		}
+	}))
+}
+
+// auth routes what Supabase serves.
+func (s *Stack) auth() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /auth/v1/admin/generate_link", s.generateLink)
+	mux.HandleFunc("GET /auth/v1/verify", s.verifyGet)
+	mux.HandleFunc("POST /auth/v1/verify", s.verifyPost)
+	mux.HandleFunc("GET /auth/v1/user", s.behindGateway(s.showUser))
+	mux.HandleFunc("PUT /auth/v1/user", s.behindGateway(s.updateUser))
+	mux.HandleFunc("POST /auth/v1/token", s.behindGateway(s.token))
+	mux.HandleFunc("POST /auth/v1/logout", s.behindGateway(s.logout))
+	mux.HandleFunc("GET /auth/v1/health", s.authHealth)
+	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { errGatewayNoRoute.write(w) })
+	return mux
+}
+
+// withCORS lets the pages of every origin call, as Supabase does. Nothing is there to protect: a page
+// needs a key or a token for all that it asks, and browsers send neither by themselves.
+func withCORS(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Origin") == "" {
+			next.ServeHTTP(w, r)
+			return
+		}
+		h := w.Header()
+		h.Set("Access-Control-Allow-Origin", "*")
+		h.Set("Access-Control-Expose-Headers", "X-Total-Count, Link, X-Supabase-Api-Version")
+		if r.Method != http.MethodOptions {
+			next.ServeHTTP(w, r)
+			return
+		}
+		h.Set("Vary", "Origin, Access-Control-Request-Method, Access-Control-Request-Headers")
+		h.Set("Access-Control-Allow-Methods", "GET, POST, PUT, PATCH, DELETE")
+		h.Set("Access-Control-Allow-Headers", r.Header.Get("Access-Control-Request-Headers"))
+		w.WriteHeader(http.StatusNoContent)
 	})
+}
+
+// behindGateway wants the key of an app in the header apikey, where one is configured. The gateway
+// lets /verify through without it, which a plain link must reach.
+func (s *Stack) behindGateway(next http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		switch apikey := r.Header.Get("Apikey"); {
+		case s.cfg.PublishableKey == "", apikey == s.cfg.PublishableKey, apikey != "" && apikey == s.cfg.ServiceRoleKey:
+			next(w, r)
+		case apikey == "":
+			errGatewayNoKey.write(w)
+		default:
+			errGatewayInvalidKey.write(w)
+		}
+	}
 }
 
 // recorded notes the call, then hands it to the test's middleware and the service. The body
@@ -490,22 +539,26 @@ func (s *Stack) redeem(kind, token string) (*tokenAnswer, *authSession, *refusal
 	a.recoverySentAt = a.recoverySentAt.Truncate(time.Microsecond) // read back from the database
 	a.lastSignInAt = now
 	a.updated = now.Truncate(time.Microsecond)
-	session := s.signIn(a, now)
+	session := s.signIn(a, "otp", now)
+	return session.answer(), session, nil
+}
+
+func (session *authSession) answer() *tokenAnswer {
 	return &tokenAnswer{
 		AccessToken: session.accessToken, TokenType: "bearer", ExpiresIn: int(sessionLifetime.Seconds()),
-		ExpiresAt: session.expires.Unix(), RefreshToken: session.refreshToken, User: a.user(),
-	}, session, nil
+		ExpiresAt: session.expires.Unix(), RefreshToken: session.refreshToken, User: session.account.user(),
+	}
 }
 
 // signIn begins a session. The caller holds the lock.
-func (s *Stack) signIn(a *account, now time.Time) *authSession {
+func (s *Stack) signIn(a *account, method string, now time.Time) *authSession {
 	session := &authSession{
 		id: randomUUID(), account: a,
 		refreshToken: strings.ToLower(rand.Text()[:12]),
 		expires:      now.Add(sessionLifetime).Truncate(time.Second),
 	}
 	session.accessToken = s.signJWT(map[string]any{
-		"aal": "aal1", "amr": []map[string]any{{"method": "otp", "timestamp": now.Unix()}},
+		"aal": "aal1", "amr": []map[string]any{{"method": method, "timestamp": now.Unix()}},
 		"app_metadata": appMetadata{Provider: "email", Providers: []string{"email"}},
 		"aud":          "authenticated", "email": a.stored, "exp": session.expires.Unix(), "iat": now.Unix(),
 		"is_anonymous": false, "phone": "", "role": "authenticated", "session_id": session.id, "sub": a.id,
@@ -535,13 +588,102 @@ func (session *authSession) setHeaders(h http.Header) {
 	h.Set("Sb-Auth-User-Id", session.account.id)
 }
 
+// token signs a user in with a password, or goes on with a session.
+func (s *Stack) token(w http.ResponseWriter, r *http.Request) {
+	var params struct {
+		Email        string `json:"email"`
+		Password     string `json:"password"`
+		RefreshToken string `json:"refresh_token"`
+	}
+	if e := readJSON(r, &params); e != nil {
+		e.write(w)
+		return
+	}
+	var session *authSession
+	var e *refusal
+	switch r.URL.Query().Get("grant_type") {
+	case "password":
+		session, e = s.logIn(params.Email, params.Password)
+	case "refresh_token":
+		session, e = s.refresh(params.RefreshToken)
+	default:
+		e = errUnknownGrant
+	}
+	if e != nil {
+		e.write(w)
+		return
+	}
+	s.mu.Lock()
+	answer := session.answer()
+	s.mu.Unlock()
+	w.Header().Set("Vary", "Origin")
+	session.setHeaders(w.Header())
+	writeJSON(w, http.StatusOK, answer)
+}
+
+func (s *Stack) logIn(email, password string) (*authSession, *refusal) {
+	if email == "" {
+		return nil, errNoLogin
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.now()
+	a := s.byEmail[strings.ToLower(email)]
+	switch {
+	case a == nil || a.password == "" || a.password != password:
+		return nil, errInvalidLogin
+	case now.Before(a.bannedUntil):
+		return nil, errUserBanned
+	}
+	a.lastSignInAt = now
+	return s.signIn(a, "password", now), nil
+}
+
+// refresh gives out new tokens; the old refresh token is used up. Supabase's own goes on with the same
+// session, here another one takes its place.
+func (s *Stack) refresh(refreshToken string) (*authSession, *refusal) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	at := slices.IndexFunc(s.sessions, func(session *authSession) bool { return session.refreshToken == refreshToken })
+	if at < 0 {
+		return nil, errNoRefreshToken
+	}
+	a := s.sessions[at].account
+	s.sessions = slices.Delete(s.sessions, at, at+1)
+	return s.signIn(a, "otp", s.now()), nil
+}
+
+// logout ends the user's sessions: all of them, this one (scope=local), or the others (scope=others).
+func (s *Stack) logout(w http.ResponseWriter, r *http.Request) {
+	if _, e := s.setPassword(bearerToken(r), nil); e != nil {
+		e.write(w)
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	own := s.session(bearerToken(r))
+	scope := r.URL.Query().Get("scope")
+	s.sessions = slices.DeleteFunc(s.sessions, func(session *authSession) bool {
+		return own != nil && session.account == own.account && (scope != "local" || session == own) && (scope != "others" || session != own)
+	})
+	w.Header().Set("Vary", "Origin")
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// showUser tells whose session it is.
+func (s *Stack) showUser(w http.ResponseWriter, r *http.Request) {
+	user, e := s.setPassword(bearerToken(r), nil)
+	if e != nil {
+		e.write(w)
+		return
+	}
+	w.Header().Set("Vary", "Origin")
+	writeJSON(w, http.StatusOK, user)
+}
+
 // updateUser sets the password. Of the real endpoint's members it knows no other.
 func (s *Stack) updateUser(w http.ResponseWriter, r *http.Request) {
 	token := bearerToken(r)
-	if token == "" {
-		errNoAuthorization.write(w)
-		return
-	}
 	var params struct {
 		Password *string `json:"password"`
 	}
@@ -571,6 +713,8 @@ func (s *Stack) setPassword(accessToken string, password *string) (authUser, *re
 	now := s.now()
 	session := s.session(accessToken)
 	switch {
+	case accessToken == "":
+		return authUser{}, errNoAuthorization
 	case session == nil:
 		return authUser{}, errBadJWT
 	case !now.Before(session.expires):

@@ -1,13 +1,19 @@
-// For Supabase's own one-time link, which comes back here with its result in the fragment.
+// For links that say what they want behind the # of the address: those of hash routers
+// (/#/reset?token_hash=…), and Supabase's own one-time link, which comes back here with its result.
 (() => {
   "use strict";
-  const result = new URLSearchParams(location.hash.slice(1));
+  const result = new URLSearchParams(location.hash.slice(1).replace(/^[^?]*[?]/, ""));
   const token = result.get("access_token");
-  if (!token && !result.has("error")) return;
+  const tokenHash = result.get("token_hash");
+  if (!token && !tokenHash && !result.has("error")) return;
   // The tokens must not stay in the address bar, nor in the history.
   history.replaceState(null, "", location.pathname);
   document.getElementById("nothing").hidden = true;
-  document.getElementById(token ? "choose" : "invalid").hidden = false;
+  document.getElementById(token || tokenHash ? "choose" : "invalid").hidden = false;
+  if (tokenHash) {
+    document.getElementById("token_hash").value = tokenHash;
+    document.getElementById("type").value = result.get("type");
+  }
   if (!token) return;
   document.getElementById("access_token").value = token;
   try {
