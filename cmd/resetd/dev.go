@@ -7,23 +7,48 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 
 	"github.com/resetd/resetd/impl/devstack"
+	"github.com/resetd/resetd/impl/mailgun"
 )
 
 // The stand-ins' keys. They open nothing else.
 const (
-	devSupabaseKey   = "dev-service-role-key"
-	devMailgunKey    = "dev-mailgun-key"
-	devMailgunDomain = "mg.example.com"
+	devPublishableKey = "sb_publishable_resetd_dev"
+	devServiceRoleKey = "resetd-dev-service-role-key"
+	devMailgunKey     = "dev-mailgun-key"
 )
 
-// dev is serve against stand-ins in the same process, with an inbox. It never talks to a real
-// Supabase or Mailgun, whatever the environment says.
+// notInDev would send mail.
+var notInDev = []string{"MAILGUN_API_KEY", "MAILGUN_API_BASE"}
+
+// devUsage is what the help of dev says before the settings.
+const devUsage = `The server of resetd serve, with an inbox in the place of Mailgun: no mail is sent. Without
+SUPABASE_URL a stand-in takes the place of Supabase Auth, with a few accounts; with it (that of
+supabase start, say) accounts and links are real. The settings are those of serve, with other
+defaults. MAILGUN_API_KEY and MAILGUN_API_BASE are not used. Links may lead to any port of
+localhost, and its pages may call.
+
+`
+
+// devDefaults are the settings that dev has unless the caller sets them.
+func devDefaults(site string) map[string]string {
+	return map[string]string{
+		// The inbox shows everybody's links: other machines have no business there.
+		"LISTEN_ADDR": "localhost:8080", "ADMIN_ADDR": "off", "LOG_FORMAT": "text", "SHUTDOWN_DELAY": "0s",
+		"SITE_URL": site, "MAILGUN_DOMAIN": "mg.example.com", "BRAND_NAME": "Example",
+		// Somebody who tries things out is not to be stopped by them.
+		"RATE_LIMIT": "60-M", "RECIPIENT_LIMIT": "30-M",
+	}
+}
+
+// dev is serve with an inbox in the place of Mailgun, and a stand-in in that of Supabase Auth unless one
+// is set. It never sends a mail, whatever the settings say.
 func dev(ctx context.Context, args, environ []string, stdout, stderr io.Writer) error {
-	// Once to learn where to listen; the origin of links is known only then.
-	early, err := readSettings("dev", args, devEnviron(environ, map[string]string{"SITE_URL": "http://localhost"}), stderr)
+	// Once to learn where to listen; the default of SITE_URL is known only then.
+	early, err := readSettingsOver(devDefaults("http://localhost:8080"), "dev", args, environ, stderr)
 	if err != nil {
 		return err
 	}
@@ -38,29 +63,38 @@ func dev(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	}
 	defer upstreams.Close()
 
-	here := fmt.Sprintf("http://localhost:%d", listener.Addr().(*net.TCPAddr).Port)
+	address := listener.Addr().(*net.TCPAddr)
+	here := fmt.Sprintf("http://localhost:%d", address.Port)
 	there := "http://" + upstreams.Addr().String()
-	settings, err := readSettings("dev", args, devEnviron(environ, map[string]string{
-		"SITE_URL":     here,
-		"SUPABASE_URL": there, "SUPABASE_SERVICE_ROLE_KEY": devSupabaseKey,
-		"MAILGUN_API_BASE": there, "MAILGUN_API_KEY": devMailgunKey, "MAILGUN_DOMAIN": devMailgunDomain,
-	}), stderr)
+	settings, err := readSettingsOver(devDefaults(here), "dev", args, environ, stderr)
 	if err != nil {
 		return err
 	}
-	if settings.authURL != there+"/auth/v1" || settings.MailgunBase != there {
-		return mistakes{"resetd dev: always talks to its own stand-ins; use resetd serve with SUPABASE_URL and MAILGUN_API_BASE"}
+	unused := settings.unusedInDev()
+	origins := settings.origins.WithLoopback()
+	settings.origins, settings.browser = &origins, settings.browser.WithLoopback()
+	settings.MailgunBase, settings.MailgunKey = there, devMailgunKey
+	config := devstack.Config{
+		SiteURL: settings.SiteURL, MailgunKey: devMailgunKey, MailgunDomain: settings.MailgunDomain, APIURL: here + "/api",
 	}
-
-	var allowed []string
-	for _, entry := range append([]string{settings.SiteURL}, settings.CallbackOrigins...) {
-		allowed = append(allowed, strings.TrimRight(entry, "/")+"/**")
+	standIn := settings.authURL == ""
+	switch {
+	case standIn && settings.SupabaseKey != "":
+		return mistakes{"SUPABASE_URL: must be set beside SUPABASE_SERVICE_ROLE_KEY; without both there is a stand-in"}
+	case standIn:
+		settings.authURL, settings.SupabaseKey = there+"/auth/v1", devServiceRoleKey
+		config.ServiceRoleKey, config.PublishableKey, config.PublicAuthURL = devServiceRoleKey, devPublishableKey, here+"/auth/v1"
+		for _, origin := range append([]string{settings.SiteURL, "http://localhost:*", "https://localhost:*"}, settings.CallbackOrigins...) {
+			origin = strings.TrimRight(origin, "/")
+			config.RedirectAllowList = append(config.RedirectAllowList, origin, origin+"/**")
+		}
+	case settings.SupabaseKey == "":
+		return mistakes{"SUPABASE_SERVICE_ROLE_KEY: must be set beside SUPABASE_URL (supabase status prints it); without both there is a stand-in"}
+	default:
+		config.Accounts = []string{} // they are elsewhere
+		config.AuthURL, config.AuthKey = settings.authURL, settings.SupabaseKey.Reveal()
 	}
-	stack := devstack.New(devstack.Config{
-		SiteURL: settings.SiteURL, RedirectAllowList: allowed,
-		ServiceRoleKey: devSupabaseKey, MailgunKey: devMailgunKey, MailgunDomain: devMailgunDomain,
-		PublicAuthURL: there + "/auth/v1", APIURL: here + "/api",
-	})
+	stack := devstack.New(config)
 	defer stack.Close()
 	standIns := http.NewServeMux()
 	standIns.Handle("/auth/", stack.Supabase())
@@ -75,24 +109,20 @@ func dev(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	}
 	public := http.NewServeMux()
 	public.Handle("/dev/", stack.Pages())
-	public.Handle("/", app.public)
+	if standIn {
+		public.Handle("/auth/v1/", stack.Supabase()) // for the page of an app; resetd's own way to it is open until the end
+	}
+	public.Handle("/", withDevPages(settings.ResetPath, app.public))
 	// The inbox keeps a connection open as long as somebody looks; it is not in flight.
 	defer context.AfterFunc(ctx, stack.Close)()
 
-	fmt.Fprintf(stdout, `resetd dev: stand-ins for Supabase Auth and Mailgun, nothing leaves this machine
-
-Send the documented request:
-
-  curl --request POST \
-    --url %s/api/auth/send-password-reset \
-    --header 'Content-Type: application/json' \
-    --data '{ "email": "hello@example.com", "callback_origin": "example" }'
-
-and see the mail:     %s/dev/inbox
-Accounts:             %s
-Everybody else:       gets the same answer, and no mail
-
-`, here, here, strings.Join(devstack.DefaultAccounts(), ", "))
+	greet(stdout, settings, here, standIn)
+	if len(unused) > 0 {
+		fmt.Fprintf(stdout, "Not used: %s. dev sends no mail; resetd serve does.\n\n", strings.Join(unused, ", "))
+	}
+	if !address.IP.IsLoopback() {
+		fmt.Fprintf(stdout, "Careful: %s can be reached from other machines, and the inbox asks for no login.\n\n", settings.ListenAddr)
+	}
 	err = app.run(ctx, listener, public)
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
@@ -100,32 +130,64 @@ Everybody else:       gets the same answer, and no mail
 	return err
 }
 
-// devDefaults are the settings that dev has unless the caller sets them.
-func devDefaults() map[string]string {
-	return map[string]string{
-		"LISTEN_ADDR": "localhost:8080", "ADMIN_ADDR": "off", "LOG_FORMAT": "text", "SHUTDOWN_DELAY": "0s",
-		"RESET_PATH": "/dev/reset-password", "BRAND_NAME": "Example",
-		// Somebody who tries things out is not to be stopped by them.
-		"RATE_LIMIT": "60-M", "RECIPIENT_LIMIT": "30-M",
+// unusedInDev names which of notInDev are set.
+func (s *settings) unusedInDev() (names []string) {
+	for i, set := range []bool{s.MailgunKey != "", s.MailgunBase != mailgun.BaseUS} {
+		if set {
+			names = append(names, notInDev[i])
+		}
 	}
+	return names
 }
 
-// devEnviron is the environment of dev: its own defaults, what the caller has set, and then
-// what has to be so. The upstreams of the caller's environment are left out.
-func devEnviron(environ []string, forced map[string]string) []string {
-	defaults := devDefaults()
-	var result []string
-	for _, entry := range environ {
-		name, _, _ := strings.Cut(entry, "=")
-		delete(defaults, strings.TrimSuffix(name, "_FILE"))
-		if !strings.HasPrefix(name, "SUPABASE_") && !strings.HasPrefix(name, "MAILGUN_") && !strings.HasPrefix(name, "SITE_URL") {
-			result = append(result, entry)
-		}
+// withDevPages leads from RESET_PATH on this server to the page that stands in for the app's, and from
+// its root to the inbox.
+func withDevPages(resetPath string, next http.Handler) http.Handler {
+	if parsed, err := url.Parse(resetPath); err == nil {
+		resetPath = parsed.Path
 	}
-	for _, values := range []map[string]string{defaults, forced} {
-		for name, value := range values {
-			result = append(result, name+"="+value)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch asked := r.URL.Path; {
+		case r.Method != http.MethodGet && r.Method != http.MethodHead:
+		case asked == resetPath:
+			w.Header().Set("Cache-Control", "no-store") // the address carries a token
+			http.Redirect(w, r, "/dev/reset-password?"+r.URL.RawQuery, http.StatusFound)
+			return
+		case asked == "/":
+			http.Redirect(w, r, "/dev/inbox", http.StatusFound)
+			return
 		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// greet says what runs, and what to try.
+func greet(w io.Writer, s *settings, here string, standIn bool) {
+	if standIn {
+		fmt.Fprint(w, "resetd dev: stand-ins for Supabase Auth and Mailgun. No mail leaves this machine.\n\n")
+	} else {
+		fmt.Fprintf(w, "resetd dev: the accounts and links of %s, which are real; mail goes to the inbox, and none is sent.\n\n", s.authURL)
 	}
-	return result
+	fmt.Fprintf(w, "  Inbox     %s/dev/inbox\n  API       %s/api/docs\n", here, here)
+	if standIn {
+		fmt.Fprintf(w, "  Accounts  %s\n            Any other address gets the same answer, and no mail.\n", strings.Join(devstack.DefaultAccounts(), ", "))
+	}
+	fmt.Fprintf(w, `
+Ask for a mail:
+
+  curl -i %s/api/auth/send-password-reset \
+    -H 'Content-Type: application/json' \
+    -d '{"email":"hello@example.com","callback_origin":"%s"}'
+
+`, here, here)
+	if standIn {
+		fmt.Fprintf(w, `Your app on any port of localhost: it sends its own origin, and the link leads to its page
+%s. Its supabase-js takes
+
+  URL               %s
+  publishable key   %s
+  service_role key  %s
+
+`, s.ResetPath, here, devPublishableKey, devServiceRoleKey)
+	}
 }

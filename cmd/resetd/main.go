@@ -3,7 +3,7 @@ Resetd sends the password-reset mail of a Supabase Auth project through Mailgun,
 its callers without a word about who has an account.
 
 	resetd serve     answer POST /api/auth/send-password-reset
-	resetd dev       the same server against stand-ins for Supabase and Mailgun, with an inbox
+	resetd dev       the same server with an inbox in the place of Mailgun, and a stand-in for Supabase
 	resetd check     try the settings on Supabase, Mailgun and Redis, and say what is wrong
 	resetd healthcheck
 	                 ask the instance beside it whether it answers, for images without a shell
@@ -60,7 +60,7 @@ var errUsage = errors.New("usage")
 const usage = `Usage: resetd <command> [flags]
 
   serve        answer POST /api/auth/send-password-reset
-  dev          the same server against stand-ins, with an inbox to look at
+  dev          the same server with an inbox in the place of Mailgun, to try it
   check        try the settings on Supabase, Mailgun and Redis, and say what is wrong
   healthcheck  ask the instance beside it whether it answers
   version      print the version

@@ -180,12 +180,17 @@ func (m *mistakes) name(setting string) bool {
 //
 // A command's own flags are what own adds.
 func readSettings(command string, args []string, environ []string, output io.Writer, own ...func(*flag.FlagSet)) (*settings, error) {
+	return readSettingsOver(nil, command, args, environ, output, own...)
+}
+
+// readSettingsOver is readSettings with a command's own defaults before those of all.
+func readSettingsOver(defaults map[string]string, command string, args []string, environ []string, output io.Writer, own ...func(*flag.FlagSet)) (*settings, error) {
 	variables := variablesOf(environ)
 	fields := reflect.VisibleFields(reflect.TypeFor[settings]())
 
 	flags := flag.NewFlagSet("resetd "+command, flag.ContinueOnError)
 	flags.SetOutput(output)
-	flags.Usage = func() { printUsage(output, command, fields, own) }
+	flags.Usage = func() { printUsage(output, command, fields, defaults, own) }
 	for _, add := range own {
 		add(flags)
 	}
@@ -228,7 +233,11 @@ func readSettings(command string, args []string, environ []string, output io.Wri
 		variables["ADMIN_ADDR"] = "off" // the library would take the default
 	}
 	if port := variables["PORT"]; port != "" && variables["LISTEN_ADDR"] == "" {
-		variables["LISTEN_ADDR"] = ":" + port
+		host, _, _ := strings.Cut(defaults["LISTEN_ADDR"], ":")
+		variables["LISTEN_ADDR"] = host + ":" + port
+	}
+	for name, value := range defaults {
+		variables[name] = cmp.Or(variables[name], value)
 	}
 
 	var s settings
@@ -538,8 +547,11 @@ func (s *settings) missing() (names []string) {
 	return names
 }
 
-func printUsage(w io.Writer, command string, fields []reflect.StructField, own []func(*flag.FlagSet)) {
+func printUsage(w io.Writer, command string, fields []reflect.StructField, defaults map[string]string, own []func(*flag.FlagSet)) {
 	fmt.Fprintf(w, "Usage: resetd %s [flags]\n\n", command)
+	if command == "dev" {
+		fmt.Fprint(w, devUsage)
+	}
 	flags := flag.NewFlagSet(command, flag.ContinueOnError)
 	flags.SetOutput(w)
 	for _, add := range own {
@@ -552,11 +564,11 @@ func printUsage(w io.Writer, command string, fields []reflect.StructField, own [
 	fmt.Fprint(w, "Every setting is an environment variable, X_FILE names a file with its value,\nand each has a flag, which wins: SITE_URL is --site-url.\n\n")
 	for _, field := range fields {
 		name := field.Tag.Get("env")
-		if name == "" {
+		if name == "" || command == "dev" && slices.Contains(notInDev, name) {
 			continue
 		}
 		fmt.Fprintf(w, "  %s", name)
-		if value := field.Tag.Get("envDefault"); value != "" {
+		if value := cmp.Or(defaults[name], field.Tag.Get("envDefault")); value != "" {
 			fmt.Fprintf(w, " (%s)", value)
 		}
 		fmt.Fprintf(w, "\n      %s\n", field.Tag.Get("help"))

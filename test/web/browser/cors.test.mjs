@@ -95,7 +95,7 @@ test('a page on a listed origin sends the request, and reads every answer and it
 test('a page on any other origin gets nothing, and nothing comes of it', async (t) => {
 	const [listed, other] = [await startSite(t), await startSite(t)]
 	const resetd = await startResetd(t, 'dev', { CORS_ORIGINS: listed.url })
-	const page = await pageOn(t, resetd, other.url, [refused, failed, /status of 415/])
+	const page = await pageOn(t, resetd, other.on('other.localhost'), [refused, failed, /status of 415/])
 	const json = JSON.stringify({ email: account })
 
 	assert.equal(await send(page, resetd.endpoint), 'TypeError')
@@ -232,7 +232,7 @@ test('a wildcard lists the names of one level, and no others', async (t) => {
 	const sent = await send(allowed, resetd.endpoint)
 	assert.equal(sent.status, 200)
 	assert.match(sent.headers['x-request-id'], /^[0-9a-f]{32}$/)
-	for (const host of ['preview.localhost', 'a.pr-7.preview.localhost', 'xpreview.localhost', 'localhost']) {
+	for (const host of ['preview.localhost', 'a.pr-7.preview.localhost', 'xpreview.localhost']) {
 		const page = await pageOn(t, resetd, site.on(host), [refused, failed])
 		assert.equal(await send(page, resetd.endpoint), 'TypeError', host)
 	}
@@ -251,5 +251,16 @@ test('the pages of the app are listed unless others are', async (t) => {
 		assert.equal(answer.body?.code, 'auth_not_configured', url)
 	}
 	const page = await pageOn(t, resetd, other.url, [refused, failed])
+	assert.equal(await send(page, resetd.endpoint), 'TypeError')
+})
+
+test('resetd dev lets the pages of this machine call, whatever is listed, and no others', async (t) => {
+	const site = await startSite(t)
+	const resetd = await startResetd(t, 'dev', { CORS_ORIGINS: 'https://app.example.com' })
+	for (const origin of [site.url, site.on('127.0.0.1')]) {
+		const page = await pageOn(t, resetd, origin)
+		assert.equal((await send(page, resetd.endpoint)).status, 200, origin)
+	}
+	const page = await pageOn(t, resetd, site.on('other.localhost'), [refused, failed])
 	assert.equal(await send(page, resetd.endpoint), 'TypeError')
 })

@@ -47,6 +47,13 @@ export async function startResetd(t, command, settings = {}) {
 	return {
 		url,
 		endpoint: `${url}/api/auth/send-password-reset`,
+		/** What resetd dev prints, once it has printed what matches the pattern. */
+		async printed(pattern) {
+			while (!pattern.test(server.printed())) {
+				await setTimeout(20)
+			}
+			return server.printed().match(pattern)
+		},
 		/** What the server has answered so far on the operation's path, as "METHOD status". */
 		async answers() {
 			await settle()

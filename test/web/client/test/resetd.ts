@@ -14,6 +14,8 @@ export interface Resetd {
 	api: string;
 	/** The lines that it has logged so far. */
 	log: string[];
+	/** What it has written to its standard output so far. */
+	printed(): string;
 	/** Waits for one line more. */
 	logs(): Promise<void>;
 	/** Waits until the delivery of a request has ended. */
@@ -42,7 +44,7 @@ export async function startResetd(
 			RECIPIENT_LIMIT: "100000-M",
 			...settings,
 		},
-		stdio: ["ignore", "ignore", "pipe"],
+		stdio: ["ignore", "pipe", "pipe"],
 	});
 	// However this process ends, its servers end too.
 	const kill = (): void => void child.kill("SIGKILL");
@@ -52,6 +54,10 @@ export async function startResetd(
 		return code as number | null;
 	});
 
+	let printed = "";
+	child.stdout.setEncoding("utf8").on("data", (text: string) => {
+		printed += text;
+	});
 	const log: string[] = [];
 	const lines = createInterface(child.stderr);
 	const url = await new Promise<string>((resolve, reject) => {
@@ -71,6 +77,7 @@ export async function startResetd(
 		url,
 		api: `${url}/api`,
 		log,
+		printed: () => printed,
 		async logs() {
 			await once(lines, "line");
 		},
