@@ -1,22 +1,50 @@
-package main
+// Package manifests checks deploy/compose.yaml and deploy/kubernetes without a network, a cluster or a
+// container runtime: by the types of Kubernetes and Compose, in which a member that they do not have is
+// a mistake (a cluster would ignore a mistyped "readOnlyRootFilesytem" and run without it), by the pod
+// security standard, by resetd itself, and by the names and versions that must agree.
+package manifests
 
 import (
+	"bufio"
+	"bytes"
+	"errors"
 	"fmt"
+	"io"
+	"maps"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"reflect"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/compose-spec/compose-go/v2/loader"
+	"github.com/compose-spec/compose-go/v2/types"
 	monitoringv1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer/json"
 	"k8s.io/apimachinery/pkg/util/yaml"
+	"k8s.io/pod-security-admission/api"
+	"k8s.io/pod-security-admission/policy"
+	"sigs.k8s.io/kustomize/api/krusty"
+	"sigs.k8s.io/kustomize/kyaml/filesys"
 )
 
-// resetdVariable says where TestMain has built resetd: the one that these files are for.
-const resetdVariable = "MANIFESTS_TEST_RESETD"
+const deploy = "../../deploy"
+
+// resetd is the program that the files are for.
+var resetd string
 
 func TestMain(m *testing.M) { os.Exit(testMain(m)) }
 
@@ -27,267 +55,432 @@ func testMain(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	built := filepath.Join(dir, "resetd")
-	command := exec.Command("go", "build", "-o", built, "./cmd/resetd")
+	resetd = filepath.Join(dir, "resetd")
+	command := exec.Command("go", "build", "-o", resetd, "./cmd/resetd")
 	command.Dir = "../.."
 	if output, err := command.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "%v\n%s", err, output)
 		return 1
 	}
-	if err := os.Setenv(resetdVariable, built); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
 	return m.Run()
 }
 
-// deployed is a copy of deploy/ and of the Dockerfile beside it.
-func deployed(t *testing.T) string {
-	t.Helper()
-	dir := t.TempDir()
-	deploy := filepath.Join(dir, "deploy")
-	if err := os.CopyFS(deploy, os.DirFS("../../deploy")); err != nil {
-		t.Fatal(err)
-	}
-	content, err := os.ReadFile("../../Dockerfile")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(dir, "Dockerfile"), content, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return deploy
+// container is what a way to run resetd says of one of its two containers.
+type container struct {
+	image, user string
+	environment map[string]string
+	command     []string
+	memory      int64 // the limit, in bytes
+	grace       time.Duration
+	files       []string // secrets, by their paths
 }
 
-func found(t *testing.T, deploy string) string {
-	t.Helper()
-	wrong, err := check(t.Context(), deploy, program{os.Getenv(resetdVariable)})
-	if err != nil {
+// TestAgree: both ways to run resetd start the same programs, of this version, as the image's user, and
+// with settings that it knows and takes.
+func TestAgree(t *testing.T) {
+	t.Parallel()
+	agree(t, deploy)
+}
+
+// TestAgreeUncommented: so they do with the lines about webhooks, which are there to be uncommented.
+func TestAgreeUncommented(t *testing.T) {
+	t.Parallel()
+	copied := filepath.Join(t.TempDir(), "deploy")
+	if err := os.CopyFS(copied, os.DirFS(deploy)); err != nil {
 		t.Fatal(err)
 	}
-	return strings.Join(wrong, "\n")
-}
-
-func TestAsTheyAre(t *testing.T) {
-	if wrong := found(t, deployed(t)); wrong != "" {
-		t.Error(wrong)
-	}
-}
-
-// What updates change, so that they need no change here.
-var placeholders = strings.NewReplacer("<VERSION>", `[0-9]+\.[0-9]+\.[0-9]+`, "<DIGEST>", `sha256:[0-9a-f]{64}`)
-
-// mutate replaces the first place where the old text is, which must be there.
-func mutate(t *testing.T, deploy, name, old, by string) {
-	t.Helper()
-	file := filepath.Join(deploy, name)
-	content, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	place := regexp.MustCompile(placeholders.Replace(regexp.QuoteMeta(old))).FindIndex(content)
-	if place == nil {
-		t.Fatalf("%s has no %q", name, old)
-	}
-	mutated := slices.Concat(content[:place[0]], []byte(by), content[place[1]:])
-	if err := os.WriteFile(file, mutated, 0o600); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// TestMistakes: each rule finds what it is for. In the old text <VERSION> and <DIGEST> stand for
-// any.
-func TestMistakes(t *testing.T) {
-	const (
-		compose       = "compose.yaml"
-		instance      = "kubernetes/deployment.yaml"
-		redis         = "kubernetes/redis.yaml"
-		policy        = "kubernetes/networkpolicy.yaml"
-		budget        = "kubernetes/poddisruptionbudget.yaml"
-		service       = "kubernetes/service.yaml"
-		plain         = "kubernetes/settings.env"
-		example       = "kubernetes/secret.example.yaml"
-		kustomization = "kubernetes/kustomization.yaml"
-		monitor       = "kubernetes/prometheus-operator/podmonitor.yaml"
-	)
-	for _, test := range []struct{ file, old, new, want string }{
-		// Members that there are not, or twice.
-		{compose, "read_only:", "readonly:", "services.resetd.readonly"},
-		{compose, "condition: service_healthy", "condition: healthy", "depends_on.redis"},
-		{compose, "internal: true", "internal: yes please", "networks.back.internal"},
-		{compose, "stop_grace_period: 30s", "stop_grace_period: 30s\n    stop_grace_period: 10s", "already defined"},
-		{instance, "readOnlyRootFilesystem:", "readOnlyRootFilesytem:", `unknown field "spec.template.spec.containers[0].securityContext.readOnlyRootFilesytem"`},
-		{instance, "replicas: 2", "replicas: two", "cannot unmarshal string"},
-		{instance, "replicas: 2", "replicas: 2\n  replicas: 1", `key "replicas" already set in map`},
-		{instance, "kind: Deployment", "kind: Deploymnt", `no kind "Deploymnt"`},
-		{policy, "policyTypes:", "policyType:", `unknown field "spec.policyType"`},
-		{budget, "unhealthyPodEvictionPolicy:", "unhealthyPodEviction:", `unknown field "spec.unhealthyPodEviction"`},
-		{service, "targetPort:", "targetport:", `unknown field "spec.ports[0].targetport"`},
-		{redis, "capabilities:", "capability:", `unknown field "spec.template.spec.containers[0].securityContext.capability"`},
-		{example, "stringData:", "stringdata:", `unknown field "stringdata"`},
-		{monitor, "podMetricsEndpoints:", "podMetricEndpoints:", `unknown field "spec.podMetricEndpoints"`},
-		{kustomization, "configMapGenerator:", "configMapGenerators:", `unknown field "configMapGenerators"`},
-		{kustomization, "  - networkpolicy.yaml\n", "", "*v1.NetworkPolicy resetd is in no kustomization"},
-
-		// Settings.
-		{compose, "SHUTDOWN_DELAY: 5s", "SHUTDOWN_DELEY: 5s", "SHUTDOWN_DELEY is no setting"},
-		{compose, "SHUTDOWN_DELAY: 5s", "SHUTDOWN_DELAY: 5", "SHUTDOWN_DELAY: must be a duration"},
-		{compose, "SITE_URL: https://app.example.com", "SITE_URL: app.example.com", "SITE_URL: "},
-		{compose, "SITE_URL: https://app.example.com", "SITE_URL:", "SITE_URL would be taken from the caller's environment"},
-		{compose, "REDIS_URL_FILE: /run/secrets/redis_url", "REDIS_URL: redis://:password@redis:6379/0", "REDIS_URL is a secret"},
-		{compose, "MAILGUN_API_KEY_FILE: /run/secrets/mailgun_key", "MAILGUN_API_KEY_FILE: /run/secrets/mailgun", "which is no secret of resetd"},
-		{plain, "SITE_URL=", "SITE=", "SITE is no setting"},
-		{plain, "TRUSTED_PROXIES=10.244.0.0/16", "TRUSTED_PROXIES=10.244.0.0/36", "TRUSTED_PROXIES: "},
-		{plain, "TRUSTED_PROXIES=", "# TRUSTED_PROXIES=", "TRUSTED_PROXIES is missing"},
-		{plain, "SITE_URL=", "REDIS_URL=redis://redis\nSITE_URL=", "REDIS_URL is a secret"},
-		{plain, "SHUTDOWN_TIMEOUT=20s", "SHUTDOWN_TIMEOUT=30s", "a stop is cut off after 30s"},
-		{instance, "value: /run/secrets/resetd/redis_url", "value: /run/secrets/resetd/redis-url", "which is in no Secret"},
-
-		// The container, one way and the other.
-		{compose, "read_only: true", "read_only: false", "its file system can be written"},
-		{compose, "- ALL", "- NET_RAW", "it has capabilities"},
-		{compose, "no-new-privileges:true", "label:disable", "it may gain privileges"},
-		{compose, `user: "65532:65532"`, `user: "0:0"`, `it runs as "0:0"`},
-		{compose, `user: "65532:65532"`, `user: "1000:1000"`, "the user of resetd is"},
-		{compose, "mem_limit: 256m", "", "have no limit"},
-		{compose, "mem_limit: 256m", "mem_limit: 249m", "compose.yaml: GOMEMLIMIT is 209715200 bytes"},
-		{compose, "GOMEMLIMIT: 200MiB", "GOMEMLIMIT: 200MB", `compose.yaml: GOMEMLIMIT is "200MB", want some MiB`},
-		{compose, "GOMEMLIMIT: 200MiB", "GOMEMLIMIT: 0MiB", "compose.yaml: GOMEMLIMIT is 0 bytes"},
-		{compose, "GOMEMLIMIT: 200MiB", "GOGC: \"50\"", "GOGC is no setting"},
-		{plain, "GOMEMLIMIT=200MiB", "GOMEMLIMIT=206MiB", "kubernetes: GOMEMLIMIT is 216006656 bytes"},
-		{plain, "GOMEMLIMIT=200MiB\n", "", `kubernetes: GOMEMLIMIT is "", want some MiB`},
-		{compose, "      test: [", "      disable: true\n      test: [", "there is no health check"},
-		{compose, "restart: unless-stopped", `restart: "no"`, "it is not started again"},
-		{compose, "stop_grace_period: 30s", "stop_grace_period: 20s", "a stop is cut off after 20s"},
-		{compose, "stop_grace_period: 30s", "", "there is no stop_grace_period"},
-		{compose, "        max-size: 10m\n", "", "its log grows without bound"},
-		{compose, "condition: service_healthy", "condition: service_started", "does not wait for a healthy redis"},
-		{compose, "127.0.0.1:8080:8080", "8080:8080", "published beyond this machine"},
-		{compose, "127.0.0.1:8080:8080", "127.0.0.1:9090:9090", "resetd listens on 8080"},
-		{compose, "internal: true", "internal: false", "which leads out"},
-		{compose, "172.30.80.1/32", "172.30.80.0/24", "a proxy on this machine comes from"},
-		{compose, "resetd:<VERSION>", "resetd:latest", "is not of one version"},
-		{compose, "resetd:<VERSION>", "resetd:0.1.9", "the image of resetd is"},
-		{compose, "resetd:<VERSION>", "resetd:0.1.9", "compose.yaml: the image of resetd is \"ghcr.io/resetd/resetd:0.1.9\", and this is version"},
-		{compose, "VERSION: <VERSION>", "VERSION: 0.1.9", "the version that is built"},
-		{compose, "alpine@<DIGEST>", "alpine", "has no digest"},
-		{compose, "redis:<VERSION>", "redis:7.0.0", "the image of redis is"},
-		{compose, `test: ["CMD", "/resetd", "healthcheck"]`, `test: ["CMD", "wget", "http://127.0.0.1:8080/healthz"]`, "the health check is not the program's own"},
-		{compose, "- --appendonly\n      - \"yes\"", "- --appendonly\n      - \"no\"", "the command of redis is"},
-		{compose, "- redis:/data", "- /var/lib/redis:/data", "redis: it shares something of the machine"},
-		{redis, "sizeLimit: 512Mi", "medium: Memory", "the volume data is neither a Secret nor bounded"},
-		{compose, "noeviction", "allkeys-lru", "compose.yaml: redis forgets limits"},
-		{compose, "    entrypoint: [\"redis-server\"]\n", "", "compose.yaml: redis is started by the image's entrypoint"},
-		{compose, "    command:\n      - /run/secrets/redis_conf\n", "    command:\n      - redis-server\n      - /run/secrets/redis_conf\n", "the command of redis is"},
-		{compose, "mem_limit: 128m", "mem_limit: 96m", "compose.yaml: maxmemory of redis is"},
-		{compose, "96mb", "96m", "the command of redis is"},
-		{compose, "96mb", "96mib", `compose.yaml: --maxmemory of redis: "96mib" is no size`},
-		{compose, "96mb", "0mb", "compose.yaml: maxmemory of redis is 0 bytes"},
-		{compose, "96mb", "97mb", "compose.yaml: maxmemory of redis is 101711872 bytes"},
-		{compose, "    entrypoint: [\"redis-server\"]\n", "    ports: [\"6379:6379\"]\n    entrypoint: [\"redis-server\"]\n", "redis is published"},
-		{"../Dockerfile", "USER 65532:65532", "USER 0", "the user of the image is"},
-		{instance, "replicas: 2", "replicas: 1", "there is one instance"},
-		{instance, "maxUnavailable: 0", "maxUnavailable: 1", "takes an instance away"},
-		{instance, "automountServiceAccountToken: false", "automountServiceAccountToken: true", "a token of the cluster"},
-		{instance, "runAsNonRoot: true", "runAsNonRoot: false", "it may run as root"},
-		{instance, "runAsUser: 65532", "runAsUser: 0", "it may run as root"},
-		{instance, "type: RuntimeDefault", "type: Unconfined", "no seccomp profile"},
-		{instance, "allowPrivilegeEscalation: false", "allowPrivilegeEscalation: true", "it may gain privileges"},
-		{instance, "readOnlyRootFilesystem: true", "readOnlyRootFilesystem: false", "its file system can be written"},
-		{instance, "- ALL", "- NET_RAW", "it has capabilities"},
-		{instance, "memory: 256Mi", "ephemeral-storage: 1Mi", "memory has no request and limit"},
-		{instance, "          livenessProbe:\n            httpGet:\n              path: /livez\n              port: admin\n            periodSeconds: 10\n            timeoutSeconds: 3\n            failureThreshold: 3\n", "", "a probe is missing"},
-		{instance, "path: /readyz", "path: /livez", "the readiness probe does not ask /readyz"},
-		{instance, "containerPort: 9090", "containerPort: 9091", "the port admin is not that of ADMIN_ADDR"},
-		{instance, "containerPort: 8080", "containerPort: 8081", "the port http is not that of LISTEN_ADDR"},
-		{instance, `value: ":9090"`, "value: 127.0.0.1:9090", "where no probe reaches it"},
-		{instance, "kubernetes.io/hostname", "kubernetes.io/os", "nothing spreads the instances"},
-		{instance, "terminationGracePeriodSeconds: 30", "terminationGracePeriodSeconds: 25", "a stop is cut off after 25s"},
-		{instance, "secretName: resetd", "secretName: reset", "has no Secret reset"},
-		{instance, "defaultMode: 0440", "defaultMode: 0444", "not only its own user reads"},
-		{instance, "configMapRef:\n                name: resetd-settings", "secretRef:\n                name: resetd", "a Secret is in the environment"},
-		{instance, `prometheus.io/port: "9090"`, `prometheus.io/port: "8080"`, "do not lead to /metrics"},
-		{redis, "/run/secrets/redis/redis_conf", "/etc/redis.conf", "redis is not started with its Secret"},
-		{redis, "          command:\n            - redis-server", "          args:\n            - redis-server", "kubernetes: redis is started by the image's entrypoint"},
-		{redis, "noeviction", "allkeys-lru", "kubernetes: redis forgets limits"},
-		{redis, "memory: 128Mi", "memory: 96Mi", "kubernetes: maxmemory of redis is"},
-		{redis, "fsGroup: 1000", "fsGroup: 999", "is not given to its user's group"},
-		{instance, "fsGroup: 65532", "fsGroup: 65533", "is not given to its user's group"},
-		{redis, "runAsUser: 999", "runAsUser: 1000", "the user of redis is"},
-		{redis, "          startupProbe:\n            tcpSocket:\n              port: redis\n            periodSeconds: 1\n            failureThreshold: 30\n", "", "a probe is missing"},
-		{budget, "maxUnavailable: 1", "maxUnavailable: 0", "does not allow exactly one instance to go"},
-		{budget, "app.kubernetes.io/name: resetd", "app.kubernetes.io/name: redis", "no PodDisruptionBudget is for resetd"},
-		{budget, "unhealthyPodEvictionPolicy: AlwaysAllow", "unhealthyPodEvictionPolicy: IfHealthyBudget", "stands in the way of a drain"},
-		{service, "port: 80", "port: 8080", "the port of the Service resetd is not 80"},
-		{service, "targetPort: http", "targetPort: admin", "the operator's port is part of the Service"},
-		{service, "targetPort: http", "targetPort: web", "which there is not"},
-		{service, "  selector:\n    app.kubernetes.io/name: resetd", "  selector:\n    app.kubernetes.io/name: reset", "selects no pod of its own"},
-		{monitor, "port: admin", "port: http", "does not ask for /metrics of the port admin"},
-		{monitor, "jobLabel: app.kubernetes.io/name", "jobLabel: app", "the PodMonitor's job is not called resetd"},
-		{kustomization, "newTag: <VERSION>", "newTag: latest", "is not of one version"},
-		{kustomization, "newTag: <VERSION>", "newTag: 0.1.9", "kustomization.yaml: the image of resetd is \"ghcr.io/resetd/resetd:0.1.9\", and this is version"},
-		{kustomization, "namespace: resetd", "namespace: other", `is in the namespace "resetd"`},
-		{kustomization, "  - redis.yaml\n", "  - redis.yaml\n  - secret.example.yaml\n", "a Secret is part of a kustomization"},
-		{"kubernetes/namespace.yaml", "enforce: restricted", "enforce: baseline", "does not enforce the restricted"},
-		{example, "supabase_key: REPLACE-ME", "supabase_key: eyJhbGciOi", "supabase_key of resetd is no placeholder"},
-
-		// Who talks to whom.
-		{policy, "  podSelector: {}\n", "  podSelector:\n    matchLabels: {app: other}\n", "no NetworkPolicy denies"},
-		{policy, "kubernetes.io/metadata.name: monitoring", "kubernetes.io/metadata.name: ingress-nginx", "those who send requests reach the operator's port"},
-		{policy, "    - from:\n        - namespaceSelector:\n            matchLabels:\n              kubernetes.io/metadata.name: ingress-nginx\n      ports:", "    - ports:", "is for everybody or every port"},
-		{policy, "        - namespaceSelector:\n            matchLabels:\n              kubernetes.io/metadata.name: ingress-nginx", "        - namespaceSelector: {}", "from any namespace or address"},
-		{policy, "port: 9090", "port: 9091", "the NetworkPolicies let in"},
-		{policy, "port: 443", "port: 80", "the NetworkPolicies let out"},
-		{policy, "        - protocol: UDP\n          port: 53\n", "", "the NetworkPolicies let out"},
-		{policy, "            except:\n              - 10.0.0.0/8\n              - 100.64.0.0/10\n              - 169.254.0.0/16\n              - 172.16.0.0/12\n              - 192.168.0.0/16\n", "", "by port 443 resetd reaches"},
-		{policy, "              - 169.254.0.0/16\n", "", "by port 443 resetd reaches"},
-		{policy, "              - fe80::/10\n", "", "by port 443 resetd reaches"},
-		{policy, "172.16.0.0/12", "172.16.0.0/16", "by port 443 resetd reaches"},
-		{policy, "cidr: 0.0.0.0/0", "cidr: 8.0.0.0/8", "by port 443 resetd reaches"},
-		{policy, "        - ipBlock:\n            cidr: 0.0.0.0/0", "        - namespaceSelector: {}\n        - ipBlock:\n            cidr: 0.0.0.0/0", "resetd reaches pods by port 443"},
-		{policy, "k8s-app: kube-dns", "k8s-app: dns", "resetd reaches others than the cluster's DNS"},
-		{policy, "          podSelector:\n            matchLabels:\n              k8s-app: kube-dns\n", "", "resetd reaches others than the cluster's DNS"},
-		{policy, "              kubernetes.io/metadata.name: kube-system", "              kubernetes.io/metadata.name: default", "resetd reaches others than the cluster's DNS"},
-		{policy, "      ports:\n        - protocol: UDP\n", "        - podSelector: {}\n      ports:\n        - protocol: UDP\n", "resetd reaches others than the cluster's DNS"},
-		{redis, "        - podSelector:\n            matchLabels:\n              app.kubernetes.io/name: resetd", "        - podSelector: {}", "redis is reached by others than resetd"},
-		{redis, "  policyTypes:\n    - Ingress\n    - Egress", "  policyTypes:\n    - Ingress", "not about both directions"},
-	} {
-		t.Run(fmt.Sprintf("%s %.40q", filepath.Base(test.file), test.new), func(t *testing.T) {
-			t.Parallel()
-			deploy := deployed(t)
-			mutate(t, deploy, test.file, test.old, test.new)
-			if wrong := found(t, deploy); !strings.Contains(wrong, test.want) {
-				t.Errorf("found %q, want %q", wrong, test.want)
-			}
-		})
-	}
-}
-
-// TestWebhooks: the lines that are there to be uncommented hold once they are, and only together.
-func TestWebhooks(t *testing.T) {
-	uncomment := func(t *testing.T, deploy, name string, want int) {
-		file := filepath.Join(deploy, name)
+	line := regexp.MustCompile(`(?m)^( *)# (.*(?:mailgun_webhook_key|MAILGUN_WEBHOOK_SIGNING_KEY_FILE).*)$`)
+	for _, name := range []string{"compose.yaml", "kubernetes/deployment.yaml", "kubernetes/secret.example.yaml"} {
+		file := filepath.Join(copied, name)
 		content, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
 		}
-		line := regexp.MustCompile(`(?m)^( *)# (.*(?:mailgun_webhook_key|MAILGUN_WEBHOOK_SIGNING_KEY_FILE).*)$`)
-		if got := len(line.FindAll(content, -1)); got != want {
-			t.Fatalf("%s has %d lines about the webhooks, want %d", name, got, want)
+		if !line.Match(content) {
+			t.Fatalf("%s says nothing of webhooks", name)
 		}
 		if err := os.WriteFile(file, line.ReplaceAll(content, []byte("$1$2")), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	deploy := deployed(t)
-	uncomment(t, deploy, "compose.yaml", 4)
-	uncomment(t, deploy, "kubernetes/deployment.yaml", 2)
-	if wrong := found(t, deploy); !strings.Contains(wrong, "kubernetes: MAILGUN_WEBHOOK_SIGNING_KEY_FILE is /run/secrets/resetd/mailgun_webhook_key, which is in no Secret") {
-		t.Errorf("without the key in the Secret: %q", wrong)
+	agree(t, copied)
+}
+
+func agree(t *testing.T, deploy string) {
+	t.Helper()
+	version, _, _ := strings.Cut(strings.TrimPrefix(output(t, "version"), "resetd "), " ")
+	known := map[string]bool{"GOMEMLIMIT": true}
+	for _, line := range regexp.MustCompile(`(?m)^  ([A-Z][A-Z0-9_]+)`).FindAllStringSubmatch(output(t, "serve", "--help"), -1) {
+		known[line[1]], known[line[1]+"_FILE"] = true, true
 	}
-	uncomment(t, deploy, "kubernetes/secret.example.yaml", 1)
-	if wrong := found(t, deploy); wrong != "" {
-		t.Error(wrong)
+	dockerfile, err := os.ReadFile("../../Dockerfile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	image := regexp.MustCompile(`(?m)^USER (.+)$`).FindSubmatch(dockerfile)
+
+	composed, clustered := compose(t, deploy), kubernetes(t, deploy)
+	for where, both := range map[string]map[string]container{"compose.yaml": composed, "kubernetes": clustered} {
+		server, redis := both["resetd"], both["redis"]
+		if name, _, _ := strings.Cut(server.image, "@"); !strings.HasSuffix(name, ":"+version) {
+			t.Errorf("%s: the image is %s, and this is version %s", where, server.image, version)
+		}
+		if server.user != string(image[1]) {
+			t.Errorf("%s: resetd runs as %s, and the image as %s", where, server.user, image[1])
+		}
+		if !regexp.MustCompile(`:[^:@]*\d+\.\d+\.\d+[^:@]*@sha256:[0-9a-f]{64}$`).MatchString(redis.image) {
+			t.Errorf("%s: the image %s is not of one version and digest", where, redis.image)
+		}
+		if redis.image != composed["redis"].image || redis.user != composed["redis"].user || !slices.EqualFunc(redis.command, composed["redis"].command, sameWord) {
+			t.Errorf("%s: redis is %s as %s, %q", where, redis.image, redis.user, redis.command)
+		}
+		var plain []string // what is in files is not there to read
+		for name, value := range server.environment {
+			if !known[name] {
+				t.Errorf("%s: %s is no setting", where, name)
+			}
+			if strings.HasSuffix(name, "_FILE") {
+				if !slices.Contains(server.files, value) {
+					t.Errorf("%s: %s is %s, which is no secret", where, name, value)
+				}
+				continue
+			}
+			if strings.Contains(name, "KEY") || name == "REDIS_URL" {
+				t.Errorf("%s: %s is a secret: give %s_FILE", where, name, name)
+			}
+			plain = append(plain, name+"="+value)
+		}
+		if len(server.files) == 0 || !slices.ContainsFunc(redis.command, func(word string) bool { return slices.Contains(redis.files, word) }) {
+			t.Errorf("%s: a secret is not read", where)
+		}
+		// Wrong settings are status 2. These are right, and nothing answers there: status 1.
+		command := exec.Command(resetd, "healthcheck")
+		command.Env = append(plain, "LISTEN_ADDR=127.0.0.1:1")
+		var exit *exec.ExitError
+		if said, err := command.CombinedOutput(); !errors.As(err, &exit) || exit.ExitCode() != 1 {
+			t.Errorf("%s: %v: %s", where, err, said)
+		}
+		// A stop takes SHUTDOWN_DELAY and SHUTDOWN_TIMEOUT, and may take five seconds more.
+		need := 5 * time.Second
+		for _, name := range []string{"SHUTDOWN_DELAY", "SHUTDOWN_TIMEOUT"} {
+			d, err := time.ParseDuration(server.environment[name])
+			if err != nil {
+				t.Errorf("%s: %s: %v", where, name, err)
+			}
+			need += d
+		}
+		if server.grace < need {
+			t.Errorf("%s: a stop is cut off after %v, and may take %v", where, server.grace, need)
+		}
+		// A fifth is for what Go's runtime does not count: the program itself, and what the kernel holds.
+		limit, err := resource.ParseQuantity(strings.TrimSuffix(server.environment["GOMEMLIMIT"], "B"))
+		if err != nil || limit.Value() > server.memory/5*4 {
+			t.Errorf("%s: GOMEMLIMIT is %s of %d bytes, %v", where, server.environment["GOMEMLIMIT"], server.memory, err)
+		}
+	}
+}
+
+// sameWord says whether two words of commands differ at most in the folder where a secret is.
+func sameWord(a, b string) bool {
+	return a == b || path.IsAbs(a) && path.IsAbs(b) && path.Base(a) == path.Base(b)
+}
+
+func output(t *testing.T, args ...string) string {
+	t.Helper()
+	said, err := exec.Command(resetd, args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, said)
+	}
+	return string(said)
+}
+
+// compose loads deploy/compose.yaml by Compose's own schema.
+func compose(t *testing.T, deploy string) map[string]container {
+	t.Helper()
+	folder, err := filepath.Abs(deploy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	project, err := loader.LoadWithContext(t.Context(), types.ConfigDetails{
+		WorkingDir: folder, ConfigFiles: []types.ConfigFile{{Filename: filepath.Join(folder, "compose.yaml")}}, Environment: types.Mapping{},
+	}, func(o *loader.Options) { o.SetProjectName("resetd", false) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := map[string]container{}
+	for name, s := range project.Services {
+		if !s.ReadOnly || !slices.Equal(s.CapDrop, []string{"ALL"}) || !slices.Contains(s.SecurityOpt, "no-new-privileges:true") || s.PidsLimit == 0 {
+			t.Errorf("compose.yaml: %s can write files, gain privileges, or start any number of processes", name)
+		}
+		for _, published := range s.Ports {
+			if published.HostIP != "127.0.0.1" {
+				t.Errorf("compose.yaml: the port %d of %s is published beyond this machine", published.Target, name)
+			}
+		}
+		c := container{image: s.Image, user: s.User, command: slices.Concat(s.Entrypoint, s.Command), memory: int64(s.MemLimit), environment: map[string]string{}}
+		for variable, value := range s.Environment {
+			if value == nil {
+				t.Fatalf("compose.yaml: %s of %s would be taken from the caller's environment", variable, name)
+			}
+			c.environment[variable] = *value
+		}
+		if s.StopGracePeriod != nil {
+			c.grace = time.Duration(*s.StopGracePeriod)
+		}
+		for _, secret := range s.Secrets {
+			c.files = append(c.files, "/run/secrets/"+secret.Source)
+		}
+		found[name] = c
+	}
+	// A proxy on this machine comes in by the gateway.
+	for _, pool := range project.Networks["front"].Ipam.Config {
+		if found["resetd"].environment["TRUSTED_PROXIES"] != pool.Gateway+"/32" {
+			t.Errorf("compose.yaml: TRUSTED_PROXIES is not the gateway, %s", pool.Gateway)
+		}
+	}
+	return found
+}
+
+// decode reads a YAML stream into the types of Kubernetes.
+func decode(t *testing.T, where string, content []byte) (objects []runtime.Object) {
+	t.Helper()
+	scheme := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, appsv1.AddToScheme, networkingv1.AddToScheme, policyv1.AddToScheme, monitoringv1.AddToScheme} {
+		if err := add(scheme); err != nil {
+			t.Fatal(err)
+		}
+	}
+	decoder := json.NewSerializerWithOptions(json.DefaultMetaFactory, scheme, scheme, json.SerializerOptions{Yaml: true, Strict: true})
+	reader := yaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(content)))
+	for {
+		document, err := reader.Read()
+		if errors.Is(err, io.EOF) {
+			return objects
+		}
+		if err != nil {
+			t.Fatalf("%s: %v", where, err)
+		}
+		object, _, err := decoder.Decode(document, nil, nil)
+		if err != nil {
+			t.Fatalf("%s: %v", where, err)
+		}
+		objects = append(objects, object)
+	}
+}
+
+// source decodes the files themselves: kustomize drops members that it does not know.
+func source(t *testing.T, deploy string) map[string]runtime.Object {
+	t.Helper()
+	found := map[string]runtime.Object{}
+	for _, pattern := range []string{"*.yaml", "prometheus-operator/*.yaml"} {
+		files, err := filepath.Glob(filepath.Join(deploy, "kubernetes", pattern))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			content, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if filepath.Base(file) != "kustomization.yaml" {
+				for _, object := range decode(t, file, content) {
+					found[nameOf(object)] = object
+				}
+			}
+		}
+	}
+	return found
+}
+
+// build returns what a cluster would be given.
+func build(t *testing.T, deploy string) map[string]runtime.Object {
+	t.Helper()
+	found := map[string]runtime.Object{}
+	for _, folder := range []string{"kubernetes", "kubernetes/prometheus-operator"} {
+		resources, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), filepath.Join(deploy, folder))
+		if err != nil {
+			t.Fatal(err)
+		}
+		content, err := resources.AsYaml()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, object := range decode(t, folder, content) {
+			found[nameOf(object)] = object
+		}
+	}
+	return found
+}
+
+func nameOf(object runtime.Object) string {
+	return fmt.Sprintf("%T %s", object, object.(metav1.Object).GetName())
+}
+
+// TestBuilt: all files but the examples of Secrets are part of what is applied.
+func TestBuilt(t *testing.T) {
+	t.Parallel()
+	built := build(t, deploy)
+	for name, object := range source(t, deploy) {
+		secret, isSecret := object.(*corev1.Secret)
+		if _, there := built[name]; there == isSecret {
+			t.Errorf("%s: applied is %v", name, there)
+		}
+		if isSecret {
+			for key, text := range secret.StringData {
+				if !strings.Contains(text, "REPLACE-ME") {
+					t.Errorf("%s: %s is no placeholder", name, key)
+				}
+			}
+		}
+	}
+}
+
+// kubernetes returns the containers, each of which the restricted pod security standard allows.
+func kubernetes(t *testing.T, deploy string) map[string]container {
+	t.Helper()
+	evaluator, err := policy.NewEvaluator(policy.DefaultChecks(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	examples, built := source(t, deploy), build(t, deploy)
+	found := map[string]container{}
+	for _, object := range built {
+		d, ok := object.(*appsv1.Deployment)
+		if !ok {
+			continue
+		}
+		pod, c := d.Spec.Template.Spec, d.Spec.Template.Spec.Containers[0]
+		for _, check := range evaluator.EvaluatePod(api.LevelVersion{Level: api.LevelRestricted, Version: api.LatestVersion()}, &d.Spec.Template.ObjectMeta, &pod) {
+			if !check.Allowed {
+				t.Errorf("kubernetes: %s: %s: %s", d.Name, check.ForbiddenReason, check.ForbiddenDetail)
+			}
+		}
+		// What the standard says nothing about.
+		if s := c.SecurityContext; s.ReadOnlyRootFilesystem == nil || !*s.ReadOnlyRootFilesystem || *pod.AutomountServiceAccountToken || len(c.Resources.Limits) < 2 {
+			t.Errorf("kubernetes: %s can write files, is given a token of the cluster, or has no limits", d.Name)
+		}
+		is := container{
+			image: c.Image, user: fmt.Sprintf("%d:%d", *pod.SecurityContext.RunAsUser, *pod.SecurityContext.RunAsGroup),
+			command: slices.Concat(c.Command, c.Args), memory: c.Resources.Limits.Memory().Value(), environment: map[string]string{},
+		}
+		if pod.TerminationGracePeriodSeconds != nil {
+			is.grace = time.Duration(*pod.TerminationGracePeriodSeconds) * time.Second
+		}
+		for _, from := range c.EnvFrom {
+			settings, ok := built["*v1.ConfigMap "+from.ConfigMapRef.Name].(*corev1.ConfigMap)
+			if !ok {
+				t.Fatalf("kubernetes: there is no ConfigMap %s", from.ConfigMapRef.Name)
+			}
+			maps.Copy(is.environment, settings.Data)
+		}
+		for _, e := range c.Env {
+			is.environment[e.Name] = e.Value
+		}
+		for _, volume := range pod.Volumes {
+			for _, mount := range c.VolumeMounts {
+				if volume.Name == mount.Name && volume.Secret != nil {
+					example, ok := examples["*v1.Secret "+volume.Secret.SecretName].(*corev1.Secret)
+					if !ok || *volume.Secret.DefaultMode != 0o440 {
+						t.Fatalf("kubernetes: the Secret %s has no example, or can be read by all", volume.Secret.SecretName)
+					}
+					for key := range example.StringData {
+						is.files = append(is.files, path.Join(mount.MountPath, key))
+					}
+				}
+			}
+		}
+		found[d.Name] = is
+	}
+	return found
+}
+
+// TestSelectors: what selects pods selects some, and the ports that it names are theirs.
+func TestSelectors(t *testing.T) {
+	t.Parallel()
+	built := build(t, deploy)
+	// pods returns the ports of the pods that a selector selects, by name and number.
+	pods := func(what string, selector labels.Selector) map[string]bool {
+		t.Helper()
+		ports := map[string]bool{}
+		for _, object := range built {
+			if d, ok := object.(*appsv1.Deployment); ok && !selector.Empty() && selector.Matches(labels.Set(d.Spec.Template.Labels)) {
+				for _, p := range d.Spec.Template.Spec.Containers[0].Ports {
+					ports[p.Name], ports[fmt.Sprint(p.ContainerPort)] = true, true
+				}
+			}
+		}
+		if len(ports) == 0 {
+			t.Errorf("%s selects no pod", what)
+		}
+		return ports
+	}
+	selected := func(what string, s *metav1.LabelSelector) map[string]bool {
+		t.Helper()
+		selector, err := metav1.LabelSelectorAsSelector(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return pods(what, selector)
+	}
+	denied := false
+	for name, object := range built {
+		switch o := object.(type) {
+		case *appsv1.Deployment:
+			ports := selected(name, o.Spec.Selector)
+			for _, probe := range []*corev1.Probe{o.Spec.Template.Spec.Containers[0].ReadinessProbe, o.Spec.Template.Spec.Containers[0].LivenessProbe} {
+				if probe.HTTPGet != nil && !ports[probe.HTTPGet.Port.String()] {
+					t.Errorf("%s: a probe asks the port %s", name, probe.HTTPGet.Port.String())
+				}
+			}
+		case *corev1.Service:
+			ports := pods(name, labels.SelectorFromSet(o.Spec.Selector))
+			for _, p := range o.Spec.Ports {
+				if !ports[p.TargetPort.String()] || p.TargetPort.String() == "admin" {
+					t.Errorf("%s leads to the port %s", name, p.TargetPort.String())
+				}
+			}
+		case *policyv1.PodDisruptionBudget:
+			selected(name, o.Spec.Selector)
+		case *monitoringv1.PodMonitor:
+			ports := selected(name, &o.Spec.Selector)
+			for _, endpoint := range o.Spec.PodMetricsEndpoints {
+				if endpoint.Port == nil || !ports[*endpoint.Port] {
+					t.Errorf("%s asks a port that there is not", name)
+				}
+			}
+		case *networkingv1.NetworkPolicy:
+			if len(o.Spec.PolicyTypes) != 2 {
+				t.Errorf("%s is not about both directions", name)
+			}
+			if len(o.Spec.PodSelector.MatchLabels) == 0 {
+				denied = len(o.Spec.Ingress)+len(o.Spec.Egress) == 0
+				continue
+			}
+			ports := selected(name, &o.Spec.PodSelector)
+			for _, rule := range o.Spec.Ingress {
+				if len(rule.From) == 0 || len(rule.Ports) == 0 {
+					t.Errorf("%s lets in everybody, or by every port", name)
+				}
+				for _, p := range rule.Ports {
+					if !ports[p.Port.String()] {
+						t.Errorf("%s lets in by the port %s", name, p.Port.String())
+					}
+				}
+			}
+			for _, rule := range o.Spec.Egress {
+				if len(rule.To) == 0 || len(rule.Ports) == 0 {
+					t.Errorf("%s lets out to everybody, or by every port", name)
+				}
+				for _, peer := range rule.To {
+					if peer.NamespaceSelector == nil && peer.PodSelector != nil {
+						selected(name, peer.PodSelector)
+					}
+				}
+			}
+		}
+	}
+	if !denied {
+		t.Error("no NetworkPolicy denies what others do not allow")
 	}
 }
 
@@ -307,17 +500,9 @@ func TestPrometheusRule(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	decoder, err := newDecoder()
-	if err != nil {
-		t.Fatal(err)
-	}
-	object, _, err := decoder.Decode(output, nil, nil)
-	if err != nil {
-		t.Fatalf("%v\n%s", err, output)
-	}
-	made, ok := object.(*monitoringv1.PrometheusRule)
+	made, ok := decode(t, "the command", output)[0].(*monitoringv1.PrometheusRule)
 	if !ok || made.Namespace != "resetd" {
-		t.Fatalf("it makes %T in %s", object, made.Namespace)
+		t.Fatalf("it makes %s", output)
 	}
 	content, err := os.ReadFile("../../deploy/prometheus/alerts.yaml")
 	if err != nil {
