@@ -57,6 +57,10 @@ type Config struct {
 	// Banned are those of Accounts that are banned: their links can be made, and open nothing.
 	Banned []string
 
+	// Metadata are the user_metadata of accounts, by their addresses as stored: what their users have
+	// put there. Others have what a new account has.
+	Metadata map[string]map[string]any
+
 	// SiteURL is where links lead whose redirect_to is not allowed. Anything on its scheme
 	// and host is allowed too (and, on a loopback host, on any port), as in Supabase.
 	SiteURL string
@@ -212,6 +216,9 @@ func New(cfg Config) *Stack {
 			continue
 		}
 		a := newAccount(stored, created)
+		if metadata, ok := cfg.Metadata[stored]; ok {
+			a.metadata = metadata
+		}
 		if slices.Contains(cfg.Banned, stored) {
 			a.bannedUntil = created.AddDate(100, 0, 0)
 		}

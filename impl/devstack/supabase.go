@@ -46,6 +46,7 @@ type account struct {
 	stored         string // the address as stored
 	created        time.Time
 	bannedUntil    time.Time // zero: not banned
+	metadata       map[string]any
 
 	updated        time.Time
 	recoverySentAt time.Time // zero: never
@@ -59,6 +60,7 @@ func newAccount(stored string, created time.Time) *account {
 	return &account{
 		id: randomUUID(), identityID: randomUUID(),
 		stored: stored, created: created, updated: created,
+		metadata: map[string]any{"email_verified": true},
 	}
 }
 
@@ -89,7 +91,7 @@ type authUser struct {
 	RecoverySentAt   time.Time      `json:"recovery_sent_at,omitzero"`
 	LastSignInAt     time.Time      `json:"last_sign_in_at,omitzero"`
 	AppMetadata      appMetadata    `json:"app_metadata"`
-	UserMetadata     userMetadata   `json:"user_metadata"`
+	UserMetadata     map[string]any `json:"user_metadata"`
 	Identities       []authIdentity `json:"identities"`
 	CreatedAt        time.Time      `json:"created_at"`
 	UpdatedAt        time.Time      `json:"updated_at"`
@@ -100,10 +102,6 @@ type authUser struct {
 type appMetadata struct {
 	Provider  string   `json:"provider"`
 	Providers []string `json:"providers"`
-}
-
-type userMetadata struct {
-	EmailVerified bool `json:"email_verified"`
 }
 
 type authIdentity struct {
@@ -149,7 +147,7 @@ func (a *account) user() authUser {
 		EmailConfirmedAt: a.created, ConfirmedAt: a.created,
 		RecoverySentAt: a.recoverySentAt, LastSignInAt: a.lastSignInAt,
 		AppMetadata:  appMetadata{Provider: "email", Providers: []string{"email"}},
-		UserMetadata: userMetadata{EmailVerified: true},
+		UserMetadata: a.metadata,
 		Identities: []authIdentity{{
 			IdentityID: a.identityID, ID: a.id, UserID: a.id,
 			IdentityData: identityData{Email: a.stored, Sub: a.id},
@@ -562,7 +560,7 @@ func (s *Stack) signIn(a *account, method string, now time.Time) *authSession {
 		"app_metadata": appMetadata{Provider: "email", Providers: []string{"email"}},
 		"aud":          "authenticated", "email": a.stored, "exp": session.expires.Unix(), "iat": now.Unix(),
 		"is_anonymous": false, "phone": "", "role": "authenticated", "session_id": session.id, "sub": a.id,
-		"user_metadata": userMetadata{EmailVerified: true},
+		"user_metadata": a.metadata,
 	})
 	s.sessions = slices.DeleteFunc(s.sessions, func(old *authSession) bool { return old.expires.Before(now) })
 	if len(s.sessions) >= maxSessions {
