@@ -197,6 +197,12 @@ func (c *checker) judge(found *findings) {
 	if domain := strings.ToLower(s.MailgunDomain); strings.HasPrefix(domain, "sandbox") && strings.HasSuffix(domain, ".mailgun.org") {
 		found.add(risky, aboutSettings, "MAILGUN_DOMAIN is a sandbox domain: only the authorized recipients of the Mailgun account get mail. What to do: add and verify a domain of your own")
 	}
+	for _, warning := range s.writer.Warnings() {
+		found.add(risky, aboutSettings, "%s", warning)
+	}
+	if replaced := s.writer.Replaced(); len(replaced) > 0 {
+		found.add(noted, aboutSettings, "TEMPLATES_DIR replaces in the mail %s", strings.Join(replaced, "; "))
+	}
 	if s.TrustedProxies == "" {
 		found.add(noted, aboutSettings, "TRUSTED_PROXIES is empty: right if clients connect to resetd themselves; behind a proxy all of them would be one client to RATE_LIMIT")
 	}

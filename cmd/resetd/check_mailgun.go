@@ -18,7 +18,7 @@ func (c *checker) mailgun(ctx context.Context) (found findings) {
 	if c.mailer == nil {
 		return nil // the settings have said so
 	}
-	mail, err := c.writer.Write("", c.linkURL(c.sampleLink()))
+	mail, err := c.writer.Write("", "", c.linkURL(c.sampleLink()))
 	if err != nil {
 		found.add(bad, aboutMailgun, "the mail cannot be written: %s. What to do: mend the templates", oneLine(err))
 		return found
@@ -129,7 +129,7 @@ func (c *checker) sendTo(ctx context.Context, address string) (found findings) {
 			found = append(found, c.redirectReplaced(c.redirectTo, leadsTo))
 		}
 	}
-	mail, err := c.writer.Write("", text)
+	mail, err := c.writer.Write("", "", text)
 	if err != nil {
 		found.add(bad, aboutMail, "nothing was sent to %s: the mail cannot be written: %s%s. What to do: mend the templates", address, oneLine(err), lost)
 		return found

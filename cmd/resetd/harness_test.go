@@ -57,9 +57,10 @@ type fixture struct {
 
 // setup is what a test asks for beyond the default.
 type setup struct {
-	env      map[string]string // on top of the defaults below; "" removes one
-	accounts []string          // beside those of every test
-	banned   []string          // of the accounts
+	env      map[string]string         // on top of the defaults below; "" removes one
+	accounts []string                  // beside those of every test
+	banned   []string                  // of the accounts
+	metadata map[string]map[string]any // user_metadata of accounts
 	supabase func(http.Handler) http.Handler
 	mailgun  func(http.Handler) http.Handler
 	binary   string // the resetd to run; empty: run, in this process
@@ -74,7 +75,7 @@ func start(t testing.TB, s setup) *fixture {
 	f := &fixture{t: t, logs: &buffer{}, private: newPrivate(s.remember)}
 	f.accounts = append([]string{knownEmail, otherKnown, "UPPER@example.com"}, s.accounts...)
 	f.stack = devstack.New(devstack.Config{
-		Accounts: f.accounts, Banned: s.banned, SiteURL: site, MaxMails: 1000,
+		Accounts: f.accounts, Banned: s.banned, Metadata: s.metadata, SiteURL: site, MaxMails: 1000,
 		RedirectAllowList: []string{"https://*.preview.example.com/**"},
 		ServiceRoleKey:    "test-service-role-key", MailgunKey: "test-mailgun-key", MailgunDomain: "mg.example.com",
 		SupabaseMiddleware: func(next http.Handler) http.Handler {

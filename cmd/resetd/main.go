@@ -7,6 +7,8 @@ its callers without a word about who has an account.
 	resetd check     try the settings on Supabase, Mailgun and Redis, and say what is wrong
 	resetd healthcheck
 	                 ask the instance beside it whether it answers, for images without a shell
+	resetd templates DIR
+	                 write the built-in templates of the mail into a folder, to change them
 	resetd version   print the version
 
 Everything is set by environment variables, files (X_FILE) or flags; `resetd serve --help`
@@ -63,6 +65,7 @@ const usage = `Usage: resetd <command> [flags]
   dev          the same server with an inbox in the place of Mailgun, to try it
   check        try the settings on Supabase, Mailgun and Redis, and say what is wrong
   healthcheck  ask the instance beside it whether it answers
+  templates    write the built-in templates of the mail into a folder, to change them
   version      print the version
 
 resetd serve --help lists the settings.
@@ -84,6 +87,8 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		return check(ctx, args, environ, stdout, stderr)
 	case "healthcheck":
 		return healthcheck(ctx, args, environ, stdout, stderr)
+	case "templates":
+		return templates(args, stdout, stderr)
 	case "version", "--version":
 		fmt.Fprintf(stdout, "resetd %s (revision %s, %s)\n", version, revision(), runtime.Version())
 		return nil

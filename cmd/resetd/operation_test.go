@@ -270,27 +270,121 @@ func TestMessage(t *testing.T) {
 		t.Fatalf("%d mails, %d test messages, want one of each", len(mails), len(tests))
 	}
 	want := map[string]string{
-		"from": "Example App <no-reply@example.com>", "to": knownEmail, "subject": "Reset your Example password",
+		"from": `"Example App" <no-reply@example.com>`, "to": knownEmail, "subject": "Reset your Example password",
 		"o:tag": "password-reset", "o:tracking": "no", "o:tracking-clicks": "no", "o:tracking-opens": "no",
-		"o:require-tls": "true", "h:Reply-To": "help@example.com", "h:Auto-Submitted": "auto-generated",
+		"o:require-tls": "true", "h:Reply-To": "<help@example.com>", "h:Auto-Submitted": "auto-generated", "h:X-Auto-Response-Suppress": "All",
+		"h:Content-Language": "en",
 	}
+	references := map[string]bool{}
 	check := func(kind string, fields map[string][]string, want map[string]string) {
+		// Of each message its own, and of nobody.
+		if got := fields["h:References"]; len(got) != 1 || !regexp.MustCompile(`^<[a-z2-7]{26}@mg\.example\.com>$`).MatchString(got[0]) || references[got[0]] {
+			t.Errorf("%s: References is %q", kind, got)
+		} else {
+			references[got[0]] = true
+		}
 		for name, value := range want {
 			if got := fields[name]; len(got) != 1 || got[0] != value {
 				t.Errorf("%s: %s is %q, want %q", kind, name, got, value)
 			}
 		}
 		for name := range fields {
-			if _, known := want[name]; !known && name != "text" && name != "html" {
+			if _, known := want[name]; !known && name != "text" && name != "html" && name != "h:References" {
 				t.Errorf("%s: there is a field %s=%q", kind, name, fields[name])
 			}
 		}
 	}
 	check("mail", mails[0].Fields, want)
+	delete(want, "h:Content-Language")
 	want["to"], want["o:testmode"], want["subject"] = "no-reply@example.com", "yes", "resetd asks whether messages are accepted"
 	check("test message", tests[0].Fields, want)
 	if text := tests[0].Text + tests[0].HTML; strings.Contains(text, "://") || strings.Contains(text, "@") {
 		t.Errorf("the test message has an address or a link:\n%s", text)
+	}
+}
+
+// TestSender: who the mail is from, and where replies go, by the settings; and what is asked of TLS.
+func TestSender(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		env                map[string]string
+		from, replyTo, tls string
+	}{
+		"nothing set": {nil, `"app.example.com" <no-reply@mg.example.com>`, "", "true"},
+		"a brand":     {map[string]string{"BRAND_NAME": "Acme, Inc."}, `"Acme, Inc." <no-reply@mg.example.com>`, "", "true"},
+		"accents": {
+			map[string]string{"BRAND_NAME": "Müller & Söhne", "SUPPORT_EMAIL": "Hilfe für alle <hilfe@example.com>"},
+			"=?utf-8?b?TcO8bGxlciAmIFPDtmhuZQ==?= <no-reply@mg.example.com>", "=?utf-8?q?Hilfe_f=C3=BCr_alle?= <hilfe@example.com>", "true",
+		},
+		"own mailboxes": {
+			map[string]string{"BRAND_NAME": "Acme", "SUPPORT_EMAIL": "help@example.com", "MAIL_FROM": "Äcme <a@mg.example.com>", "MAIL_REPLY_TO": "b@example.com"},
+			"=?utf-8?q?=C3=84cme?= <a@mg.example.com>", "<b@example.com>", "true",
+		},
+		"TLS where it works": {map[string]string{"MAIL_REQUIRE_TLS": "off"}, `"app.example.com" <no-reply@mg.example.com>`, "", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := start(t, setup{env: c.env})
+			f.ask(knownEmail)
+			f.settle()
+			for _, mail := range append(f.stack.Mails(), f.stack.TestMessages()...) {
+				for field, want := range map[string]string{"from": c.from, "h:Reply-To": c.replyTo, "o:require-tls": c.tls, "o:skip-verification": ""} {
+					if got := strings.Join(mail.Fields[field], "|"); got != want {
+						t.Errorf("%s is %q, want %q", field, got, want)
+					}
+				}
+			}
+			if len(f.stack.Mails()) != 1 || len(f.stack.TestMessages()) != 1 {
+				t.Error("not one mail and one test message")
+			}
+		})
+	}
+}
+
+// TestUserLanguage: the language of the account goes before that of the request, if the setting names
+// its field, whatever its user has written there. It is nowhere else.
+func TestUserLanguage(t *testing.T) {
+	t.Parallel()
+	written := map[string]any{ // to the language of the mail, by account
+		"fr": "fr", "pt_BR": "pt-BR", "zh-TW": "zh-Hant", "sv": "de", "": "de", "fr,it": "de", "French": "de", "fr\r\nBcc: x@evil.org": "de",
+	}
+	var accounts []string
+	metadata, want := map[string]map[string]any{}, map[string]any{}
+	add := func(value map[string]any, language any) {
+		email := fmt.Sprintf("account-%d@example.com", len(accounts))
+		accounts, metadata[email], want[email] = append(accounts, email), value, language
+	}
+	for value, language := range written {
+		add(map[string]any{"email": "evil@example.org", "locale": value, "other": map[string]any{"locale": "ja"}}, language)
+	}
+	add(map[string]any{"locale": 5}, "de")
+	add(map[string]any{"locale": []any{"fr"}}, "de")
+	add(map[string]any{"locale": map[string]any{"locale": "fr"}}, "de")
+	add(map[string]any{"locale": strings.Repeat("fr-", 300_000)}, "de")
+	add(map[string]any{"Locale": "fr", "lang": "it", `x","locale":"fr`: `","locale":"fr","`}, "de")
+	add(map[string]any{"big": strings.Repeat("x", 1<<20), "locale": "it"}, "it")
+	for name, env := range map[string]map[string]string{"on": {"USER_LANGUAGE_FIELD": "locale"}, "off": nil} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := start(t, setup{env: env, accounts: accounts, metadata: metadata})
+			for _, email := range accounts {
+				f.post(fmt.Sprintf(`{"email":%q}`, email), map[string]string{"Accept-Language": "de"})
+			}
+			f.settle()
+			mails := f.stack.Mails()
+			if len(mails) != len(accounts) {
+				t.Errorf("%d mails for %d accounts", len(mails), len(accounts))
+			}
+			for _, mail := range mails {
+				language := want[mail.To[0]]
+				if name == "off" {
+					language = "de"
+				}
+				if got := mail.Fields["h:Content-Language"]; len(got) != 1 || got[0] != language {
+					t.Errorf("%.60v is mailed in %s, want %s", metadata[mail.To[0]], got, language)
+				}
+			}
+		})
 	}
 }
 

@@ -35,6 +35,16 @@ var (
 	strangers = who{"unknown addresses", unknownEmail, strings.ToUpper(unknownEmail), "other.stranger@example.org", "LATE@example.org", "twice.stranger@example.org", "banned.stranger@example.org"}
 )
 
+// languagesOfAccounts are what the accounts have in their user_metadata: a language, one that there is
+// not, what is none, and much.
+var languagesOfAccounts = map[string]map[string]any{
+	knownEmail:      {"locale": "ja"},
+	otherKnown:      {"locale": "fa", "picture": strings.Repeat("x", 10<<10)},
+	upperKnown:      {"locale": []any{"fr"}},
+	accounts.twice:  {"locale": strings.Repeat("fr-", 1000)},
+	accounts.banned: {"locale": "fr"},
+}
+
 // third is an unknown address that is asked about on both sides: what became of the others must not
 // show in its answers either.
 const third = "third@example.org"
@@ -236,11 +246,13 @@ func settingCases() (cases []oracleCase) {
 			name: "a callback that is refused", env: map[string]string{"CALLBACK_ORIGIN_POLICY": "reject"},
 			body: map[string]string{"callback_origin": "https://evil.example"}, lasting: notValid,
 		},
+		oracleCase{name: "no fault/languages of accounts", env: map[string]string{"USER_LANGUAGE_FIELD": "locale"}},
 		oracleCase{name: "one delivery at a time", env: map[string]string{"MAX_DELIVERIES": "1"}},
 		oracleCase{name: "three requests in ten seconds", env: map[string]string{"MAX_ACCEPTED": "3"}})
 	for _, f := range named(supabaseFaults(), "500", "hangs") {
 		for _, scope := range scopes[:2] {
 			cases = append(cases,
+				oracleCase{name: "Supabase " + f.name + scope.name + "/languages of accounts", env: map[string]string{"USER_LANGUAGE_FIELD": "locale"}, supabase: &f, supabaseHits: scope.hits},
 				oracleCase{name: "Supabase " + f.name + scope.name + "/one delivery at a time", env: map[string]string{"MAX_DELIVERIES": "1"}, supabase: &f, supabaseHits: scope.hits},
 				oracleCase{name: "Supabase " + f.name + scope.name + "/three requests in ten seconds", env: map[string]string{"MAX_ACCEPTED": "3"}, supabase: &f, supabaseHits: scope.hits})
 		}
@@ -470,7 +482,10 @@ func (c *oracleCase) run(t *testing.T, who who) seen {
 	func() {
 		starts <- struct{}{}
 		defer func() { <-starts }()
-		s.fixture = start(t, setup{env: env, accounts: []string{accounts.twice, accounts.banned}, banned: []string{accounts.banned}, supabase: s.supabase.middleware, mailgun: s.mailgun.middleware})
+		s.fixture = start(t, setup{
+			env: env, accounts: []string{accounts.twice, accounts.banned}, banned: []string{accounts.banned}, metadata: languagesOfAccounts,
+			supabase: s.supabase.middleware, mailgun: s.mailgun.middleware,
+		})
 	}()
 	if supabaseGate != nil {
 		supabaseGate.handler = s.stack.Supabase()

@@ -77,6 +77,7 @@ func (a *app) run(ctx context.Context, public net.Listener, handler http.Handler
 		servers, listeners = append(servers, a.newServer(a.admin)), append(listeners, admin)
 		a.logger.Info("listening for the operator", "admin_addr", admin.Addr().String())
 	}
+	a.describeMail()
 	if missing := a.settings.missing(); len(missing) > 0 {
 		a.logger.Warn("not configured: no mail can be sent until these are set", "missing", missing)
 	}
@@ -118,6 +119,20 @@ func (a *app) run(ctx context.Context, public net.Listener, handler http.Handler
 	}
 	a.logger.Info("stopped")
 	return failure
+}
+
+// describeMail says in which languages the mail is, what TEMPLATES_DIR has replaced in it, and what is
+// seldom meant.
+func (a *app) describeMail() {
+	writer := a.settings.writer
+	attributes := []any{"languages", writer.Languages()}
+	if replaced := writer.Replaced(); len(replaced) > 0 {
+		attributes = append(attributes, "replaced", replaced)
+	}
+	a.logger.Info("mail", attributes...)
+	for _, warning := range writer.Warnings() {
+		a.logger.Warn("mail: " + warning)
+	}
 }
 
 func (a *app) newServer(handler http.Handler) *http.Server {

@@ -46,8 +46,9 @@ type settings struct {
 	MailgunKey    Secret `env:"MAILGUN_API_KEY" help:"sending key of the domain, or an account's API key"`
 	MailgunDomain string `env:"MAILGUN_DOMAIN" help:"sending domain"`
 	MailgunBase   string `env:"MAILGUN_API_BASE" envDefault:"https://api.mailgun.net" help:"in the EU: https://api.eu.mailgun.net"`
-	MailFrom      string `env:"MAIL_FROM" help:"sender, an RFC 5322 mailbox (default no-reply@MAILGUN_DOMAIN)"`
-	MailReplyTo   string `env:"MAIL_REPLY_TO" help:"where replies go, an RFC 5322 mailbox"`
+	MailFrom      string `env:"MAIL_FROM" help:"sender, an RFC 5322 mailbox (default BRAND_NAME <no-reply@MAILGUN_DOMAIN>)"`
+	MailReplyTo   string `env:"MAIL_REPLY_TO" help:"where replies go, an RFC 5322 mailbox (default SUPPORT_EMAIL)"`
+	RequireTLS    onOff  `env:"MAIL_REQUIRE_TLS" envDefault:"on" help:"on: Mailgun delivers over TLS with a valid certificate, or not at all; off: as its domain is set there, by default over TLS where that works"`
 	WebhookKey    Secret `env:"MAILGUN_WEBHOOK_SIGNING_KEY" help:"HTTP webhook signing key of the Mailgun account: turns POST /webhooks/mailgun on, where Mailgun reports what it could not deliver"`
 
 	SiteURL              string         `env:"SITE_URL" help:"the app's origin, where links lead by default"`
@@ -77,10 +78,15 @@ type settings struct {
 	ShutdownDelay   time.Duration `env:"SHUTDOWN_DELAY" envDefault:"5s" help:"on SIGTERM, how long requests are still taken while /readyz already says no"`
 	ShutdownTimeout time.Duration `env:"SHUTDOWN_TIMEOUT" envDefault:"20s" help:"after that, longest wait for what is accepted and not delivered"`
 
-	BrandName    string `env:"BRAND_NAME" help:"name in the mail (default: the host of SITE_URL)"`
-	BrandLogoURL string `env:"BRAND_LOGO_URL" help:"picture in the mail, https"`
-	SupportEmail string `env:"SUPPORT_EMAIL" help:"address in the mail for questions"`
-	TemplatesDir string `env:"TEMPLATES_DIR" help:"folder of templates that replace the built-in ones"`
+	BrandName       string `env:"BRAND_NAME" help:"name in the mail (default: the host of SITE_URL)"`
+	BrandColor      string `env:"BRAND_COLOR" envDefault:"#1f56d8" help:"colour of the button and the links, #rrggbb"`
+	BrandLogoURL    string `env:"BRAND_LOGO_URL" help:"picture in the place of the name, https, not SVG; it is at most 36 pixels high"`
+	BrandLogoDark   string `env:"BRAND_LOGO_DARK_URL" help:"the same on a dark ground (default: BRAND_LOGO_URL on a light plate)"`
+	SupportEmail    string `env:"SUPPORT_EMAIL" help:"address in the mail for questions"`
+	SupportURL      string `env:"SUPPORT_URL" help:"page in the mail for questions, https"`
+	DefaultLanguage string `env:"DEFAULT_LANGUAGE" envDefault:"en" help:"language of the mail for readers of none that there is"`
+	LanguageField   string `env:"USER_LANGUAGE_FIELD" help:"field of Supabase's user_metadata with the language of an account, such as locale; it goes before Accept-Language"`
+	TemplatesDir    string `env:"TEMPLATES_DIR" help:"folder of templates whose blocks replace the built-in ones (resetd templates writes those)"`
 
 	LogLevel    slog.Level  `env:"LOG_LEVEL" envDefault:"info" help:"debug, info, warn or error"`
 	LogFormat   logFormat   `env:"LOG_FORMAT" help:"json or text (default json, text on a terminal)"`
@@ -92,6 +98,7 @@ type settings struct {
 	proxies []netip.Prefix
 	redis   *redisclient.Target // nil without REDIS_URL
 	from    mail.Address
+	replyTo mail.Address      // zero: none
 	writer  *message.Renderer // nil for healthcheck, and without what mail needs
 	authURL string
 	tracing bool // OpenTelemetry's own variables set an exporter
@@ -462,19 +469,33 @@ func (s *settings) checkMail(wrong *mistakes) {
 	if s.MailgunDomain != "" {
 		wrong.judge("MAILGUN_DOMAIN", setting.CheckDomain(s.MailgunDomain))
 	}
-	if s.MailFrom == "" && s.MailgunDomain != "" && !wrong.name("MAILGUN_DOMAIN") {
-		s.MailFrom = "no-reply@" + s.MailgunDomain
-	}
-	s.from = checkMailbox("MAIL_FROM", s.MailFrom, wrong)
-	checkMailbox("MAIL_REPLY_TO", s.MailReplyTo, wrong)
-	s.SupportEmail = checkMailbox("SUPPORT_EMAIL", s.SupportEmail, wrong).Address
 	if s.BrandName == "" {
 		site, _ := origin.ParseSetting(s.SiteURL)       // checkLinks judges it
 		s.BrandName = cmp.Or(site.Hostname(), "resetd") // without SITE_URL no mail is written
 	}
 	wrong.judge("BRAND_NAME", message.CheckName(s.BrandName))
-	if s.BrandLogoURL != "" {
-		wrong.judge("BRAND_LOGO_URL", message.CheckLogoURL(s.BrandLogoURL))
+	if s.MailFrom == "" && s.MailgunDomain != "" && !wrong.name("MAILGUN_DOMAIN") && !wrong.name("BRAND_NAME") {
+		s.from = mail.Address{Name: s.BrandName, Address: "no-reply@" + s.MailgunDomain}
+	} else {
+		s.from = checkMailbox("MAIL_FROM", s.MailFrom, wrong)
+	}
+	s.replyTo = checkMailbox("MAIL_REPLY_TO", s.MailReplyTo, wrong)
+	support := checkMailbox("SUPPORT_EMAIL", s.SupportEmail, wrong)
+	s.SupportEmail = support.Address
+	if s.replyTo.Address == "" {
+		s.replyTo = support
+	}
+	for name, address := range map[string]string{"BRAND_LOGO_URL": s.BrandLogoURL, "BRAND_LOGO_DARK_URL": s.BrandLogoDark, "SUPPORT_URL": s.SupportURL} {
+		if address != "" {
+			wrong.judge(name, message.CheckURL(address))
+		}
+	}
+	if s.BrandLogoDark != "" && s.BrandLogoURL == "" {
+		wrong.add("BRAND_LOGO_DARK_URL", "needs BRAND_LOGO_URL, which is shown on a light ground")
+	}
+	wrong.judge("BRAND_COLOR", message.CheckColor(s.BrandColor))
+	if s.LanguageField != "" {
+		wrong.judge("USER_LANGUAGE_FIELD", supabase.CheckField(s.LanguageField))
 	}
 	wrong.judge("LINK_EXPIRES_IN", message.CheckExpiry(s.LinkExpiresIn))
 }
@@ -482,9 +503,18 @@ func (s *settings) checkMail(wrong *mistakes) {
 // checkTemplates renders the mail. What is wrong with another setting must not be said of a template.
 func (s *settings) checkTemplates(wrong *mistakes) {
 	options := message.Options{
-		Brand:         message.Brand{Name: s.BrandName, LogoURL: s.BrandLogoURL, SupportEmail: s.SupportEmail},
-		LinkExpiresIn: s.LinkExpiresIn,
-		TemplatesDir:  s.TemplatesDir,
+		Brand: message.Brand{
+			Name: s.BrandName, Color: s.BrandColor, LogoURL: s.BrandLogoURL, LogoDarkURL: s.BrandLogoDark,
+			SupportEmail: s.SupportEmail, SupportURL: s.SupportURL,
+		},
+		LinkExpiresIn:   s.LinkExpiresIn,
+		DefaultLanguage: s.DefaultLanguage,
+		TemplatesDir:    s.TemplatesDir,
+	}
+	for _, name := range []string{"BRAND_LOGO_URL", "BRAND_LOGO_DARK_URL", "SUPPORT_URL", "SUPPORT_EMAIL"} {
+		if wrong.name(name) {
+			options.Brand.LogoURL, options.Brand.LogoDarkURL, options.Brand.SupportURL, options.Brand.SupportEmail = "", "", "", ""
+		}
 	}
 	if wrong.name("BRAND_NAME") {
 		options.Brand.Name = "resetd"
@@ -494,7 +524,12 @@ func (s *settings) checkTemplates(wrong *mistakes) {
 	}
 	var err error
 	s.writer, err = message.New(options)
-	wrong.judge("TEMPLATES_DIR", err)
+	var all message.Mistakes
+	if errors.As(err, &all) {
+		for _, one := range all { // TEMPLATES_DIR more than once: each names its file
+			*wrong = append(*wrong, one.Setting+": "+strings.ReplaceAll(one.Text, "\n", " "))
+		}
+	}
 }
 
 func (s *settings) checkLinks(wrong *mistakes) {

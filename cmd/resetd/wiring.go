@@ -306,7 +306,7 @@ func newSupabase(s *settings) *supabase.Client {
 		return nil
 	}
 	return supabase.New(supabase.Config{
-		AuthURL: s.authURL, Key: s.SupabaseKey.Reveal(), Timeout: s.UpstreamTimeout, Propagate: observe.Propagate,
+		AuthURL: s.authURL, Key: s.SupabaseKey.Reveal(), Timeout: s.UpstreamTimeout, LanguageField: s.LanguageField, Propagate: observe.Propagate,
 	})
 }
 
@@ -317,7 +317,7 @@ func newMailgun(s *settings) *mailgun.Client {
 	}
 	return mailgun.New(mailgun.Config{
 		Base: s.MailgunBase, Domain: s.MailgunDomain, Key: s.MailgunKey.Reveal(),
-		From: s.MailFrom, ReplyTo: s.MailReplyTo, TestTo: s.from.Address, Timeout: s.UpstreamTimeout,
+		From: s.from, ReplyTo: s.replyTo, RequireTLS: s.RequireTLS == "on", Timeout: s.UpstreamTimeout,
 	})
 }
 
@@ -354,7 +354,7 @@ func (l limit) Take(ctx context.Context, key string) bool { return l.Limiter.Tak
 
 type mailWriter struct{ *message.Renderer }
 
-func (w mailWriter) Write(acceptLanguage, link string) (delivery.Mail, error) {
-	mail, err := w.Render(acceptLanguage, link)
-	return delivery.Mail{Subject: mail.Subject, Text: mail.Text, HTML: mail.HTML}, err
+func (w mailWriter) Write(accountLanguage, acceptLanguage, link string) (delivery.Mail, error) {
+	mail, err := w.Render(accountLanguage, acceptLanguage, link)
+	return delivery.Mail(mail), err
 }

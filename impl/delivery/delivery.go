@@ -26,10 +26,14 @@ type Link struct {
 	TokenHash  string // for verifyOtp
 	ActionLink string // Supabase's own one-time link
 	RedirectTo string // where ActionLink leads, which may not be where it was asked to
+	Language   string // the account's own, as its user may have written it; empty: not known
 }
 
 // Mail is a message as its recipient reads it.
-type Mail struct{ Subject, Text, HTML string }
+type Mail struct {
+	Subject, Text, HTML string
+	Language            string // of all three, a BCP 47 tag; empty: not told
+}
 
 // LinkMaker makes a recovery link for the account of an address, and makes every earlier one
 // invalid. It returns nil where there is no account.
@@ -42,9 +46,10 @@ type Mailer interface {
 	Send(ctx context.Context, to string, mail Mail) error
 }
 
-// Writer writes the mail around a link, in the language that Accept-Language asks for.
+// Writer writes the mail around a link, in the language of the account, or else the one that
+// Accept-Language asks for.
 type Writer interface {
-	Write(acceptLanguage, link string) (Mail, error)
+	Write(accountLanguage, acceptLanguage, link string) (Mail, error)
 }
 
 // Watcher is told how a delivery ends. Attempt opens the trace of one attempt; the function that it
@@ -125,6 +130,7 @@ type Delivery struct {
 	request  impl.Request
 	pauses   backoff.ExponentialBackOff
 	to, url  string // of the link, once it is made
+	language string // of the account, likewise
 	made     time.Time
 	replaced bool // Supabase has put another redirect into the link
 	rested   bool // the last call of Try made no attempt, because an upstream was down
@@ -208,10 +214,11 @@ func (d *Delivery) attempt(ctx context.Context) (outcome impl.EventKind, err err
 		case link.Banned:
 			return impl.Banned, nil
 		}
+		d.language = link.Language
 		d.to, d.url, d.made = link.Email, d.LinkMode.URL(link, d.request.RedirectTo), time.Now()
 		d.replaced = link.RedirectTo != d.request.RedirectTo
 	}
-	mail, err := d.Writer.Write(d.request.Language, d.url)
+	mail, err := d.Writer.Write(d.language, d.request.Language, d.url)
 	if err != nil {
 		return "", fmt.Errorf("%w: %w", ErrRefused, err)
 	}

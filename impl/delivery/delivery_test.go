@@ -91,16 +91,16 @@ func (w *world) MakeLink(_ context.Context, email, to string) (*Link, error) {
 	if err != nil || w.noLink {
 		return nil, err
 	}
-	link := &Link{Email: stored, Banned: w.banned, TokenHash: token, ActionLink: "https://auth.example.com/verify?token=t", RedirectTo: redirectTo}
+	link := &Link{Email: stored, Banned: w.banned, TokenHash: token, ActionLink: "https://auth.example.com/verify?token=t", RedirectTo: redirectTo, Language: "fr"}
 	if w.replaced {
 		link.RedirectTo = "https://site.example.com"
 	}
 	return link, nil
 }
 
-func (w *world) Write(language, link string) (Mail, error) {
-	if language != "de" {
-		w.t.Errorf("written in %q", language)
+func (w *world) Write(account, accepted, link string) (Mail, error) {
+	if account != "fr" || accepted != "de" {
+		w.t.Errorf("written in %q, or else %q", account, accepted)
 	}
 	if err := w.did("write", &w.writes); err != nil {
 		return Mail{}, err

@@ -92,7 +92,7 @@ func (u *upstreams) probeMailgun(ctx context.Context) error {
 	return u.call(ctx, "probe of Mailgun", 200*time.Millisecond, impl.ErrEmailDelivery, nil)
 }
 
-func (u *upstreams) Write(string, string) (delivery.Mail, error) { return delivery.Mail{}, nil }
+func (u *upstreams) Write(string, string, string) (delivery.Mail, error) { return delivery.Mail{}, nil }
 
 func (u *upstreams) Attempt(ctx context.Context, _ *impl.Request) (context.Context, func()) {
 	return ctx, func() {}

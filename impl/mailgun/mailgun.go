@@ -1,6 +1,6 @@
 // Package mailgun hands messages to Mailgun, over mailgun-go.
 //
-// It owns how a message is sent (no tracking, TLS required, marked as automatic), how a test message
+// It owns how a message is sent (no tracking, TLS required or not, marked as automatic), how a test message
 // is, what an answer says about the next attempt, and the bounds of the call. It must never send a
 // test message to anyone but ourselves, put a link or an address into a Mailgun variable, or let the
 // upstream's answer into an error.
@@ -8,6 +8,7 @@ package mailgun
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net/http"
@@ -31,9 +32,9 @@ const maxAnswer = 1 << 20
 // https://api.eu.mailgun.net, with or without a trailing slash or /v3.
 type Config struct {
 	Base, Domain, Key string
-	From              string // RFC 5322 mailbox
-	ReplyTo           string // RFC 5322 mailbox, or empty
-	TestTo            string // the bare address of From: test messages go there
+	From              mail.Address // test messages go there, too
+	ReplyTo           mail.Address // zero: none is said
+	RequireTLS        bool         // false: what the domain is set to
 	Timeout           time.Duration
 }
 
@@ -61,7 +62,7 @@ func (c *Client) Send(ctx context.Context, to string, content delivery.Mail) err
 // and never delivers it.
 // https://documentation.mailgun.com/docs/mailgun/user-manual/sending-messages/send-http#sending-in-test-mode
 func (c *Client) SendTest(ctx context.Context, content delivery.Mail) error {
-	message := c.message(c.config.TestTo, content)
+	message := c.message(c.config.From.Address, content)
 	message.EnableTestMode()
 	return c.send(ctx, message)
 }
@@ -87,10 +88,10 @@ func mailbox(address string) string {
 }
 
 func (c *Client) message(to string, content delivery.Mail) *mailgun.Message {
-	message := mailgun.NewMessage(c.config.From, content.Subject, content.Text, mailbox(to))
+	message := mailgun.NewMessage(c.config.From.String(), content.Subject, content.Text, mailbox(to))
 	message.SetHTML(content.HTML)
-	if c.config.ReplyTo != "" {
-		message.SetReplyTo(c.config.ReplyTo)
+	if c.config.ReplyTo.Address != "" {
+		message.SetReplyTo(c.config.ReplyTo.String())
 	}
 	_ = message.AddTag(impl.MailTag) // fails only for the fourth tag and beyond
 	// Click tracking would replace the link by a redirect of Mailgun's, which then knows the
@@ -98,10 +99,22 @@ func (c *Client) message(to string, content delivery.Mail) *mailgun.Message {
 	message.SetTracking(false)
 	message.SetTrackingClicks(false)
 	message.SetTrackingOpens(false)
-	// The mail carries a credential: better not delivered than readable on the way.
-	message.SetRequireTLS(true)
-	// RFC 3834, section 5: no vacation notes in reply.
+	if c.config.RequireTLS {
+		// The mail carries a credential: better not delivered than readable on the way. What a message
+		// asks for overrides what its domain is set to. Certificates are verified, unless the domain is
+		// set to skip that.
+		// https://documentation.mailgun.com/docs/mailgun/user-manual/tls-sending
+		message.SetRequireTLS(true)
+	}
+	if content.Language != "" {
+		message.AddHeader("Content-Language", content.Language)
+	}
+	// No vacation notes in reply: RFC 3834, section 5, and Exchange's own ([MS-OXCMAIL], section 2.2.3.2.14).
 	message.AddHeader("Auto-Submitted", "auto-generated")
+	message.AddHeader("X-Auto-Response-Suppress", "All")
+	// Gmail puts messages of one subject into one conversation unless their References differ, and hides
+	// all but the newest one's beginning. Each carries the only link that works: it stands alone.
+	message.AddHeader("References", "<"+strings.ToLower(rand.Text())+"@"+c.config.Domain+">")
 	return message
 }
 

@@ -25,7 +25,7 @@ func client(t *testing.T, suffix string, handler http.HandlerFunc) *Client {
 	t.Cleanup(func() { server.CloseClientConnections(); server.Close() })
 	return New(Config{
 		Base: server.URL + suffix, Domain: "mg.example.com", Key: "the-key",
-		From: "Example <no-reply@example.com>", TestTo: "no-reply@example.com", Timeout: timeout,
+		From: mail.Address{Name: "Example", Address: "no-reply@example.com"}, RequireTLS: true, Timeout: timeout,
 	})
 }
 
@@ -203,7 +203,7 @@ func TestNeverWritten(t *testing.T) {
 		{"no such host", "http://mailgun.invalid", t.Context()},
 		{"cancelled before", withoutTLS.URL, gone},
 	} {
-		client := New(Config{Base: c.base, Domain: "mg.example.com", Key: "the-key", From: "no-reply@example.com", TestTo: "no-reply@example.com", Timeout: 5 * time.Second})
+		client := New(Config{Base: c.base, Domain: "mg.example.com", Key: "the-key", From: mail.Address{Address: "no-reply@example.com"}, Timeout: 5 * time.Second})
 		err := client.Send(c.ctx, "someone@example.org", delivery.Mail{Subject: "s", Text: "t", HTML: "h"})
 		if !errors.Is(err, impl.ErrEmailDelivery) || errors.Is(err, delivery.ErrFateUnknown) || errors.Is(err, delivery.ErrRefused) {
 			t.Errorf("%s: %v", c.name, err)

@@ -1,16 +1,16 @@
 // Package message owns what the mail says and how it looks: subject, text and
 // HTML, in the reader's language.
 //
-// Each language is one file of sentences (templates/en.tmpl) that the text and
-// the HTML share, so that the two cannot drift apart; two layouts put them in
+// Each language is one file of words (templates/en.tmpl) that the text and the
+// HTML share, so that the two cannot drift apart; two layouts put them in
 // their places. All of it is rendered once, when the server starts, with a
 // placeholder where the link goes. A request then only chooses a language and
 // fills in the link, which costs microseconds and cannot fail on a template.
 //
 // What a message says depends on nothing but the settings, the language and the
-// link. This package must never be given the recipient's address or name. It must never put a tracker or anything else that is
-// fetched into the mail, except the operator's logo, and never repeat the link
-// in an error.
+// link. This package must never be given the recipient's address or name. It
+// must never put a tracker or anything else that is fetched into the mail,
+// except the operator's logo, and never repeat the link in an error.
 package message
 
 import (
@@ -18,20 +18,15 @@ import (
 	"fmt"
 	"html"
 	"net/url"
+	"path"
 	"slices"
 	"strings"
 	"time"
 	"unicode"
 	"unicode/utf8"
-
-	"golang.org/x/text/language"
 )
 
 const (
-	// maxAcceptLanguage bounds what is parsed of a caller's header. Browsers
-	// send less than 100 bytes; what is longer is answered in English.
-	maxAcceptLanguage = 256
-
 	// maxLink is far above a link of token_hash mode (about 150 bytes) and of
 	// Supabase's own (about 300).
 	maxLink = 2048
@@ -48,8 +43,11 @@ const (
 // Brand is who the mail comes from.
 type Brand struct {
 	Name         string // BRAND_NAME, required; see CheckName
-	LogoURL      string // BRAND_LOGO_URL, optional; see CheckLogoURL; shown 36 pixels high in place of the name
+	Color        string // BRAND_COLOR, optional; see CheckColor; of the button and the links
+	LogoURL      string // BRAND_LOGO_URL, optional; see CheckURL; at most 36 pixels high, in place of the name
+	LogoDarkURL  string // BRAND_LOGO_DARK_URL, optional; in its place on a dark ground
 	SupportEmail string // SUPPORT_EMAIL, optional; a bare address
+	SupportURL   string // SUPPORT_URL, optional; see CheckURL
 }
 
 // Options are the settings of a Renderer.
@@ -57,16 +55,36 @@ type Options struct {
 	Brand Brand
 
 	// LinkExpiresIn (LINK_EXPIRES_IN) is what the mail says about the life of
-	// the link; see CheckExpiry. It is told in whole minutes, rounded down, so
-	// that no mail promises more than there is.
+	// the link; see CheckExpiry. It is told in whole minutes, or hours beyond three days,
+	// rounded down, so that no mail promises more than there is.
 	LinkExpiresIn time.Duration
 
-	// TemplatesDir (TEMPLATES_DIR) holds files that take the place of built-in
-	// ones of the same name: layout.html, layout.txt, and en.tmpl or another
-	// language. A language that is not built in (it.tmpl) is added. Other
-	// files are refused if they look like a misspelt template. Empty means
-	// built-in ones alone.
+	// DefaultLanguage (DEFAULT_LANGUAGE) is for readers who asked for no
+	// language that there is. Empty means English.
+	DefaultLanguage string
+
+	// TemplatesDir (TEMPLATES_DIR) holds files whose blocks take the place of
+	// built-in ones: layout.html, layout.txt, and en.tmpl or another language.
+	// A language that is not built in is added. Empty means built-in ones
+	// alone.
 	TemplatesDir string
+}
+
+// Mistake is one thing that is wrong with a setting.
+type Mistake struct {
+	Setting string
+	Text    string // what must be instead; names the file if it is in a template
+}
+
+// Mistakes are all that is wrong with the Options.
+type Mistakes []Mistake
+
+func (m Mistakes) Error() string {
+	lines := make([]string, len(m))
+	for i, one := range m {
+		lines[i] = one.Setting + ": " + one.Text
+	}
+	return strings.Join(lines, "\n")
 }
 
 // Message is a mail without its addresses.
@@ -80,8 +98,10 @@ type Message struct {
 // Renderer makes messages. It does not change after New, and many goroutines
 // may use it.
 type Renderer struct {
-	matcher language.Matcher
-	pages   []page // in the matcher's order; English is the first, and the fall-back
+	languages languages
+	pages     []page // in the order of languages.tags
+	replaced  []string
+	warnings  []string
 }
 
 // page is a message in one language, cut where the link goes.
@@ -93,53 +113,82 @@ type page struct {
 }
 
 // New renders everything but the link, in every language. Its errors are
-// mistakes in the templates of TemplatesDir, and name the file. The other
-// options are taken to be good.
+// Mistakes, each once: in the templates of TemplatesDir, which name the file,
+// and a default language that there is not. The other options are taken to be
+// good.
 func New(opts Options) (*Renderer, error) {
-	opts.Brand.Name = strings.TrimSpace(opts.Brand.Name)
-	files, err := readFiles(opts.TemplatesDir)
-	if err != nil {
-		return nil, err
-	}
-	r := &Renderer{}
-	var tags []language.Tag
-	var broken []error
-	for _, tag := range files.languages() {
-		p, err := files.render(tag, opts)
-		if err != nil {
-			// A mistake in a layout comes up in every language: once will do.
-			if !slices.ContainsFunc(broken, func(b error) bool { return b.Error() == err.Error() }) {
-				broken = append(broken, err)
-			}
-			continue
+	var wrong Mistakes
+	add := func(setting string, err error) {
+		if err != nil && !slices.ContainsFunc(wrong, func(m Mistake) bool { return m.Text == err.Error() }) {
+			wrong = append(wrong, Mistake{setting, err.Error()})
 		}
-		tags = append(tags, tag)
+	}
+	opts.Brand.Name = strings.TrimSpace(opts.Brand.Name)
+	colors := newPalette(opts.Brand.Color)
+	set, errs := readTemplates(opts.TemplatesDir)
+	for _, err := range errs {
+		add("TEMPLATES_DIR", err)
+	}
+	if set == nil {
+		return nil, wrong
+	}
+	r := &Renderer{languages: set.tags, replaced: set.replaced, warnings: append(set.warnings, opts.Brand.warnings(colors)...)}
+	var err error
+	if r.languages.fallback, err = set.tags.find(opts.DefaultLanguage); len(errs) == 0 { // or else it may be in a file that is broken
+		add("DEFAULT_LANGUAGE", err)
+	}
+	for _, tag := range set.tags.tags {
+		p, err := set.render(tag, opts, colors) // a mistake in a layout comes up in every language
+		add("TEMPLATES_DIR", err)
 		r.pages = append(r.pages, p)
 	}
-	if len(broken) > 0 {
-		return nil, errors.Join(broken...)
+	if len(wrong) > 0 {
+		return nil, wrong
 	}
-	r.matcher = language.NewMatcher(tags)
 	return r, nil
 }
 
-// Languages returns the tags of the languages there are, English first.
+// warnings says what works and is seldom meant.
+func (b Brand) warnings(colors palette) (all []string) {
+	for _, logo := range []struct{ setting, url string }{{"BRAND_LOGO_URL", b.LogoURL}, {"BRAND_LOGO_DARK_URL", b.LogoDarkURL}} {
+		if u, err := url.Parse(logo.url); err == nil && strings.EqualFold(path.Ext(u.Path), ".svg") {
+			all = append(all, logo.setting+" is an SVG, which Gmail and Outlook do not show. What to do: use a PNG, 72 pixels high")
+		}
+	}
+	if note := colors.note(); note != "" {
+		all = append(all, note)
+	}
+	return all
+}
+
+// Languages returns the tags of the languages there are, the default first.
 func (r *Renderer) Languages() []string {
-	tags := make([]string, len(r.pages))
+	tags := []string{r.pages[r.languages.fallback].language}
 	for i, p := range r.pages {
-		tags[i] = p.language
+		if i != r.languages.fallback {
+			tags = append(tags, p.language)
+		}
 	}
 	return tags
 }
 
-// Render makes the message that carries link, in the language that suits the
-// value of an Accept-Language header best; English if there is none, or if the
-// value is malformed or too long.
-func (r *Renderer) Render(acceptLanguage, link string) (Message, error) {
+// Replaced returns which built-in blocks those of TEMPLATES_DIR have replaced,
+// and which languages it has added: "de.tmpl: greeting, help".
+func (r *Renderer) Replaced() []string { return r.replaced }
+
+// Warnings returns what works and is seldom meant, in sentences for the
+// operator.
+func (r *Renderer) Warnings() []string { return r.warnings }
+
+// Render makes the message that carries link, in the language of the account
+// or else the one that suits the value of an Accept-Language header best;
+// where neither is one that there is, in the default language. Both may be
+// empty, and anything that somebody else wrote.
+func (r *Renderer) Render(accountLanguage, acceptLanguage, link string) (Message, error) {
 	if err := checkLink(link); err != nil {
 		return Message{}, err
 	}
-	p := r.page(acceptLanguage)
+	p := r.pages[r.languages.choose(accountLanguage, acceptLanguage)]
 	return Message{
 		Subject: p.subject,
 		Text:    strings.Join(p.text, link),
@@ -150,20 +199,6 @@ func (r *Renderer) Render(acceptLanguage, link string) (Message, error) {
 		HTML:     strings.Join(p.html, html.EscapeString(link)),
 		Language: p.language,
 	}, nil
-}
-
-func (r *Renderer) page(acceptLanguage string) page {
-	if acceptLanguage == "" || len(acceptLanguage) > maxAcceptLanguage {
-		return r.pages[0]
-	}
-	wanted, _, err := language.ParseAcceptLanguage(acceptLanguage)
-	if err != nil {
-		return r.pages[0]
-	}
-	// A match without confidence is the matcher's own fall-back, which is the
-	// first page as well.
-	_, i, _ := r.matcher.Match(wanted...)
-	return r.pages[i]
 }
 
 // checkLink refuses what could not be a link of ours: then something went
@@ -206,13 +241,20 @@ func breaksLine(r rune) bool {
 		'\u202a' <= r && r <= '\u202e' || '\u2066' <= r && r <= '\u2069'
 }
 
-// CheckLogoURL judges BRAND_LOGO_URL.
-func CheckLogoURL(logo string) error {
-	if u, err := url.Parse(logo); err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil {
-		// Clients fetch it through proxies that refuse http.
+// CheckURL judges BRAND_LOGO_URL, BRAND_LOGO_DARK_URL and SUPPORT_URL.
+func CheckURL(text string) error {
+	u, err := url.Parse(text)
+	if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune("\"'<>\\`", r) }) {
+		// Clients fetch pictures through proxies that refuse http.
 		return errors.New("must be an https address without user or password, like https://app.example.com/logo.png")
 	}
 	return nil
+}
+
+// CheckColor judges BRAND_COLOR.
+func CheckColor(text string) error {
+	_, err := parseColor(text)
+	return err
 }
 
 // CheckExpiry judges LINK_EXPIRES_IN.

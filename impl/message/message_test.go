@@ -1,6 +1,7 @@
 package message_test
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -10,9 +11,9 @@ import (
 	"strings"
 	"testing"
 	"time"
-	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/rivo/uniseg"
 	"golang.org/x/net/html"
 
 	"github.com/resetd/resetd/impl/message"
@@ -23,7 +24,7 @@ var update = flag.Bool("update", false, "write the golden files anew")
 const link = "https://app.example.com/reset-password?token_hash=0f3a6c1d9b7e4f2a8c5d1e0b9a7f6c3d2e1f0a9b8c7d6e5f4a3b2c1d&type=recovery"
 
 // languages are those that are built in, in the order of Languages.
-var languages = []string{"en", "de", "es", "fr"}
+var languages = []string{"en", "ar", "de", "es", "fr", "it", "ja", "ko", "nl", "pl", "pt-BR", "tr", "zh-Hans", "zh-Hant"}
 
 var (
 	plain = message.Options{Brand: message.Brand{Name: "Example"}, LinkExpiresIn: time.Hour}
@@ -31,7 +32,9 @@ var (
 		Brand: message.Brand{
 			Name:         "Example",
 			LogoURL:      "https://app.example.com/logo.png",
+			LogoDarkURL:  "https://app.example.com/logo-dark.png",
 			SupportEmail: "support@example.com",
+			SupportURL:   "https://example.com/help",
 		},
 		LinkExpiresIn: 90 * time.Minute,
 	}
@@ -48,7 +51,7 @@ func mustNew(t testing.TB, opts message.Options) *message.Renderer {
 
 func mustRender(t testing.TB, r *message.Renderer, acceptLanguage, link string) message.Message {
 	t.Helper()
-	m, err := r.Render(acceptLanguage, link)
+	m, err := r.Render("", acceptLanguage, link)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,8 +110,11 @@ func TestForm(t *testing.T) {
 			m := mustRender(t, r, lang, link)
 			for line := range strings.Lines(m.Text) {
 				line = strings.TrimSuffix(line, "\n")
-				if utf8.RuneCountInString(line) > 78 && line != link && strings.Contains(line, " ") {
-					t.Errorf("%s.%s: a line of more than 78 characters: %q", kind, lang, line)
+				if uniseg.StringWidth(line) > 78 && line != link && strings.Contains(line, " ") {
+					t.Errorf("%s.%s: a line of more than 78 columns: %q", kind, lang, line)
+				}
+				if strings.HasPrefix(line, "、") || strings.HasPrefix(line, "。") || strings.HasPrefix(line, "，") {
+					t.Errorf("%s.%s: a line begins with %q", kind, lang, line)
 				}
 				if strings.TrimSpace(line) != line {
 					t.Errorf("%s.%s: white space around %q", kind, lang, line)
@@ -135,6 +141,7 @@ func TestForm(t *testing.T) {
 func checkHTML(t *testing.T, name, lang, document string, opts message.Options) {
 	t.Helper()
 	var links, fetched []string
+	directed := 0
 	for n := range parse(t, document).Descendants() {
 		if n.Type != html.ElementNode {
 			continue
@@ -142,10 +149,16 @@ func checkHTML(t *testing.T, name, lang, document string, opts message.Options) 
 		switch n.Data {
 		case "script", "link", "iframe", "object", "form", "base", "video", "audio", "svg":
 			t.Errorf("%s: has a <%s>", name, n.Data)
-		case "html":
-			if got := attr(n, "lang"); got != lang {
-				t.Errorf("%s: <html lang=%q>", name, got)
+		case "html", "div":
+			if n.Data == "div" && attr(n, "role") != "article" {
+				break
 			}
+			// Web mail leaves out <html>, and keeps the wrapper.
+			dir := map[bool]string{true: "rtl", false: "ltr"}[lang == "ar"]
+			if attr(n, "lang") != lang || attr(n, "dir") != dir {
+				t.Errorf("%s: <%s lang=%q dir=%q>", name, n.Data, attr(n, "lang"), attr(n, "dir"))
+			}
+			directed++
 		case "table":
 			if attr(n, "role") != "presentation" {
 				t.Errorf("%s: a table that is read out as one", name)
@@ -172,12 +185,15 @@ func checkHTML(t *testing.T, name, lang, document string, opts message.Options) 
 			}
 		}
 	}
+	if directed != 2 {
+		t.Errorf("%s: document and wrapper are not both there", name)
+	}
 	wantLinks, wantFetched := []string{link, link}, []string(nil)
 	if opts.Brand.SupportEmail != "" {
-		wantLinks = append(wantLinks, "mailto:"+opts.Brand.SupportEmail)
+		wantLinks = append(wantLinks, opts.Brand.SupportURL, "mailto:"+opts.Brand.SupportEmail)
 	}
 	if opts.Brand.LogoURL != "" {
-		wantFetched = append(wantFetched, opts.Brand.LogoURL)
+		wantFetched = append(wantFetched, opts.Brand.LogoURL, opts.Brand.LogoDarkURL)
 	}
 	if diff := cmp.Diff(wantLinks, links); diff != "" {
 		t.Errorf("%s: links (-want +got):\n%s", name, diff)
@@ -269,7 +285,7 @@ func TestRenderRefusesLinks(t *testing.T) {
 		"https://app.example.com/secret/ü",
 		"https://app.example.com/secret" + strings.Repeat("x", 2048),
 	} {
-		m, err := r.Render("en", link)
+		m, err := r.Render("", "en", link)
 		if err == nil || m != (message.Message{}) {
 			t.Errorf("Render accepts %.60q", link)
 			continue
@@ -313,7 +329,7 @@ func TestBrandIsEscaped(t *testing.T) {
 		r := mustNew(t, opts)
 		for _, lang := range languages {
 			m := mustRender(t, r, lang, link)
-			if !strings.Contains(m.Subject, name) || !strings.HasSuffix(m.Text, "\n"+name+"\n") {
+			if !strings.Contains(m.Subject, name) || !strings.HasSuffix(m.Text, "\n"+name+"\n") || strings.Contains(m.Subject+m.Text+m.HTML, "\ue0a1") {
 				t.Errorf("%s: %q is not verbatim in the subject and the text: %q\n%s", lang, name, m.Subject, m.Text)
 			}
 			title, alt, shown := "", "", false
@@ -325,8 +341,8 @@ func TestBrandIsEscaped(t *testing.T) {
 					title = n.FirstChild.Data
 				case n.Type == html.ElementNode && n.Data == "img":
 					alt = attr(n, "alt")
-				case n.Type == html.TextNode && n.Parent.Data == "p":
-					shown = shown || strings.Contains(n.Data, name)
+				case n.Type == html.TextNode && n.Parent.Data == "bdi":
+					shown = shown || n.Data == name
 				}
 			}
 			if title != m.Subject || alt != name || !shown {
@@ -350,14 +366,14 @@ func TestCheckName(t *testing.T) {
 	}
 }
 
-func TestCheckLogoURL(t *testing.T) {
+func TestCheckURL(t *testing.T) {
 	t.Parallel()
 	for _, logo := range []string{"", "logo.png", "//x.example/a.png", "http://x.example/a.png", "data:image/png;base64,x", "javascript:alert(1)", "https://", "https://u:p@x.example/a.png", "https://x.example/\n"} {
-		if message.CheckLogoURL(logo) == nil {
+		if message.CheckURL(logo) == nil {
 			t.Errorf("%q is accepted", logo)
 		}
 	}
-	if err := message.CheckLogoURL("https://x.example/a.png?v=2"); err != nil {
+	if err := message.CheckURL("https://x.example/a.png?v=2"); err != nil {
 		t.Error(err)
 	}
 }
@@ -376,71 +392,235 @@ func TestCheckExpiry(t *testing.T) {
 	}
 }
 
+// TestExpiresIn: lengths of time are told as people say them, in the plural that the language has for
+// the number.
 func TestExpiresIn(t *testing.T) {
 	t.Parallel()
-	for d, want := range map[time.Duration][4]string{ // en, de, es, fr
-		time.Minute:                   {"1 minute", "1 Minute", "1 minuto", "1 minute"},
-		time.Minute + 59*time.Second:  {"1 minute", "1 Minute", "1 minuto", "1 minute"},
-		30 * time.Minute:              {"30 minutes", "30 Minuten", "30 minutos", "30 minutes"},
-		time.Hour:                     {"1 hour", "1 Stunde", "1 hora", "1 heure"},
-		90 * time.Minute:              {"90 minutes", "90 Minuten", "90 minutos", "90 minutes"},
-		2 * time.Hour:                 {"2 hours", "2 Stunden", "2 horas", "2 heures"},
-		150 * time.Minute:             {"2 hours 30 minutes", "2 Stunden 30 Minuten", "2 horas 30 minutos", "2 heures 30 minutes"},
-		24 * time.Hour:                {"1 day", "1 Tag", "1 día", "1 jour"},
-		36 * time.Hour:                {"36 hours", "36 Stunden", "36 horas", "36 heures"},
-		48 * time.Hour:                {"2 days", "2 Tage", "2 días", "2 jours"},
-		49*time.Hour + 30*time.Minute: {"2 days 1 hour 30 minutes", "2 Tage 1 Stunde 30 Minuten", "2 días 1 hora 30 minutos", "2 jours 1 heure 30 minutes"},
-		84 * time.Hour:                {"3 days 12 hours", "3 Tage 12 Stunden", "3 días 12 horas", "3 jours 12 heures"},
+	for _, c := range []struct {
+		expires time.Duration
+		said    map[string]string
+	}{
+		{time.Minute, map[string]string{
+			"en": "1 minute", "ar": "دقيقة واحدة", "de": "1 Minute", "es": "1 minuto", "fr": "1 minute", "it": "1 minuto", "ja": "1分",
+			"ko": "1분", "nl": "1 minuut", "pl": "1 minutę", "pt-BR": "1 minuto", "tr": "1 dakika", "zh-Hans": "1 分钟", "zh-Hant": "1 分鐘",
+		}},
+		{time.Minute + 59*time.Second, map[string]string{"en": "1 minute"}},
+		{2 * time.Minute, map[string]string{"ar": "دقيقتين", "pl": "2 minuty", "en": "2 minutes"}},
+		{5 * time.Minute, map[string]string{"ar": "5 دقائق", "pl": "5 minut", "nl": "5 minuten", "it": "5 minuti"}},
+		{22 * time.Minute, map[string]string{"ar": "22 دقيقة", "pl": "22 minuty"}},
+		{time.Hour, map[string]string{
+			"en": "1 hour", "ar": "ساعة واحدة", "de": "1 Stunde", "es": "1 hora", "fr": "1 heure", "it": "1 ora", "ja": "1時間",
+			"ko": "1시간", "nl": "1 uur", "pl": "1 godzinę", "pt-BR": "1 hora", "tr": "1 saat", "zh-Hans": "1 小时", "zh-Hant": "1 小時",
+		}},
+		{90 * time.Minute, map[string]string{
+			"en": "90 minutes", "ar": "90 دقيقة", "de": "90 Minuten", "es": "90 minutos", "fr": "90 minutes", "it": "90 minuti", "ja": "90分",
+			"ko": "90분", "nl": "90 minuten", "pl": "90 minut", "pt-BR": "90 minutos", "tr": "90 dakika", "zh-Hans": "90 分钟", "zh-Hant": "90 分鐘",
+		}},
+		{2 * time.Hour, map[string]string{"en": "2 hours", "ar": "ساعتين", "pl": "2 godziny", "fr": "2 heures"}},
+		{150 * time.Minute, map[string]string{
+			"en": "2 hours and 30 minutes", "ar": "ساعتين و30 دقيقة", "de": "2 Stunden und 30 Minuten", "es": "2 horas y 30 minutos",
+			"fr": "2 heures et 30 minutes", "it": "2 ore e 30 minuti", "ja": "2時間30分", "ko": "2시간 30분", "nl": "2 uur en 30 minuten",
+			"pl": "2 godziny i 30 minut", "pt-BR": "2 horas e 30 minutos", "tr": "2 saat 30 dakika", "zh-Hans": "2 小时 30 分钟", "zh-Hant": "2 小時 30 分鐘",
+		}},
+		{24 * time.Hour, map[string]string{
+			"en": "24 hours", "ar": "24 ساعة", "de": "24 Stunden", "es": "24 horas", "fr": "24 heures", "it": "24 ore", "ja": "24時間",
+			"ko": "24시간", "nl": "24 uur", "pl": "24 godziny", "pt-BR": "24 horas", "tr": "24 saat", "zh-Hans": "24 小时", "zh-Hant": "24 小時",
+		}},
+		{36 * time.Hour, map[string]string{"en": "36 hours", "de": "36 Stunden", "pl": "36 godzin"}},
+		{48 * time.Hour, map[string]string{"en": "48 hours"}},
+		{72 * time.Hour, map[string]string{"en": "3 days", "pl": "3 dni", "ar": "3 أيام"}},
+		{84 * time.Hour, map[string]string{"en": "3 days and 12 hours", "de": "3 Tage und 12 Stunden", "ar": "3 أيام و12 ساعة"}},
+		{97*time.Hour + 59*time.Minute, map[string]string{"en": "4 days and 1 hour"}},
+		{7 * 24 * time.Hour, map[string]string{
+			"en": "7 days", "ar": "7 أيام", "de": "7 Tage", "es": "7 días", "fr": "7 jours", "it": "7 giorni", "ja": "7日間",
+			"ko": "7일", "nl": "7 dagen", "pl": "7 dni", "pt-BR": "7 dias", "tr": "7 gün", "zh-Hans": "7 天", "zh-Hant": "7 天",
+		}},
+		{30 * 24 * time.Hour, map[string]string{"en": "30 days", "ar": "30 يومًا"}},
 	} {
 		opts := plain
-		opts.LinkExpiresIn = d
+		opts.LinkExpiresIn = c.expires
 		r := mustNew(t, opts)
-		for i, lang := range languages {
+		for lang, want := range c.said {
 			m := mustRender(t, r, lang, link)
-			alone := regexp.MustCompile(`[^0-9] ` + regexp.QuoteMeta(want[i]) + `( (and|et|y)|\.| gültig)`)
-			text := strings.ReplaceAll(m.Text, "\n", " ")
-			if !alone.MatchString(text) || !strings.Contains(m.HTML, want[i]) {
-				t.Errorf("%s: %v is not told as %q in\n%s", lang, d, want[i], m.Text)
+			alone := regexp.MustCompile(`[^0-9]` + regexp.QuoteMeta(want) + `(\.| gültig| geldig| geçerlidir|です| 동안|。)`)
+			if !alone.MatchString(strings.ReplaceAll(m.Text, "\n", " ")) || strings.Count(m.HTML, want) != 2 {
+				t.Errorf("%s: %v is not told as %q in\n%s", lang, c.expires, want, m.Text)
 			}
 		}
 	}
 }
 
+// TestPluralForms: each language has words for all forms that its numbers take, and for no other.
+func TestPluralForms(t *testing.T) {
+	t.Parallel()
+	forms := map[string][]string{
+		"ar": {"zero", "one", "two", "few", "many", "other"}, "pl": {"one", "few", "many", "other"},
+		"ja": {"other"}, "ko": {"other"}, "zh-Hans": {"other"}, "zh-Hant": {"other"},
+	}
+	for _, lang := range languages {
+		want := forms[lang]
+		if want == nil {
+			want = []string{"one", "other"}
+		}
+		text, err := os.ReadFile(filepath.Join("templates", lang+".tmpl"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, unit := range []string{"minutes", "hours", "days"} {
+			_, block, _ := strings.Cut(string(text), `{{define "`+unit+`"}}`)
+			block, _, _ = strings.Cut(block, "{{end}}")
+			var got []string
+			for _, form := range regexp.MustCompile(`"(\w+)" "`).FindAllStringSubmatch(block, -1) {
+				got = append(got, form[1])
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("%s: %s has the forms %v, want %v", lang, unit, got, want)
+			}
+		}
+	}
+}
+
+// TestLanguage: nobody gets a language of a kind that he did not ask for, but the default.
 func TestLanguage(t *testing.T) {
 	t.Parallel()
 	r := mustNew(t, plain)
-	for accept, want := range map[string]string{
-		"":                                  "en",
-		"*":                                 "en",
-		"en":                                "en",
-		"de":                                "de",
-		"DE":                                "de",
-		"de-AT":                             "de",
-		"de-CH-1996":                        "de",
-		"gsw":                               "de",
-		"fr-CA,fr;q=0.9,en;q=0.8":           "fr",
-		"es-419":                            "es",
-		"en;q=0.5, es":                      "es",
-		"ja, fr;q=0.1":                      "fr",
-		"ja":                                "en",
-		"ja,zh;q=0.9":                       "en",
-		"de;q=0":                            "en",
-		"de;q=2":                            "de", // the parser does not mind
-		"de;q=x":                            "en",
-		"de;;":                              "en",
-		"<script>":                          "en",
-		"de\r\nX: y":                        "en",
-		"\xff\xfe":                          "en",
-		"i-klingon":                         "en",
-		strings.Repeat("de,", 85):           "de",
-		strings.Repeat("de,", 86):           "en", // 258 bytes
-		strings.Repeat("x", 1<<20):          "en",
-		"de-" + strings.Repeat("a-", 1<<16): "en",
-		"ja;q=0.9,de-DE-u-co-phonebk;q=0.8": "de",
-		"xx,de":                             "en", // no such language: malformed
+	opts := plain
+	opts.DefaultLanguage = "nl"
+	dutch := mustNew(t, opts)
+	if got := dutch.Languages(); got[0] != "nl" || len(got) != len(languages) {
+		t.Errorf("Languages() = %v", got)
+	}
+	for accept, want := range map[string]string{ // "" is the default
+		"":                                   "",
+		"*":                                  "",
+		"en":                                 "en",
+		"de":                                 "de",
+		"DE":                                 "de",
+		"de-AT":                              "de",
+		"de-CH-1996":                         "de",
+		"gsw":                                "de", // who speaks it writes German
+		"fr-CA,fr;q=0.9,en;q=0.8":            "fr",
+		"es-419":                             "es",
+		"es-MX":                              "es",
+		"en;q=0.5, es":                       "es",
+		"sv, fr;q=0.1":                       "fr",
+		"sv,da;q=0.9":                        "",
+		"ja":                                 "ja",
+		"zh":                                 "zh-Hans",
+		"zh-CN":                              "zh-Hans",
+		"zh-SG":                              "zh-Hans",
+		"zh-TW":                              "zh-Hant",
+		"zh-HK":                              "zh-Hant",
+		"zh-MO":                              "zh-Hant",
+		"zh-Hant-CN":                         "zh-Hant",
+		"cmn-TW":                             "zh-Hant",
+		"yue":                                "zh-Hant",
+		"zh-Latn":                            "", // pinyin is neither
+		"ja-Latn":                            "",
+		"pt":                                 "pt-BR",
+		"pt-PT":                              "pt-BR",
+		"pt-AO":                              "pt-BR",
+		"ar-EG":                              "ar",
+		"arz":                                "ar",
+		"fa":                                 "", // Persian has the script of Arabic, and nothing else
+		"fa-IR,fa;q=0.9":                     "",
+		"ur":                                 "",
+		"ug":                                 "",
+		"ps":                                 "",
+		"sr":                                 "",
+		"sr-Latn":                            "",
+		"hr":                                 "",
+		"ca":                                 "",
+		"eu":                                 "",
+		"gl":                                 "",
+		"br":                                 "",
+		"cy":                                 "",
+		"af":                                 "",
+		"ku":                                 "",
+		"az":                                 "",
+		"tr-CY":                              "tr",
+		"ko-KP":                              "ko",
+		"und":                                "",
+		"und-DE":                             "",
+		"und-Arab":                           "",
+		"de;q=0":                             "",
+		"de;q=2":                             "de", // no quality, and still the only wish
+		"de;q=x":                             "",
+		"de;q=nan":                           "",
+		"de;q=-1, fr;q=0.1":                  "fr",
+		"de;;":                               "",
+		"<script>":                           "",
+		"de\r\nX: y":                         "",
+		"\xff\xfe":                           "",
+		"i-klingon":                          "",
+		"xx,de":                              "de", // what is no language is left out
+		"de_DE":                              "de",
+		"ja;q=0.8,de-DE-u-co-phonebk;q=0.9":  "de",
+		strings.Repeat("sv,", 9) + "de":      "de",
+		strings.Repeat("sv,", 10) + "de":     "", // more than anybody reads
+		"de," + strings.Repeat("x", 1<<20):   "", // more than is read
+		strings.Repeat("x", 1<<20):           "",
+		strings.Repeat(" ", 300) + "de":      "", // beyond the bytes that are read
+		"de-" + strings.Repeat("a-", 1<<16):  "",
+		"de" + strings.Repeat("-", 1<<16):    "",
+		strings.Repeat("x,", 1<<19):          "",
+		strings.Repeat("ja-Latn,", 5) + "de": "de",
+		strings.Repeat("de-abcdefgh,", 20):   "de",
+		"de-XY":                              "de", // no such region
 	} {
-		if got := mustRender(t, r, accept, link).Language; got != want {
+		if got, want := mustRender(t, r, accept, link).Language, cmp2(want, "en"); got != want {
 			t.Errorf("%.60q gets %s, want %s", accept, got, want)
+		}
+		if got, want := mustRender(t, dutch, accept, link).Language, cmp2(want, "nl"); got != want {
+			t.Errorf("%.60q gets %s, want %s where Dutch is the default", accept, got, want)
+		}
+	}
+}
+
+func cmp2(text, otherwise string) string {
+	if text == "" {
+		return otherwise
+	}
+	return text
+}
+
+// TestAccountLanguage: the language of the account goes before the request's, unless there is no such.
+func TestAccountLanguage(t *testing.T) {
+	t.Parallel()
+	r := mustNew(t, plain)
+	for _, c := range []struct{ account, accept, want string }{
+		{account: "fr", accept: "de", want: "fr"},
+		{account: "fr-CA", accept: "de", want: "fr"},
+		{account: "pt_BR", accept: "de", want: "pt-BR"},
+		{account: "zh-TW", accept: "zh-CN", want: "zh-Hant"},
+		{account: "", accept: "de", want: "de"},
+		{account: "sv", accept: "de", want: "de"},
+		{account: "fa", accept: "", want: "en"},
+		{account: "French", accept: "de", want: "de"},
+		{account: "fr,de", accept: "it", want: "it"},
+		{account: "fr;q=0.5", accept: "it", want: "it"},
+		{account: "fr\r\nBcc: x@evil.org", accept: "it", want: "it"},
+		{account: strings.Repeat("fr-", 12) + "FR", accept: "it", want: "it"},
+		{account: "\xff", accept: "it", want: "it"},
+		{account: "*", accept: "it", want: "it"},
+	} {
+		m, err := r.Render(c.account, c.accept, link)
+		if err != nil || m.Language != c.want {
+			t.Errorf("%.40q and %q: %s, %v; want %s", c.account, c.accept, m.Language, err, c.want)
+		}
+	}
+}
+
+// TestDefaultLanguage: one that there is not is named, with those that there are.
+func TestDefaultLanguage(t *testing.T) {
+	t.Parallel()
+	for _, tag := range []string{"sv", "pt", "deutsch", "zh-TW", "\x00"} {
+		opts := plain
+		opts.DefaultLanguage = tag
+		_, err := message.New(opts)
+		var wrong message.Mistakes
+		if !errors.As(err, &wrong) || len(wrong) != 1 || wrong[0].Setting != "DEFAULT_LANGUAGE" || !strings.HasSuffix(wrong[0].Text, "there are: "+strings.Join(languages, ", ")) {
+			t.Errorf("%q: %v", tag, err)
 		}
 	}
 }
@@ -461,8 +641,8 @@ func FuzzAcceptLanguage(f *testing.F) {
 		if again := mustRender(t, r, accept, link); again != m {
 			t.Fatalf("%q gets two different messages", accept)
 		}
-		if len(accept) > 256 && m.Language != "en" {
-			t.Fatalf("%d bytes were parsed", len(accept))
+		if of, err := r.Render(accept, "", link); err != nil || !slices.Contains(languages, of.Language) {
+			t.Fatalf("%q as the account's: %q, %v", accept, of.Language, err)
 		}
 	})
 }
@@ -475,7 +655,7 @@ func FuzzLink(f *testing.F) {
 	f.Add("https://x/</a></title>-->")
 	r := mustNew(f, plain)
 	f.Fuzz(func(t *testing.T, link string) {
-		m, err := r.Render("", link)
+		m, err := r.Render("", "", link)
 		if err != nil {
 			return
 		}
@@ -495,7 +675,7 @@ func BenchmarkRender(b *testing.B) {
 		b.Run(fmt.Sprintf("accept=%d", len(accept)), func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := r.Render(accept, link); err != nil {
+				if _, err := r.Render("", accept, link); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -6,22 +6,23 @@ import (
 	"fmt"
 	htmltemplate "html/template"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	texttemplate "text/template"
-	"time"
+	"text/template/parse"
 	"unicode/utf8"
 
-	"golang.org/x/net/html"
 	"golang.org/x/text/language"
 )
 
 const (
 	layoutHTML = "layout.html"
 	layoutText = "layout.txt"
-	sentences  = ".tmpl" // the extension of a language's file
+	wordsFile  = ".tmpl" // the extension of a language's file
 
 	// placeholder stands for the link while templates are rendered. Its scheme
 	// passes html/template's filter and nothing in it needs escaping, so it
@@ -30,330 +31,360 @@ const (
 	placeholder = "https://link.invalid/" + token
 	token       = "41c7de9be2f24f6fa8a1b0f7ce5b3d60"
 
-	// probe is a link with everything in it that needs escaping.
-	probe = "https://probe.invalid/?a=1&b=2#'\"<>`=" + token
-
-	// lineLength is where text is broken (RFC 5322, section 2.1.1).
-	lineLength = 78
-
-	// maxHTML: Gmail cuts a message off at 102 KB, and what it cuts is the end
-	// of this one.
-	maxHTML = 100 << 10
+	// maxTemplate is far more than a mail may have; a wrong folder may hold
+	// anything.
+	maxTemplate = 256 << 10
 )
 
-// required are the blocks that a language's file has to define. With the
-// number as their data, the last three say a length of time.
-var required = []string{
-	"subject", "preheader", "heading", "greeting", "asked", "button", "valid", "ignore", "copy", "help",
-	"days", "hours", "minutes",
+// view is what the layouts see. The recipient is not in it, and never will be.
+type view struct {
+	Language   string
+	Dir        string // ltr or rtl
+	Start, End string // left or right: where lines begin and end
+	Brand      viewBrand
+	ExpiresIn  string
+	Colors     palette
+	Words      map[string]any
+	Link       string
 }
 
-// data is what templates see. The recipient is not in it, and never will be.
-type data struct {
-	Language  string
-	Brand     Brand
-	ExpiresIn string // in words: "1 hour"
-	Link      string
-}
+type viewBrand struct{ Name, LogoURL, LogoDarkURL, SupportEmail, SupportURL string }
 
 //go:embed templates
 var builtIn embed.FS
 
-// file is a template before it is parsed. Its path is what errors call it.
-type file struct {
+// block is a {{define}} of a file. The path of the file is what errors call it.
+type block struct {
+	tree *parse.Tree
 	path string
-	text string
 }
 
-// fileSet holds the templates by their names relative to the directory.
-type fileSet map[string]file
+// blocks are those of one file, by name.
+type blocks map[string]block
 
-// readFiles returns the built-in templates, overlaid with those in dir.
-func readFiles(dir string) (fileSet, error) {
-	set := fileSet{}
+// templates are the built-in files with what TEMPLATES_DIR has put into them.
+type templates struct {
+	tags     languages
+	words    map[string]blocks // by tag
+	text     *texttemplate.Template
+	html     *htmltemplate.Template
+	paths    map[string]string // of the layouts, for errors
+	replaced []string
+	warnings []string
+}
+
+// readTemplates returns the built-in templates, overlaid with those in dir that
+// can be read, and the mistakes of the others.
+func readTemplates(dir string) (*templates, []error) {
 	root, err := fs.Sub(builtIn, "templates")
 	if err != nil {
-		return nil, err
+		return nil, []error{err}
 	}
-	if err := set.read(root, func(name string) string { return "built-in " + name }); err != nil {
-		return nil, err
+	files, errs := readFiles(root, func(name string) string { return "built-in " + name })
+	set := &templates{words: map[string]blocks{}, paths: map[string]string{layoutHTML: "built-in " + layoutHTML, layoutText: "built-in " + layoutText}}
+	if dir != "" {
+		var own map[string]blocks
+		own, errs = readFiles(os.DirFS(dir), func(name string) string { return filepath.Join(dir, name) })
+		set.overlay(files, own)
 	}
-	if dir == "" {
-		return set, nil
+	var tags []language.Tag
+	for name, blocks := range files {
+		if tag, ok := strings.CutSuffix(name, wordsFile); ok {
+			tags = append(tags, language.MustParse(tag))
+			set.words[tag] = blocks
+		}
 	}
-	if err := set.read(os.DirFS(dir), func(name string) string { return filepath.Join(dir, name) }); err != nil {
-		return nil, err
+	// English first, because it is the fall-back where no other is set.
+	slices.SortFunc(tags, func(a, b language.Tag) int {
+		if first := map[bool]int{true: 0, false: 1}; (a == language.English) != (b == language.English) {
+			return first[a == language.English] - first[b == language.English]
+		}
+		return strings.Compare(a.String(), b.String())
+	})
+	set.tags = newLanguages(tags)
+
+	set.text = texttemplate.New("").Option("missingkey=error")
+	for name, b := range files[layoutText] {
+		if _, err := set.text.AddParseTree(name, b.tree); err != nil {
+			errs = append(errs, fileError(err))
+		}
 	}
-	return set, nil
+	set.html = htmltemplate.New("").Funcs(htmlFuncs).Option("missingkey=error")
+	for name, b := range files[layoutHTML] {
+		if _, err := set.html.AddParseTree(name, b.tree); err != nil {
+			errs = append(errs, fileError(err))
+		}
+	}
+	return set, errs
 }
 
-// read adds the templates of root. Everything that is not one is passed over,
-// dot files first of all (Kubernetes mounts its ..data beside them), but not
-// what looks like one: a misspelt name would silently leave the built-in file
-// in force.
-func (set fileSet) read(root fs.FS, path func(name string) string) error {
+// overlay puts the operator's blocks into the files. A language that is not
+// built in takes what it lacks from the one it is a variety of (es for es-MX),
+// or else from English, so that a later version that needs a new block finds it.
+func (set *templates) overlay(files, own map[string]blocks) {
+	builtInTags := []language.Tag{language.English}
+	for name := range files {
+		if stem, ok := strings.CutSuffix(name, wordsFile); ok && stem != "en" {
+			builtInTags = append(builtInTags, language.MustParse(stem))
+		}
+	}
+	known := newLanguages(builtInTags)
+	for _, name := range slices.Sorted(maps.Keys(own)) {
+		added := own[name]
+		base, isBuiltIn := files[name]
+		stem, isWords := strings.CutSuffix(name, wordsFile)
+		from := ""
+		if !isBuiltIn {
+			i, related := known.match(stem)
+			if !related {
+				i = 0
+			}
+			from = known.tags[i].String()
+			base = files[from+wordsFile]
+			if lacking := missing(base, added); !related && len(lacking) > 0 {
+				set.warnings = append(set.warnings, fmt.Sprintf("%s lacks blocks, which stay in English: %s", name, strings.Join(lacking, ", ")))
+			}
+		}
+		merged, replaced := maps.Clone(base), []string(nil)
+		for _, block := range slices.Sorted(maps.Keys(added)) {
+			if merged[block].tree.Root.String() != added[block].tree.Root.String() {
+				replaced = append(replaced, block)
+			}
+			merged[block] = added[block]
+		}
+		if !isWords {
+			for _, b := range added {
+				set.paths[name] = b.path
+			}
+		}
+		switch {
+		case !isBuiltIn:
+			set.replaced = append(set.replaced, fmt.Sprintf("%s: a language of its own, over %s", name, from))
+		case len(replaced) > 0:
+			set.replaced = append(set.replaced, name+": "+strings.Join(replaced, ", "))
+		}
+		files[name] = merged
+	}
+}
+
+func missing(all, some blocks) (names []string) {
+	for name := range all {
+		if _, ok := some[name]; !ok {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// readFiles parses the templates of root, by name. Everything else in it is a
+// mistake but for dot files (Kubernetes mounts its ..data beside them): a
+// misspelt name would silently leave the built-in file in force.
+func readFiles(root fs.FS, path func(name string) string) (map[string]blocks, []error) {
 	entries, err := fs.ReadDir(root, ".")
 	if err != nil {
-		return err
+		var of *fs.PathError
+		if errors.As(err, &of) {
+			err = of.Err
+		}
+		return nil, []error{fmt.Errorf("%s: must be a folder that can be read (%w)", filepath.Dir(path("x")), err)}
 	}
+	files, errs := map[string]blocks{}, []error(nil)
 	for _, entry := range entries {
 		name := entry.Name()
-		ext := filepath.Ext(name)
-		if strings.HasPrefix(name, ".") || ext != ".html" && ext != ".txt" && ext != sentences {
+		if strings.HasPrefix(name, ".") {
 			continue
 		}
-		if err := checkFileName(name); err != nil {
-			return fmt.Errorf("%s: %w", path(name), err)
-		}
-		content, err := fs.ReadFile(root, name)
+		parsed, err := readFile(root, name, path(name))
 		if err != nil {
-			return err
+			errs = append(errs, err)
+			continue
 		}
-		if !utf8.Valid(content) {
-			return fmt.Errorf("%s: is not valid UTF-8", path(name))
-		}
-		text := strings.TrimPrefix(string(content), "\ufeff")
-		set[name] = file{path: path(name), text: strings.ReplaceAll(text, "\r\n", "\n")}
+		files[name] = parsed
 	}
-	return nil
+	return files, errs
+}
+
+func readFile(root fs.FS, name, path string) (blocks, error) {
+	if info, err := fs.Stat(root, name); err == nil && (info.IsDir() || info.Size() > maxTemplate) {
+		return nil, fmt.Errorf("%s: %s", path, map[bool]string{true: "is a folder: templates are files beside each other", false: "has more than 256 KiB"}[info.IsDir()])
+	}
+	if err := checkFileName(name); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	content, err := fs.ReadFile(root, name)
+	if err != nil {
+		var of *fs.PathError
+		if errors.As(err, &of) {
+			err = of.Err
+		}
+		return nil, fmt.Errorf("%s: cannot be read (%w)", path, err)
+	}
+	if !utf8.Valid(content) {
+		return nil, fmt.Errorf("%s: is not UTF-8", path)
+	}
+	text := strings.ReplaceAll(strings.TrimPrefix(string(content), "\ufeff"), "\r\n", "\n")
+	return parseBlocks(name, path, text)
+}
+
+// parseBlocks returns the {{define}}s of a file, which are all that it may have.
+func parseBlocks(name, path, text string) (blocks, error) {
+	known, funcs := append(slices.Clone(sentences), durations...), wordFuncs(language.English)
+	switch name {
+	case layoutHTML:
+		known, funcs = []string{"document", "head", "styles", "preview", "header", "card", "action", "copy", "footer"}, texttemplate.FuncMap(htmlFuncs)
+	case layoutText:
+		known, funcs = []string{"document", "footer"}, nil
+	}
+	parsed, err := texttemplate.New(path).Funcs(funcs).Parse(text)
+	if err != nil {
+		err = fileError(err)
+		if strings.Contains(err.Error(), "not defined") && len(funcs) > 0 {
+			err = fmt.Errorf("%w; there are %s, and Go's own", err, strings.Join(slices.Sorted(maps.Keys(funcs)), ", "))
+		}
+		return nil, err
+	}
+	found := blocks{}
+	for _, t := range parsed.Templates() {
+		switch {
+		case t.Name() == path:
+			if t.Tree != nil && !parse.IsEmptyTree(t.Root) {
+				return nil, fmt.Errorf("%s: there is something outside of the blocks {{define \"NAME\"}}…{{end}}", path)
+			}
+		case !slices.Contains(known, t.Name()):
+			return nil, fmt.Errorf("%s: there is no block %q; there are %s", path, t.Name(), strings.Join(known, ", "))
+		default:
+			found[t.Name()] = block{t.Tree, path}
+		}
+	}
+	return found, nil
 }
 
 func checkFileName(name string) error {
 	if name == layoutHTML || name == layoutText {
 		return nil
 	}
-	stem, ok := strings.CutSuffix(name, sentences)
+	stem, ok := strings.CutSuffix(name, wordsFile)
 	if !ok {
-		return fmt.Errorf("no template has this name; there are %s, %s, and a language's en%s", layoutHTML, layoutText, sentences)
+		return fmt.Errorf("no template has this name; there are %s, %s, and one for each language, like en%s", layoutHTML, layoutText, wordsFile)
 	}
 	tag, err := language.Parse(stem)
 	if err != nil || tag == language.Und {
-		return fmt.Errorf("is not named after a language (BCP 47), such as pt-BR%s", sentences)
+		return fmt.Errorf("is not named after a language (BCP 47), like pt-BR%s", wordsFile)
 	}
 	if tag.String() != stem {
-		return fmt.Errorf("must be named %s%s", tag, sentences)
+		return fmt.Errorf("must be named %s%s", tag, wordsFile)
 	}
 	return nil
 }
 
-// languages returns the tags there are files for, English first because the
-// first one is the matcher's fall-back.
-func (set fileSet) languages() []language.Tag {
-	var tags []language.Tag
-	for name := range set {
-		if stem, ok := strings.CutSuffix(name, sentences); ok {
-			tags = append(tags, language.MustParse(stem))
-		}
-	}
-	slices.SortFunc(tags, func(a, b language.Tag) int {
-		switch {
-		case a == language.English:
-			return -1
-		case b == language.English:
-			return 1
-		}
-		return strings.Compare(a.String(), b.String())
-	})
-	return tags
-}
-
 // render makes the page of one language.
-func (set fileSet) render(tag language.Tag, opts Options) (page, error) {
-	words, text, markup := set[tag.String()+sentences], set[layoutText], set[layoutHTML]
-
-	// The same sentences are parsed twice, by the engine that leaves them
-	// alone and by the one that escapes for HTML.
-	texts, err := texttemplate.New(words.path).Parse(words.text)
-	if err == nil {
-		_, err = texts.New(text.path).Parse(text.text)
-	}
+func (set *templates) render(tag language.Tag, opts Options, colors palette) (page, error) {
+	said, expiresIn, err := renderWords(tag, set.words[tag.String()], opts)
 	if err != nil {
-		return page{}, fileError(err)
-	}
-	for _, name := range required {
-		if texts.Lookup(name) == nil {
-			return page{}, fmt.Errorf("%s: the block %q is missing", words.path, name)
-		}
-	}
-	markups, err := htmltemplate.New(words.path).Funcs(htmlFuncs).Parse(words.text)
-	if err == nil {
-		_, err = markups.New(markup.path).Parse(markup.text)
-	}
-	if err != nil {
-		return page{}, fileError(err)
-	}
-
-	block := func(name string, data any) (string, error) {
-		var b strings.Builder
-		if err := texts.ExecuteTemplate(&b, name, data); err != nil {
-			return "", fmt.Errorf("%s: %w", words.path, err)
-		}
-		return strings.TrimSpace(b.String()), nil
-	}
-	d := data{Language: tag.String(), Brand: opts.Brand, Link: placeholder}
-	if d.ExpiresIn, err = inWords(opts.LinkExpiresIn, block); err != nil {
 		return page{}, err
 	}
+	b := opts.Brand
+	v := view{
+		Language: tag.String(), Dir: direction(tag), Start: "left", End: "right", ExpiresIn: expiresIn, Link: placeholder, Colors: colors,
+		Brand: viewBrand{b.Name, b.LogoURL, b.LogoDarkURL, b.SupportEmail, b.SupportURL},
+		Words: said.asText(tag, b.Name),
+	}
+	if v.Dir == "rtl" {
+		v.Start, v.End = v.End, v.Start
+	}
+	p := page{language: v.Language}
+	p.subject, _ = v.Words["subject"].(string)
 
-	p := page{language: d.Language}
-	if p.subject, err = block("subject", d); err != nil {
+	var out strings.Builder
+	if err := set.text.ExecuteTemplate(&out, "document", v); err != nil {
+		return page{}, templateError(err, v)
+	}
+	if p.text, err = cutText(wrap(out.String())); err != nil {
+		return page{}, fmt.Errorf("%s: %w", set.paths[layoutText], err)
+	}
+
+	out.Reset()
+	v.Words = said.asHTML(tag, b.Name)
+	if err := set.html.ExecuteTemplate(&out, "document", v); err != nil {
+		if err = templateError(err, v); !strings.Contains(err.Error(), set.paths[layoutHTML]) { // how a document ends is said without a place
+			err = fmt.Errorf("%s: %w", set.paths[layoutHTML], err)
+		}
 		return page{}, err
 	}
-	if p.subject == "" || strings.ContainsFunc(p.subject, breaksLine) || strings.Contains(p.subject, token) {
-		return page{}, fmt.Errorf("%s: the subject has to be one line, and not the link", words.path)
-	}
-
-	var b strings.Builder
-	if err := texts.ExecuteTemplate(&b, text.path, d); err != nil {
-		return page{}, fmt.Errorf("%s with %s: %w", text.path, words.path, err)
-	}
-	if p.text, err = cutText(wrap(strings.TrimSpace(b.String())) + "\n"); err != nil {
-		return page{}, fmt.Errorf("%s with %s: %w", text.path, words.path, err)
-	}
-
-	b.Reset()
-	if err := markups.ExecuteTemplate(&b, markup.path, d); err != nil {
-		return page{}, fmt.Errorf("%s with %s: %w", markup.path, words.path, err)
-	}
-	if p.html, err = cutHTML(strings.TrimSpace(b.String()) + "\n"); err != nil {
-		return page{}, fmt.Errorf("%s with %s: %w", markup.path, words.path, err)
+	if p.html, err = cutHTML(strings.TrimSpace(out.String())+"\n", b.LogoURL, b.LogoDarkURL); err != nil {
+		return page{}, fmt.Errorf("%s: %w", set.paths[layoutHTML], err)
 	}
 	return p, nil
 }
 
-// fileError takes the package's prefix off a parse error: what follows it is
+// fileError takes the package's prefix off an error: what follows it is
 // "path:line: mistake".
 func fileError(err error) error {
 	return errors.New(strings.TrimPrefix(strings.TrimPrefix(err.Error(), "html/"), "template: "))
 }
 
-// inWords says how long d is, in the words of a language's file: in the
-// largest unit that fits, up to two hours in minutes if it is no whole hour,
-// and in several units otherwise. Parts of a minute are dropped.
-func inWords(d time.Duration, block func(name string, n any) (string, error)) (string, error) {
-	const hour, day = 60, 24 * 60
-	total := int(d / time.Minute)
-	var days, hours, minutes int
+// templateError says what there is beside what a template asked for in vain.
+func templateError(err error, data any) error {
+	text := fileError(err).Error()
 	switch {
-	case total%day == 0:
-		days = total / day
-	case total < 2*hour && total%hour != 0:
-		minutes = total
-	case total < 2*day:
-		hours, minutes = total/hour, total%hour
-	default:
-		days, hours, minutes = total/day, total%day/hour, total%hour
-	}
-	var said []string
-	for _, unit := range []struct {
-		name string
-		n    int
-	}{{"days", days}, {"hours", hours}, {"minutes", minutes}} {
-		if unit.n == 0 {
-			continue
+	case strings.Contains(text, "map has no entry for key"):
+		text += "; there are " + strings.Join(sentences, ", ")
+	case cannotEvaluate.MatchString(text):
+		text = cannotEvaluate.ReplaceAllString(text, "")
+		if fields := fieldsOf("", reflect.TypeOf(data)); len(fields) > 0 {
+			text += "; there are " + strings.Join(fields, ", ")
 		}
-		words, err := block(unit.name, unit.n)
-		if err != nil {
-			return "", err
-		}
-		said = append(said, words)
 	}
-	return strings.Join(said, " "), nil
+	return errors.New(text)
 }
 
-// wrap breaks lines at spaces (not at no-break spaces) so that none is longer
-// than lineLength characters. A word that is longer by itself stays whole, and
-// so does the line of the link, whose real length is not known here.
-func wrap(text string) string {
-	lines := strings.Split(text, "\n")
-	for i, line := range lines {
-		if utf8.RuneCountInString(line) <= lineLength || strings.Contains(line, placeholder) {
-			continue
-		}
-		var b strings.Builder
-		length := 0
-		for n, word := range strings.Split(line, " ") {
-			size := utf8.RuneCountInString(word)
-			switch {
-			case n == 0:
-			case length+1+size > lineLength:
-				b.WriteByte('\n')
-				length = 0
-			default:
-				b.WriteByte(' ')
-				length++
+// fieldsOf lists what a template can ask for: .Brand.Name.
+func fieldsOf(prefix string, t reflect.Type) (names []string) {
+	if t.Kind() != reflect.Struct {
+		return nil
+	}
+	for field := range t.Fields() {
+		name := prefix + "." + field.Name
+		switch field.Type.Kind() {
+		case reflect.Struct:
+			names = append(names, fieldsOf(name, field.Type)...)
+		case reflect.Map:
+			for _, word := range sentences {
+				names = append(names, name+"."+word)
 			}
-			b.WriteString(word)
-			length += size
-		}
-		lines[i] = b.String()
-	}
-	return strings.Join(lines, "\n")
-}
-
-// cutText cuts a text at its links, each of which has to have a line to
-// itself: programs that make text clickable guess where a link ends.
-func cutText(text string) ([]string, error) {
-	parts := strings.Split(text, placeholder)
-	if len(parts) == 1 || strings.Count(text, token) != len(parts)-1 {
-		return nil, errors.New("{{.Link}} is missing, or something is done to it")
-	}
-	for i, part := range parts {
-		after := i == 0 || strings.HasPrefix(part, "\n")
-		before := i == len(parts)-1 || part == "" && i == 0 || strings.HasSuffix(part, "\n")
-		if !after || !before {
-			return nil, errors.New("{{.Link}} has to stand on a line by itself")
+		default:
+			names = append(names, name)
 		}
 	}
-	return parts, nil
+	return names
 }
 
-// cutHTML cuts a document at its links, and makes sure that a link can be put
-// there with plain HTML escaping: it reads back a difficult one through an
-// HTML parser and finds it whole, everywhere, between tags or as the value of
-// an href, and at least once as the latter.
-func cutHTML(document string) ([]string, error) {
-	if len(document) > maxHTML {
-		return nil, fmt.Errorf("the message has %d bytes, and mail programs cut off more than %d", len(document), maxHTML)
+// WriteTemplates writes the built-in templates into dir, which it makes. It
+// overwrites nothing: a file that is there already is an error.
+func WriteTemplates(dir string) (written []string, err error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // the user that serves may be another one
+		return nil, err
 	}
-	parts := strings.Split(document, placeholder)
-	used := strings.Count(document, token)
-	root, err := html.Parse(strings.NewReader(strings.Join(parts, html.EscapeString(probe))))
+	entries, err := builtIn.ReadDir("templates")
 	if err != nil {
 		return nil, err
 	}
-	hrefs, shown := 0, 0
-	for n := range root.Descendants() {
-		switch n.Type {
-		case html.TextNode:
-			shown += strings.Count(n.Data, probe)
-		case html.ElementNode:
-			for _, a := range n.Attr {
-				if n.Data == "a" && a.Key == "href" && a.Val == probe {
-					hrefs++
-				}
-			}
+	for _, entry := range entries {
+		content, err := builtIn.ReadFile("templates/" + entry.Name())
+		if err != nil {
+			return written, err
 		}
+		name := filepath.Join(dir, entry.Name())
+		file, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644) //nolint:gosec // likewise
+		if err != nil {
+			return written, err
+		}
+		_, err = file.Write(content)
+		if err := errors.Join(err, file.Close()); err != nil {
+			return written, err
+		}
+		written = append(written, name)
 	}
-	if hrefs == 0 {
-		return nil, errors.New(`<a href="{{.Link}}"> is missing`)
-	}
-	if hrefs+shown != used {
-		return nil, errors.New(`{{.Link}} can only stand between tags or as the whole value of href in <a href="{{.Link}}">`)
-	}
-	return parts, nil
-}
-
-// htmlFuncs are the functions that layout.html may use beside Go's own.
-var htmlFuncs = htmltemplate.FuncMap{
-	// mso writes markup for Outlook for Windows alone.
-	"mso": func(markup string) htmltemplate.HTML {
-		return htmltemplate.HTML("<!--[if mso]>" + markup + "<![endif]-->") //nolint:gosec // the argument comes from a template, which the operator owns
-	},
-	// filler is invisible space (combining grapheme joiner, zero-width
-	// non-joiner, no-break space) that fills the rest of an inbox's preview
-	// line, which would otherwise go on with the body.
-	"filler": func() htmltemplate.HTML {
-		return htmltemplate.HTML(strings.Repeat("\u034f\u200c\u00a0", 80)) //nolint:gosec // a constant
-	},
+	return written, nil
 }

@@ -1,26 +1,33 @@
 package message_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/resetd/resetd/impl/message"
 )
 
-// italian is a whole language's file.
-const italian = `{{define "subject"}}Reimposta la password di {{.Brand.Name}}{{end}}
-{{define "preheader"}}Ecco il link, valido per {{.ExpiresIn}}.{{end}}
-{{define "heading"}}Reimposta la password{{end}}
-{{define "greeting"}}Ciao,{{end}}
-{{define "asked"}}Qualcuno ha chiesto di reimpostare la password del tuo account {{.Brand.Name}}.{{end}}
-{{define "button"}}Scegli una nuova password{{end}}
-{{define "valid"}}Il link vale {{.ExpiresIn}}.{{end}}
-{{define "ignore"}}Se non sei stato tu, ignora questo messaggio.{{end}}
-{{define "copy"}}Copia questo link nel browser:{{end}}
-{{define "help"}}Serve aiuto?{{end}}
-{{define "days"}}{{.}} giorni{{end}}{{define "hours"}}{{.}} {{if eq . 1}}ora{{else}}ore{{end}}{{end}}{{define "minutes"}}{{.}} minuti{{end}}
+// swedish is a whole language's file, of one that is not built in.
+const swedish = `{{define "subject"}}Återställ lösenordet för {{.Brand.Name}}{{end}}
+{{define "preheader"}}Länken gäller i {{.ExpiresIn}}.{{end}}
+{{define "heading"}}Återställ lösenordet{{end}}
+{{define "greeting"}}Hej,{{end}}
+{{define "asked"}}Någon, kanske du, vill återställa lösenordet för ditt konto hos {{.Brand.Name}}. Välj ett nytt här:{{end}}
+{{define "button"}}Välj ett nytt lösenord{{end}}
+{{define "valid"}}Länken gäller i {{.ExpiresIn}}.{{end}}
+{{define "ignore"}}Om det inte var du kan du bortse från meddelandet.{{end}}
+{{define "repeated"}}Skydda din e-post.{{end}}
+{{define "copy"}}Kopiera länken:{{end}}
+{{define "help"}}Behöver du hjälp?{{end}}
+{{define "minutes"}}{{plural . "one" "# minut" "other" "# minuter"}}{{end}}
+{{define "hours"}}{{plural . "one" "# timme" "other" "# timmar"}}{{end}}
+{{define "days"}}{{plural . "one" "# dag" "other" "# dagar"}}{{end}}
+{{define "and"}}{{.First}} och {{.Second}}{{end}}
 `
 
 // overrides makes a directory of templates.
@@ -36,105 +43,263 @@ func overrides(t *testing.T, files map[string]string) message.Options {
 	return opts
 }
 
+// TestOverrides: a file replaces the blocks that it has, and nothing else.
 func TestOverrides(t *testing.T) {
 	t.Parallel()
 	opts := overrides(t, map[string]string{
-		"it.tmpl":     "\ufeff" + strings.ReplaceAll(italian, "\n", "\r\n"), // as Windows saves it
-		"de.tmpl":     italian,
-		"layout.txt":  "{{.Link}}\n\n{{template \"valid\" .}}",
+		"sv.tmpl":     "\ufeff" + strings.ReplaceAll(swedish, "\n", "\r\n"), // as Windows saves it
+		"de.tmpl":     `{{define "greeting"}}Moin bei {{.Brand.Name}}!{{end}}{{define "heading"}}Passwort zurücksetzen{{end}}`,
+		"fr.tmpl":     `{{define "repeated"}}{{end}}{{define "copy"}} {{/* nothing */}} {{end}}`,
+		"layout.txt":  `{{define "footer"}}-- {{"\n"}}{{.Brand.Name}}{{end}}`,
+		"layout.html": `{{define "copy"}}{{end}}{{define "footer"}}<tr><td align="{{.End}}">{{.Words.greeting}} {{.ExpiresIn}}</td></tr>{{end}}`,
 		".hidden.txt": "{{",
-		"README.md":   "{{",
-		"logo.png":    "{{",
 	})
-	if err := os.Mkdir(filepath.Join(opts.TemplatesDir, "..data"), 0o700); err != nil {
+	if err := os.Mkdir(filepath.Join(opts.TemplatesDir, "..data"), 0o700); err != nil { // as Kubernetes does
 		t.Fatal(err)
 	}
 	r := mustNew(t, opts)
-	if got := strings.Join(r.Languages(), " "); got != "en de es fr it" {
-		t.Errorf("Languages() = %s", got)
+	built := mustNew(t, plain)
+	want := []string{
+		"de.tmpl: greeting", // heading is as it was
+		"fr.tmpl: copy, repeated", "layout.html: copy, footer", "layout.txt: footer",
+		"sv.tmpl: a language of its own, over en",
 	}
-	for accept, want := range map[string]string{"it-IT": "it", "de": "de"} {
-		m := mustRender(t, r, accept, link)
-		if m.Language != want || m.Subject != "Reimposta la password di Example" || m.Text != link+"\n\nIl link vale 1 ora.\n" {
-			t.Errorf("%s: got %s, %q, %q", accept, m.Language, m.Subject, m.Text)
+	if diff := cmp.Diff(want, r.Replaced()); diff != "" {
+		t.Errorf("Replaced (-want +got):\n%s", diff)
+	}
+	if got := built.Replaced(); len(got) > 0 {
+		t.Errorf("without a directory: %v", got)
+	}
+
+	for _, lang := range languages {
+		m, before := mustRender(t, r, lang, link), mustRender(t, built, lang, link)
+		text := strings.TrimSuffix(before.Text, "Example\n") + "--\nExample\n"
+		switch lang {
+		case "de":
+			text = strings.Replace(text, "Guten Tag,", "Moin bei Example!", 1)
+			if !strings.Contains(m.HTML, ">Moin bei <bdi>Example</bdi>!</p>") {
+				t.Errorf("the HTML has not the greeting:\n%s", m.HTML)
+			}
+		case "fr":
+			begin := strings.Index(text, "Si vous continuez")
+			text = text[:begin] + text[strings.Index(text, "--\n"):]
 		}
-		if !strings.Contains(m.HTML, `<html lang="`+want+`">`) || !strings.Contains(m.HTML, "Scegli una nuova password") {
-			t.Errorf("%s: the HTML is not in its language", accept)
+		if diff := cmp.Diff(text, m.Text); diff != "" {
+			t.Errorf("%s: the text (-want +got):\n%s", lang, diff)
+		}
+		if hrefs, written := shownLinks(t, m.HTML); len(hrefs) != 1 || written == link {
+			t.Errorf("%s: the written-out link is still there", lang)
+		}
+		if strings.Contains(m.HTML, "<p class=\"text\" style=\"margin:0; font-size:16px; line-height:26px; color:#1c2128;\"></p>") {
+			t.Errorf("%s: an empty paragraph is left", lang)
 		}
 	}
-	m := mustRender(t, r, "nn", link)
-	if m.Language != "en" || m.Subject != "Reset your Example password" || !strings.HasPrefix(m.Text, link+"\n\nThe link is valid for 1 hour") {
-		t.Errorf("a language that is missing gets %s, %q, %q", m.Language, m.Subject, m.Text)
+	if m := mustRender(t, r, "sv-FI", link); m.Language != "sv" || m.Subject != "Återställ lösenordet för Example" || !strings.Contains(m.Text, "\nLänken gäller i 1 timme.\n") || !strings.Contains(m.HTML, `<td align="right">Hej, 1 timme</td>`) {
+		t.Errorf("Swedish is %s, %q\n%s", m.Language, m.Subject, m.Text)
+	}
+	if len(r.Warnings()) > 0 {
+		t.Errorf("warnings: %v", r.Warnings())
 	}
 }
 
-// TestBrokenOverrides: every mistake in a template stops the start, with an
-// error that names the file.
+// TestVarieties: a language that is not built in takes what it lacks from the one it is a variety of,
+// and with a warning from English, where there is none.
+func TestVarieties(t *testing.T) {
+	t.Parallel()
+	r := mustNew(t, overrides(t, map[string]string{
+		"es-MX.tmpl":      `{{define "greeting"}}Buen día:{{end}}`,
+		"pt-PT.tmpl":      `{{define "button"}}Escolher nova palavra-passe{{end}}`,
+		"zh-Hant-HK.tmpl": `{{define "greeting"}}你好：{{end}}`,
+		"sv.tmpl":         strings.Replace(swedish, `{{define "copy"}}Kopiera länken:{{end}}`, "", 1), // as before a version that needs it
+		"he.tmpl":         `{{define "heading"}}איפוס סיסמה{{end}}`,
+	}))
+	for _, c := range []struct{ accept, language, has string }{
+		{accept: "es-MX", language: "es-MX", has: "Buen día:\n\nAlguien, quizá usted"},
+		{accept: "es-AR", language: "es", has: "Hola:\n"},
+		{accept: "es", language: "es", has: "Hola:\n"},
+		{accept: "pt-PT", language: "pt-PT", has: "Alguém, talvez você"},
+		{accept: "pt", language: "pt-BR", has: "Alguém, talvez você"},
+		{accept: "zh-HK", language: "zh-Hant-HK", has: "你好：\n\n有人"},
+		{accept: "zh-TW", language: "zh-Hant", has: "您好：\n\n有人"},
+		{accept: "sv", language: "sv", has: "Hej,\n"},
+		{accept: "iw", language: "he", has: "Hello,\n"},
+	} {
+		m := mustRender(t, r, c.accept, link)
+		if m.Language != c.language || !strings.Contains(m.Text, c.has) {
+			t.Errorf("%s gets %s:\n%s", c.accept, m.Language, m.Text)
+		}
+	}
+	if m := mustRender(t, r, "he", link); !strings.Contains(m.HTML, `lang="he" dir="rtl"`) {
+		t.Error("Hebrew does not run from right to left")
+	}
+	want := []string{
+		"he.tmpl lacks blocks, which stay in English: and, asked, button, copy, days, greeting, help, hours, ignore, minutes, preheader, repeated, subject, valid",
+		"sv.tmpl lacks blocks, which stay in English: copy",
+	}
+	if diff := cmp.Diff(want, r.Warnings()); diff != "" {
+		t.Errorf("Warnings (-want +got):\n%s", diff)
+	}
+}
+
+// TestBrokenOverrides: every mistake in a template stops the start, with an error that names the file.
 func TestBrokenOverrides(t *testing.T) {
 	t.Parallel()
-	const a = `<a href="{{.Link}}">x</a>`
-	replace := func(block, with string) string {
-		before, rest, _ := strings.Cut(italian, `{{define "`+block+`"}}`)
-		_, after, _ := strings.Cut(rest, "{{end}}\n")
-		return before + with + after
-	}
+	const (
+		a       = `<a href="{{.Link}}">x</a>`
+		html    = "layout.html"
+		textual = "layout.txt"
+	)
+	replace := func(block, with string) string { return `{{define "` + block + `"}}` + with + `{{end}}` }
+	page := func(markup string) string { return replace("document", markup) }
 	for name, test := range map[string]struct{ file, text, want string }{
-		"syntax":                  {"it.tmpl", italian + "{{define", ":12:"},
-		"syntax of text":          {"layout.txt", "{{.Link}", ":1:"},
-		"syntax of HTML":          {"layout.html", "<p>{{if}}", ":1:"},
-		"unknown function":        {"layout.html", "{{env}}" + a, `"env" not defined`},
-		"unknown field":           {"it.tmpl", replace("asked", `{{define "asked"}}{{.Email}}{{end}}`), "Email"},
-		"unknown field in text":   {"layout.txt", "{{.Email}}\n{{.Link}}", "Email"},
-		"unknown field in HTML":   {"layout.html", a + "{{.Email}}", "Email"},
-		"unknown block":           {"layout.html", a + `{{template "asket" .}}`, "asket"},
-		"missing block":           {"it.tmpl", replace("button", ""), `"button" is missing`},
-		"empty file":              {"it.tmpl", "", `"subject" is missing`},
-		"empty subject":           {"it.tmpl", replace("subject", `{{define "subject"}} {{end}}`), "one line"},
-		"two subjects":            {"it.tmpl", replace("subject", "{{define \"subject\"}}a\nb{{end}}"), "one line"},
-		"link in subject":         {"it.tmpl", replace("subject", `{{define "subject"}}{{.Link}}{{end}}`), "one line"},
-		"bad hours":               {"it.tmpl", strings.ReplaceAll(italian, "eq . 1", "eq . `a`"), "incompatible types"},
-		"no link in text":         {"layout.txt", "Hello", "{{.Link}}"},
-		"link amid text":          {"layout.txt", "Go to {{.Link}}", "line by itself"},
-		"link before text":        {"layout.txt", "Hello\n{{.Link}}.", "line by itself"},
-		"link changed in text":    {"layout.txt", "{{.Link}}\n{{.Link | urlquery}}", "something is done to it"},
-		"no link in HTML":         {"layout.html", "<p>Hello</p>", "<a href"},
-		"link only shown":         {"layout.html", "<p>{{.Link}}</p>", "<a href"},
-		"link in a query":         {"layout.html", a + `<a href="https://click.example/?to={{.Link}}">x</a>`, "can only stand"},
-		"link with more":          {"layout.html", a + `<a href="{{.Link}}&amp;utm=1">x</a>`, "can only stand"},
-		"link in a script":        {"layout.html", a + `<script>x = {{.Link}}</script>`, "can only stand"},
-		"link in a style":         {"layout.html", a + `<p style="background:url({{.Link}})">x</p>`, "can only stand"},
-		"link in an image":        {"layout.html", a + `<img src="{{.Link}}">`, "can only stand"},
-		"link in another element": {"layout.html", a + `<link href="{{.Link}}">`, "can only stand"},
-		"link in a comment":       {"layout.html", a + `{{mso .Link}}`, "can only stand"},
-		"open attribute":          {"layout.html", a + `<a href="`, "layout.html"},
-		"too long":                {"layout.html", a + strings.Repeat("<br>", 30_000), "cut off"},
-		"not UTF-8":               {"it.tmpl", italian + "\xff", "UTF-8"},
-		"no such text":            {"layout.text.txt", "", "no template has this name"},
+		"syntax":                  {"it.tmpl", "{{define `button`}}a{{end}}\n{{define", ":2:"},
+		"syntax of text":          {textual, "{{define `document`}}{{.Link}", ":1:"},
+		"syntax of HTML":          {html, "<p>{{if}}", ":1:"},
+		"unknown function":        {html, page("{{env}}" + a), `"env" not defined; there are filler, mso, and Go's own`},
+		"unknown function, words": {"it.tmpl", replace("asked", "{{env}}"), `"env" not defined; there are plural, and Go's own`},
+		"unknown field":           {"it.tmpl", replace("asked", "{{.Email}}"), `it.tmpl:1:20: executing "asked" at <.Email>: can't evaluate field Email; there are .Language, .Brand.Name, .Brand.SupportEmail, .Brand.SupportURL, .ExpiresIn`},
+		"unknown field of brand":  {"it.tmpl", replace("asked", "{{.Brand.Logo}}"), "can't evaluate field Logo; there are .Language, .Brand.Name"},
+		"field of a number":       {"it.tmpl", replace("hours", "{{.Brand}}"), "can't evaluate field Brand"},
+		"unknown field in text":   {textual, replace("document", "{{.Email}}\n{{.Link}}"), "can't evaluate field Email; there are .Language, .Dir, .Start, .End, .Brand.Name, .Brand.LogoURL"},
+		"unknown field in HTML":   {html, page(a + "{{.Email}}"), "can't evaluate field Email; there are .Language, .Dir, "},
+		"unknown word in HTML":    {html, page(a + "{{.Words.askd}}"), `no entry for key "askd"; there are subject, preheader, heading`},
+		"unknown word in text":    {textual, replace("document", "{{.Words.askd}}\n{{.Link}}"), `no entry for key "askd"; there are subject, preheader, heading`},
+		"unknown block used":      {html, page(a + `{{template "askd" .}}`), "askd"},
+		"unknown block":           {"it.tmpl", replace("askd", "x"), `there is no block "askd"; there are subject, preheader, heading, greeting, asked, button, valid, ignore, repeated, copy, help, minutes, hours, days, and`},
+		"unknown block of text":   {textual, replace("head", "x"), `there is no block "head"; there are document, footer`},
+		"unknown block of HTML":   {html, replace("subject", "x"), `there is no block "subject"; there are document, head, styles, preview, header, card, action, copy, footer`},
+		"outside of blocks":       {"it.tmpl", "Ciao " + replace("asked", "x"), "outside of the blocks"},
+		"whole document":          {html, a, "outside of the blocks"},
+		"empty subject":           {"it.tmpl", replace("subject", " "), `"subject" is empty`},
+		"empty button":            {"it.tmpl", replace("button", ""), `"button" is empty`},
+		"control character":       {"it.tmpl", replace("subject", "a\x07b"), `"subject" has a control character`},
+		"reversed":                {"it.tmpl", replace("subject", "a\u202eb"), `"subject" has a control character`},
+		"name changed":            {"it.tmpl", replace("subject", `{{printf "%.3s" .Brand.Name}}`), "does something to {{.Brand.Name}}"},
+		"bad plural":              {"it.tmpl", replace("hours", `{{plural . "lots" "x"}}`), `no category "lots": there are zero, one, two, few, many and other`},
+		"no other plural":         {"it.tmpl", replace("hours", `{{plural . "two" "x"}}`), `"other"`},
+		"odd plural":              {"it.tmpl", replace("hours", `{{plural . "other"}}`), "pairs"},
+		"link in subject":         {"it.tmpl", replace("subject", "{{.Link}}"), "can't evaluate field Link"},
+		"link in preheader":       {"it.tmpl", replace("preheader", "{{.Link}}"), "can't evaluate field Link"},
+		"no link in text":         {textual, replace("document", "Hello"), "{{.Link}}"},
+		"link amid text":          {textual, replace("document", "Go to {{.Link}}"), "line by itself"},
+		"link before text":        {textual, replace("document", "Hello\n{{.Link}}."), "line by itself"},
+		"link changed in text":    {textual, replace("document", "{{.Link}}\n{{.Link | urlquery}}"), "something is done to it"},
+		"no link in HTML":         {html, page("<p>Hello</p>"), "<a href"},
+		"link only shown":         {html, page(strings.Repeat("long ago ", 30) + "<p>{{.Link}}</p>"), "<a href"},
+		"link in a query":         {html, page(a + `<a href="https://click.example/?to={{.Link}}">x</a>`), "can only stand"},
+		"link with more":          {html, page(a + `<a href="{{.Link}}&amp;utm=1">x</a>`), "can only stand"},
+		"link in an attribute":    {html, page(a + `<p title="{{.Link}}">x</p>`), "can only stand"},
+		"link in a comment":       {html, page(a + `{{mso .Link}}`), "can only stand"},
+		"link in a style":         {html, page(a + `<p style="background:url({{.Link}})">x</p>`), "would fetch something"},
+		"link in an image":        {html, page(a + `<img src="{{.Link}}" alt="">`), "other than the logo"},
+		"link in another element": {html, page(a + `<link href="{{.Link}}">`), "<link> has no place"},
+		"link in the title":       {html, replace("head", "<title>{{.Link}}</title>"), "in <title>"},
+		"link in the preview":     {html, replace("preview", `<div style="display: none">{{.Link}}</div>`), "in what is hidden"},
+		"link in a hidden block":  {html, replace("header", `<p hidden>{{.Words.valid}}{{.Words.ignore}} <b>{{.Link}}</b></p>`), "in what is hidden"},
+		"link first of all":       {html, replace("preview", `<p>Hello {{.Link}}</p>`), "within the first 200 characters"},
+		"script":                  {html, replace("footer", "<script>alert(1)</script>"), "<script> has no place"},
+		"script with the link":    {html, page(a + `<script>x = {{.Link}}</script>`), "<script> has no place"},
+		"handler":                 {html, replace("footer", `<tr><td onclick="x()">x</td></tr>`), "attribute onclick"},
+		"form":                    {html, replace("action", `<form action="https://x.example/"><a href="{{.Link}}">x</a></form>`), "<form> has no place"},
+		"input":                   {html, replace("action", a+`<input name="password">`), "<input> has no place"},
+		"frame":                   {html, replace("action", a+`<iframe src="https://x.example/"></iframe>`), "<iframe> has no place"},
+		"drawing":                 {html, replace("action", a+`<svg><image href="https://x.example/"/></svg>`), "<svg> has no place"},
+		"refresh":                 {html, replace("head", `<meta http-equiv="refresh" content="0;url=https://x.example/">`), "attribute http-equiv"},
+		"picture":                 {html, replace("header", `<img src="https://tracker.example/x.png" alt="">`), "other than the logo"},
+		"several pictures":        {html, replace("header", `<img srcset="https://tracker.example/x.png" alt="">`), "attribute srcset"},
+		"ground":                  {html, replace("header", `<table background="https://tracker.example/x.png"></table>`), "attribute background"},
+		"ground by CSS":           {html, replace("header", `<p style="background:URL(https://tracker.example/x.png)">x</p>`), "would fetch something"},
+		"hidden CSS":              {html, replace("header", `<p style="background:u\72l(https://tracker.example/x.png)">x</p>`), "has a backslash"},
+		"stylesheet":              {html, replace("styles", `<style>@import "https://x.example/x.css";</style>`), "would fetch something"},
+		"font":                    {html, replace("styles", `<style>@font-face { font-family: x; src: url(https://x.example/x.woff) }</style>`), "would fetch something"},
+		"picture for Outlook":     {html, replace("header", "{{mso `<img src=\"https://tracker.example/x.png\">`}}"), "other than the logo"},
+		"drawing for Outlook":     {html, replace("header", "{{mso `<v:rect><v:fill src=\"https://tracker.example/x.png\"/></v:rect>`}}"), "<v:rect> has no place"},
+		"script as an address":    {html, replace("footer", `<tr><td><a href="javascript:alert(1)">x</a></td></tr>`), "href of <a>"},
+		"relative address":        {html, replace("footer", `<tr><td><a href="/help">x</a></td></tr>`), "href of <a>"},
+		"open attribute":          {html, page(a + `<a href="`), html},
+		"too long":                {html, page(a + strings.Repeat("<br>", 30_000)), "cut off"},
+		"not UTF-8":               {"it.tmpl", replace("asked", "\xff"), "is not UTF-8"},
+		"much too long":           {"it.tmpl", strings.Repeat(" ", 300<<10), "more than 256 KiB"},
+		"no such text":            {"layout.text.txt", "", "no template has this name; there are layout.html, layout.txt, and one for each language"},
 		"no such HTML":            {"body.html", "", "no template has this name"},
-		"no such language":        {"klingonisch.tmpl", italian, "not named after a language"},
-		"undetermined":            {"und.tmpl", italian, "not named after a language"},
-		"odd spelling":            {"pt_br.tmpl", italian, "must be named pt-BR.tmpl"},
+		"anything else":           {"README.md", "", "no template has this name"},
+		"backup of an editor":     {"de.tmpl~", "", "no template has this name"},
+		"no such language":        {"klingonisch.tmpl", swedish, "not named after a language"},
+		"undetermined":            {"und.tmpl", swedish, "not named after a language"},
+		"odd spelling":            {"pt_br.tmpl", "", "must be named pt-BR.tmpl"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			opts := overrides(t, map[string]string{test.file: test.text})
 			_, err := message.New(opts)
-			if err == nil {
-				t.Fatal("New accepts it")
+			var wrong message.Mistakes
+			if !errors.As(err, &wrong) || len(wrong) != 1 || wrong[0].Setting != "TEMPLATES_DIR" {
+				t.Fatalf("not one mistake of TEMPLATES_DIR: %v", err)
 			}
 			path := filepath.Join(opts.TemplatesDir, test.file)
-			if got := err.Error(); !strings.Contains(got, path) || !strings.Contains(got, test.want) {
-				t.Errorf("the error does not name %s and %q: %s", test.file, test.want, got)
+			if got := wrong[0].Text; strings.Count(got, path) != 1 || !strings.Contains(got, test.want) {
+				t.Errorf("the error does not name %s once, and %q: %s", test.file, test.want, got)
 			}
 		})
 	}
 }
 
-func TestTemplatesDirIsMissing(t *testing.T) {
+// TestBrokenFolder: a folder that is not there or has another in it; and all mistakes come at once.
+func TestBrokenFolder(t *testing.T) {
 	t.Parallel()
 	opts := plain
 	opts.TemplatesDir = filepath.Join(t.TempDir(), "nowhere")
-	if _, err := message.New(opts); err == nil || !strings.Contains(err.Error(), "no such file or directory") {
+	if _, err := message.New(opts); err == nil || err.Error() != "TEMPLATES_DIR: "+opts.TemplatesDir+": must be a folder that can be read (no such file or directory)" {
 		t.Errorf("New: %v", err)
+	}
+	opts = overrides(t, map[string]string{"de.tmpl": "{{", "fr.tmpl": "{{", "it.tmpl": `{{define "x"}}{{end}}`, "file": ""})
+	if err := os.Mkdir(filepath.Join(opts.TemplatesDir, "es.tmpl"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("nowhere", filepath.Join(opts.TemplatesDir, "ja.tmpl")); err != nil {
+		t.Fatal(err)
+	}
+	_, err := message.New(opts)
+	var wrong message.Mistakes
+	if !errors.As(err, &wrong) || len(wrong) != 6 {
+		t.Fatalf("New: %v", err)
+	}
+	for i, name := range []string{"de.tmpl:1:", "es.tmpl: is a folder", "file: no template", "fr.tmpl:1:", `it.tmpl: there is no block "x"`, "ja.tmpl: cannot be read (no such file or directory)"} {
+		if !strings.HasPrefix(wrong[i].Text, filepath.Join(opts.TemplatesDir, name)) {
+			t.Errorf("%s, want %s", wrong[i].Text, name)
+		}
+	}
+	opts.TemplatesDir = filepath.Join(opts.TemplatesDir, "file")
+	if _, err := message.New(opts); err == nil || !strings.Contains(err.Error(), "(not a directory)") {
+		t.Errorf("New: %v", err)
+	}
+}
+
+// TestWriteTemplates: what is written is what is built in, and overwrites nothing.
+func TestWriteTemplates(t *testing.T) {
+	t.Parallel()
+	opts := plain
+	opts.TemplatesDir = filepath.Join(t.TempDir(), "new", "templates")
+	written, err := message.WriteTemplates(opts.TemplatesDir)
+	if err != nil || len(written) != len(languages)+2 {
+		t.Fatalf("%v, %v", written, err)
+	}
+	r, built := mustNew(t, opts), mustNew(t, plain)
+	if len(r.Replaced()) > 0 || len(r.Warnings()) > 0 {
+		t.Errorf("replaced %v, warnings %v", r.Replaced(), r.Warnings())
+	}
+	for _, lang := range languages {
+		if mustRender(t, r, lang, link) != mustRender(t, built, lang, link) {
+			t.Errorf("%s: the message is another one", lang)
+		}
+	}
+	if err := os.WriteFile(written[0], []byte("mine"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if again, err := message.WriteTemplates(opts.TemplatesDir); err == nil || len(again) > 0 || !errors.Is(err, os.ErrExist) {
+		t.Errorf("%v, %v", again, err)
+	}
+	if kept, err := os.ReadFile(written[0]); err != nil || string(kept) != "mine" {
+		t.Errorf("%q, %v", kept, err)
 	}
 }

@@ -50,7 +50,7 @@ func randomHex(n int) string {
 func (c *Client) CheckUnknown(ctx context.Context, redirectTo string) error {
 	a, err := c.generateLink(ctx, unknownAddress(), redirectTo)
 	if err == nil && a.status == http.StatusOK {
-		_, err = readLink(a.body)
+		_, err = readLink(a)
 	}
 	switch {
 	case a.status == http.StatusOK && err == nil:

@@ -1,15 +1,48 @@
 package supabase
 
-import "io"
+import (
+	"errors"
+	"io"
+	"regexp"
+)
+
+// maxField bounds what is kept of one string inside of an answer's members: a language tag has 35
+// characters at most (RFC 5646, section 4.4.1), and a field's name has fewer than 64 here.
+const maxField = 64
+
+// CheckField judges USER_LANGUAGE_FIELD.
+func CheckField(name string) error {
+	if !fieldName.MatchString(name) {
+		return errors.New("must be the name of one field of user_metadata, like locale: letters, digits, _ and -, at most 63")
+	}
+	return nil
+}
+
+var (
+	fieldName   = regexp.MustCompile(`^[A-Za-z0-9_-]{1,63}$`)
+	languageTag = regexp.MustCompile(`^[A-Za-z0-9_-]{2,35}$`)
+)
 
 // shallow reads a JSON text and leaves out what lies inside of its members: of {"a":{"b":1},"c":[2]} it
 // leaves {"a":{},"c":[]}. So an answer takes no more memory for metadata of megabytes. It is no
 // parser: of a text that is no JSON it leaves some of it, which is no JSON either, or a member that
 // was none.
+//
+// Of what it leaves out it keeps one short string: the value of field in user_metadata.
 type shallow struct {
 	io.ReadCloser
 	depth             int
 	inString, escaped bool
+
+	field string // empty: nothing is kept
+	value string // of field, if it is a string that could be a language tag
+
+	text     [maxField]byte // the last string in the answer itself or in user_metadata
+	length   int            // beyond maxField: it was longer
+	awaits   bool           // a colon came last, so that what comes is a value
+	metadata bool           // the member of the answer that is read is user_metadata
+	inside   bool           // what is read is inside of that, if the depth is 2
+	wanted   bool           // the member of user_metadata that is read is field
 }
 
 func (s *shallow) Read(p []byte) (int, error) {
@@ -18,6 +51,7 @@ func (s *shallow) Read(p []byte) (int, error) {
 		kept := p[:0]
 		for _, b := range p[:n] {
 			outer := s.depth < 2
+			s.keep(b)
 			switch {
 			case s.escaped:
 				s.escaped = false
@@ -39,4 +73,42 @@ func (s *shallow) Read(p []byte) (int, error) {
 			return len(kept), err
 		}
 	}
+}
+
+// keep looks at a byte before it changes depth, inString and escaped.
+func (s *shallow) keep(b byte) {
+	if s.field == "" || s.depth != 1 && (s.depth != 2 || !s.inside) {
+		return
+	}
+	switch {
+	case s.inString && (s.escaped || b != '"'):
+		if s.length < maxField {
+			s.text[s.length] = b
+		}
+		s.length++
+	case s.inString: // its end
+		if s.depth == 2 && s.wanted && s.awaits && languageTag.Match(s.last()) {
+			s.value = string(s.last())
+		}
+	case b == '"':
+		s.length = 0
+	case b == ':' && s.depth == 1:
+		s.awaits, s.metadata = true, string(s.last()) == "user_metadata"
+	case b == ':':
+		s.awaits, s.wanted = true, string(s.last()) == s.field
+	case b == '{' && s.depth == 1:
+		s.awaits, s.inside = false, s.metadata
+	case b == '{', b == '[', b == ',':
+		s.awaits = false
+	case b == '}' && s.depth == 2:
+		s.inside = false
+	}
+}
+
+// last is the last string, or empty where it was longer than any that counts.
+func (s *shallow) last() []byte {
+	if s.length > maxField {
+		return nil
+	}
+	return s.text[:s.length]
 }

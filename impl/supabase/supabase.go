@@ -39,6 +39,9 @@ type Config struct {
 	AuthURL string // https://PROJECT.supabase.co/auth/v1
 	Key     string
 	Timeout time.Duration // of each call, from connecting to the last byte of the answer
+	// LanguageField is the field of user_metadata that has the language of an account; see CheckField.
+	// Empty: no language is read.
+	LanguageField string
 	// Propagate adds the trace context of a call to its headers. May be nil.
 	Propagate func(ctx context.Context, header http.Header)
 }
@@ -48,6 +51,7 @@ type Client struct {
 	http      *http.Client
 	authURL   string
 	header    http.Header
+	field     string
 	propagate func(context.Context, http.Header)
 }
 
@@ -68,6 +72,7 @@ func New(config Config) *Client {
 		http:      upstream.NewClient(config.Timeout, maxAnswer),
 		authURL:   strings.TrimRight(config.AuthURL, "/"),
 		header:    header,
+		field:     config.LanguageField,
 		propagate: config.Propagate,
 	}
 }
@@ -92,6 +97,7 @@ type answer struct {
 	status    int
 	errorCode string // of errorCodeHeader; empty where it is none
 	body      []byte // without what lies inside of its members
+	language  string // of the account, as its user may have written it
 }
 
 // generateLink makes the call. Its errors are impl.ErrAuthUnavailable.
@@ -115,9 +121,11 @@ func (c *Client) generateLink(ctx context.Context, email, redirectTo string) (an
 	if code := response.Header.Get(errorCodeHeader); plainCode.MatchString(code) {
 		a.errorCode = code
 	}
-	if a.body, err = io.ReadAll(bufio.NewReader(http.MaxBytesReader(nil, &shallow{ReadCloser: response.Body}, maxShallow))); err != nil {
+	reader := &shallow{ReadCloser: response.Body, field: c.field}
+	if a.body, err = io.ReadAll(bufio.NewReader(http.MaxBytesReader(nil, reader, maxShallow))); err != nil {
 		return a, fmt.Errorf("%w: reading the answer: %w", impl.ErrAuthUnavailable, upstream.Cause(err))
 	}
+	a.language = reader.value
 	return a, nil
 }
 
@@ -131,15 +139,15 @@ func (c *Client) MakeLink(ctx context.Context, email, redirectTo string) (*deliv
 	case err != nil:
 		return nil, err
 	case a.status == http.StatusOK:
-		return readLink(a.body)
+		return readLink(a)
 	}
 	return nil, readRefusal(a)
 }
 
 // readLink reads a 200, which counts only with a usable link.
-func readLink(body []byte) (*delivery.Link, error) {
+func readLink(a answer) (*delivery.Link, error) {
 	var answer generateLinkAnswer
-	if err := json.Unmarshal(body, &answer); err != nil {
+	if err := json.Unmarshal(a.body, &answer); err != nil {
 		return nil, fmt.Errorf("%w: status 200 with no JSON of the expected form", impl.ErrAuthUnavailable)
 	}
 	switch {
@@ -158,6 +166,7 @@ func readLink(body []byte) (*delivery.Link, error) {
 		TokenHash:  answer.HashedToken,
 		ActionLink: answer.ActionLink,
 		RedirectTo: answer.RedirectTo,
+		Language:   a.language,
 	}, nil
 }
 

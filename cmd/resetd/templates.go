@@ -1,0 +1,30 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"strings"
+
+	"github.com/resetd/resetd/impl/message"
+)
+
+// templates writes the built-in templates into a folder, for TEMPLATES_DIR.
+func templates(args []string, stdout, stderr io.Writer) error {
+	if len(args) != 1 || args[0] == "" || strings.HasPrefix(args[0], "-") {
+		fmt.Fprint(stderr, "Usage: resetd templates DIR\n\nWrites the built-in templates of the mail into DIR. Change what you want to change, delete the rest,\nand set TEMPLATES_DIR=DIR: docs/templates.md.\n")
+		if len(args) == 1 && (args[0] == "--help" || args[0] == "-h") {
+			return nil
+		}
+		return errUsage
+	}
+	written, err := message.WriteTemplates(args[0])
+	for _, name := range written {
+		fmt.Fprintln(stdout, name)
+	}
+	if errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("%w: nothing is overwritten; give an empty folder", err)
+	}
+	return err
+}

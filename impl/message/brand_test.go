@@ -1,0 +1,155 @@
+package message_test
+
+import (
+	"math"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+
+	"golang.org/x/net/html"
+
+	"github.com/resetd/resetd/impl/message"
+)
+
+// TestNameThatEndsASentence: after "Acme Inc." there is no second full stop, in any language.
+func TestNameThatEndsASentence(t *testing.T) {
+	t.Parallel()
+	opts := full
+	opts.Brand.Name = "Acme Inc."
+	r := mustNew(t, opts)
+	for _, lang := range languages {
+		m := mustRender(t, r, lang, link)
+		if strings.Contains(m.Subject+m.Text+m.HTML, "..") || strings.Contains(m.HTML, ".</bdi>.") || strings.Contains(m.Text, ".\u2069.") {
+			t.Errorf("%s: two full stops in\n%s", lang, m.Text)
+		}
+		if strings.Count(m.Text, "Acme Inc.") < 2 {
+			t.Errorf("%s: the name lost its own full stop in\n%s", lang, m.Text)
+		}
+	}
+	// The sentence that ends with it goes on as after any full stop.
+	if m := mustRender(t, r, "fr", link); !strings.Contains(strings.ReplaceAll(m.Text, "\n", " "), "votre compte Acme Inc. Si c’était vous") {
+		t.Error(m.Text)
+	}
+}
+
+// TestNameIsIsolated: a name keeps its own direction, in the HTML by <bdi>, and where there is no markup
+// by Unicode's isolates if lines run, or may run, from right to left.
+func TestNameIsIsolated(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name     string
+		language string
+		isolated bool
+	}{
+		{"Acme Inc.", "ar", true}, {"Acme Inc.", "en", false}, {"شركة", "ar", true}, {"شركة", "en", true}, {"דוגמה", "de", true},
+	} {
+		opts := plain
+		opts.Brand.Name = c.name
+		m := mustRender(t, mustNew(t, opts), c.language, link)
+		isolate := "\u2068" + c.name + "\u2069"
+		if got := strings.Contains(m.Subject, isolate) && strings.Contains(m.Text, isolate); got != c.isolated {
+			t.Errorf("%s in %s: isolated is %v in %q\n%s", c.name, c.language, got, m.Subject, m.Text)
+		}
+		shown := 0
+		for n := range parse(t, m.HTML).Descendants() {
+			if n.Type == html.TextNode && n.Data != m.Subject && strings.Contains(n.Data, strings.TrimSuffix(c.name, ".")) {
+				shown++
+				if n.Parent.Data != "bdi" || n.Data != c.name {
+					t.Errorf("%s in %s: shown in <%s>%s", c.name, c.language, n.Parent.Data, n.Data)
+				}
+			}
+		}
+		if shown < 2 {
+			t.Errorf("%s in %s: shown %d times", c.name, c.language, shown)
+		}
+	}
+}
+
+// TestColors: whatever the brand's colour, words can be read and the button can be seen, on a light
+// ground and on a dark one. The ratios are WCAG's, calculated here anew.
+func TestColors(t *testing.T) {
+	t.Parallel()
+	button := regexp.MustCompile(`border:2px solid (#\w{6}); .* background-color:(#\w{6}); .* color:(#\w{6});`)
+	linkColor := regexp.MustCompile(`<a class="link" [^>]* style="color:(#\w{6});`)
+	dark := regexp.MustCompile(`\.link \{ color: (#\w{6}) !important; \}\s+\.button \{ border-color: (#\w{6}) !important; \}`)
+	for _, color := range []string{"", "#1f56d8", "#000000", "#fff", "#FFCC00", "#ff0000", "#767676", "#777777", "#808080", "#1a1d23", "#00ff00", "#0000ff", "#e0e0e0", "#7f7fff"} {
+		opts := plain
+		opts.Brand.Color = color
+		r := mustNew(t, opts)
+		page := mustRender(t, r, "en", link).HTML
+		b, l, d := button.FindStringSubmatch(page), linkColor.FindStringSubmatch(page), dark.FindStringSubmatch(page)
+		if b == nil || l == nil || d == nil {
+			t.Fatalf("%s: no colours in\n%s", color, page)
+		}
+		if want := strings.ToLower(color); color != "" && len(color) == 7 && b[2] != want {
+			t.Errorf("%s: the button is %s", color, b[2])
+		}
+		for _, pair := range []struct {
+			what, a, b string
+			least      float64
+		}{
+			{"words of the button", b[3], b[2], 4.5}, {"link", l[1], "#ffffff", 4.5}, {"link on a dark ground", d[1], "#1a1d23", 4.5},
+			{"button", b[1], "#ffffff", 3}, {"button on a dark ground", d[2], "#1a1d23", 3},
+		} {
+			if got := ratio(pair.a, pair.b); got < pair.least {
+				t.Errorf("%s: %s is %s on %s, %.2f:1", color, pair.what, pair.a, pair.b, got)
+			}
+		}
+		// Where the colour will do as it is, it is left as it is, and nothing is said.
+		changed := ratio(b[2], "#ffffff") < 4.5
+		if (l[1] != b[2]) != changed || (len(r.Warnings()) > 0) != changed {
+			t.Errorf("%s: links are %s, warnings %q", color, l[1], r.Warnings())
+		}
+	}
+	for _, color := range []string{"", "blue", "1f56d8", "#1f56d", "#1f56d8ff", "#gggggg", "#1f56d8;", "rgb(0,0,0)", "#1f56d8\n"} {
+		if message.CheckColor(color) == nil {
+			t.Errorf("CheckColor accepts %q", color)
+		}
+	}
+}
+
+// ratio is https://www.w3.org/TR/WCAG22/#dfn-contrast-ratio
+func ratio(a, b string) float64 {
+	luminance := func(color string) (sum float64) {
+		for i, weight := range []float64{0.2126, 0.7152, 0.0722} {
+			n, err := strconv.ParseUint(color[1+2*i:3+2*i], 16, 8)
+			if err != nil {
+				panic(err)
+			}
+			if v := float64(n) / 255; v <= 0.04045 {
+				sum += weight * v / 12.92
+			} else {
+				sum += weight * math.Pow((v+0.055)/1.055, 2.4)
+			}
+		}
+		return sum
+	}
+	light, dark := max(luminance(a), luminance(b)), min(luminance(a), luminance(b))
+	return (light + 0.05) / (dark + 0.05)
+}
+
+// TestLogo: without a logo for dark grounds the one that there is has a light plate there; an SVG is
+// warned of.
+func TestLogo(t *testing.T) {
+	t.Parallel()
+	opts := full
+	opts.Brand.LogoDarkURL = ""
+	one, two := mustRender(t, mustNew(t, opts), "en", link).HTML, mustRender(t, mustNew(t, full), "en", link).HTML
+	if !strings.Contains(one, `<img class="plate" src="https://app.example.com/logo.png" alt="Example" height="36"`) || strings.Contains(one, `class="dark"`) {
+		t.Errorf("one logo:\n%s", one)
+	}
+	if !strings.Contains(two, `<img class="bright" src="https://app.example.com/logo.png"`) || !strings.Contains(two, `<div class="dark" style="display:none; mso-hide:all;"><img src="https://app.example.com/logo-dark.png"`) {
+		t.Errorf("two logos:\n%s", two)
+	}
+	if got := mustNew(t, full).Warnings(); len(got) > 0 {
+		t.Errorf("warnings: %q", got)
+	}
+	for url, warned := range map[string]bool{"https://x.example/a.svg": true, "https://x.example/a.SVG?v=2#x": true, "https://x.example/svg": false, "https://x.example/a.png?x=.svg": false} {
+		opts.Brand.LogoURL, opts.Brand.LogoDarkURL = url, url
+		got := mustNew(t, opts).Warnings()
+		if warned && (len(got) != 2 || !strings.HasPrefix(got[0], "BRAND_LOGO_URL is an SVG") || !strings.HasPrefix(got[1], "BRAND_LOGO_DARK_URL is an SVG")) || !warned && len(got) > 0 {
+			t.Errorf("%s: %q", url, got)
+		}
+	}
+}
