@@ -25,7 +25,7 @@ fi
 
 version=$(awk '/^info:/ {info=1} info && $1 == "version:" {print $2; exit}' openapi.yaml)
 # The versions of document, program and changelog agree, and with the tag.
-go test -count=1 -run '^TestVersions$' ./cmd/resetd >/dev/null || go test -count=1 -run '^TestVersions$' ./cmd/resetd
+go test -count=1 -run '^TestVersions$' ./test/repo >/dev/null || go test -count=1 -run '^TestVersions$' ./test/repo
 if [ -n "${RELEASE_TAG-}" ]; then
 	if [ "$(git rev-parse "refs/tags/$RELEASE_TAG^{commit}")" != "$(git rev-parse HEAD)" ]; then
 		echo "$RELEASE_TAG is not the tag of what is checked out" >&2

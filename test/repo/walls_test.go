@@ -1,4 +1,4 @@
-package main
+package repo
 
 import (
 	"os/exec"
@@ -41,6 +41,7 @@ var rooms = map[string]struct {
 	"test/bench":     {nil, "measures from outside"},
 	"test/timing":    {nil, "measures from outside"},
 	"test/container": {[]string{"impl/devstack"}, "measures from outside, with the stand-ins"},
+	"test/repo":      {nil, "reads files, and starts the program as it is"},
 	"test/licences":  {nil, "reads the module cache, and none of the program"},
 	"test/goclient":  {[]string{"gen/client"}, "an app has the client, and nothing of the server"},
 }
@@ -125,12 +126,12 @@ func TestWalls(t *testing.T) {
 
 // TestEnvironment: only main hands the environment on, and nothing else asks the process for it.
 func TestEnvironment(t *testing.T) {
-	out, err := exec.Command("grep", "-rnE", `os\.(Getenv|LookupEnv|Environ|ExpandEnv)\(`, "--include=*.go", "--exclude=*_test.go", "--exclude-dir=redistest", "../../impl", "../../gen", ".").CombinedOutput()
+	out, err := exec.Command("grep", "-rnE", `os\.(Getenv|LookupEnv|Environ|ExpandEnv)\(`, "--include=*.go", "--exclude=*_test.go", "--exclude-dir=redistest", "../../impl", "../../gen", "../../cmd").CombinedOutput()
 	if err != nil && len(out) > 0 {
 		t.Fatal(err, string(out))
 	}
 	for line := range strings.Lines(string(out)) {
-		if !strings.HasPrefix(line, "./main.go:") {
+		if !strings.HasPrefix(line, "../../cmd/resetd/main.go:") {
 			t.Errorf("the environment is read outside of main: %s", line)
 		}
 	}

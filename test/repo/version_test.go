@@ -1,15 +1,12 @@
-package main
+package repo
 
 import (
-	"bytes"
-	"io"
 	"os"
+	"os/exec"
 	"regexp"
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/getkin/kin-openapi/openapi3"
 )
 
 var (
@@ -21,22 +18,18 @@ var (
 // and the document that callers are compared with is that of the release before it. Where a tag is
 // released, RELEASE_TAG names it, and the newest heading must have a date.
 func TestVersions(t *testing.T) {
-	want := document().Info.Version
+	want := load(t, "openapi.yaml").Info.Version
 
-	var stdout bytes.Buffer
-	if err := run(t.Context(), []string{"version"}, nil, &stdout, io.Discard); err != nil {
-		t.Fatal(err)
-	}
-	if fields := strings.Fields(stdout.String()); len(fields) < 2 || fields[0] != "resetd" || fields[1] != want {
-		t.Errorf("resetd version says %q, openapi.yaml %s", stdout.String(), want)
-	}
-
-	text, err := os.ReadFile("../../CHANGELOG.md")
+	said, err := exec.Command("go", "run", "../../cmd/resetd", "version").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
+	if fields := strings.Fields(string(said)); len(fields) < 2 || fields[0] != "resetd" || fields[1] != want {
+		t.Errorf("resetd version says %q, openapi.yaml %s", said, want)
+	}
+
 	var versions, dates []string
-	for _, heading := range headings.FindAllString(string(text), -1) {
+	for _, heading := range headings.FindAllString(read(t, "CHANGELOG.md"), -1) {
 		found := releaseHeading.FindStringSubmatch(heading)
 		if found == nil {
 			t.Fatalf("CHANGELOG.md: %q is no `## [VERSION] - DATE`", heading)
@@ -56,11 +49,7 @@ func TestVersions(t *testing.T) {
 		t.Errorf("CHANGELOG.md begins with %s, openapi.yaml is %s", versions[0], want)
 	}
 
-	released, err := openapi3.NewLoader().LoadFromFile("../../test/released/openapi.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if released.Info.Version != versions[1] {
+	if released := load(t, "test/released/openapi.yaml"); released.Info.Version != versions[1] {
 		t.Errorf("test/released/openapi.yaml is %s, the release before %s was %s", released.Info.Version, versions[0], versions[1])
 	}
 

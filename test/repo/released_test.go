@@ -1,0 +1,110 @@
+// Package repo holds the files of the repository against each other, and against the program.
+package repo
+
+import (
+	"os/exec"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/getkin/kin-openapi/openapi3"
+)
+
+// TestReleased: the document that callers are compared with is the one that was tagged, and the
+// current one has all of its codes and server paths, which oasdiff does not compare, unless its version
+// says that it breaks callers.
+func TestReleased(t *testing.T) {
+	t.Parallel()
+	released, current := load(t, "test/released/openapi.yaml"), load(t, "openapi.yaml")
+	if from, to := compatible(released.Info.Version), compatible(current.Info.Version); from == to {
+		for _, lost := range slices.Concat(lost(codes(released), codes(current)), lost(paths(released), paths(current))) {
+			t.Errorf("openapi.yaml has no %s any more, and its version does not say that it breaks callers of %s", lost, from)
+		}
+	}
+	// Not in a shallow clone, nor without git, where there is no tag to compare with.
+	for version, file := range map[string]string{released.Info.Version: "test/released/openapi.yaml", current.Info.Version: "openapi.yaml"} {
+		tagged, err := exec.Command("git", "-C", "../..", "show", "v"+version+":openapi.yaml").Output()
+		if err == nil && string(tagged) != read(t, file) {
+			t.Errorf("%s is not what the tag v%s has", file, version)
+		}
+	}
+}
+
+// TestLost: what is compared is found, in a document as it was released and as it is.
+func TestLost(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"test/released/openapi.yaml", "openapi.yaml"} {
+		document := load(t, name)
+		if found := codes(document); !slices.Contains(found, "overloaded") || !slices.Contains(found, "rate_limited") {
+			t.Errorf("%s: the codes %q", name, found)
+		}
+		if found := paths(document); !slices.Contains(found, "/api") {
+			t.Errorf("%s: the server paths %q", name, found)
+		}
+	}
+	if found := lost([]string{"a", "b"}, []string{"b", "c"}); !slices.Equal(found, []string{"a"}) {
+		t.Errorf("lost %q", found)
+	}
+	for version, want := range map[string]string{"0.1.0": "0.1", "0.3.7": "0.3", "1.4.2": "1"} {
+		if got := compatible(version); got != want {
+			t.Errorf("callers of %s go by %s, want %s", version, got, want)
+		}
+	}
+}
+
+// compatible returns the parts of a version that callers go by: all but the patch before 1.0, the first
+// from 1.0 on.
+func compatible(version string) string {
+	parts := strings.Split(version, ".")
+	if parts[0] == "0" {
+		return parts[0] + "." + parts[1]
+	}
+	return parts[0]
+}
+
+func lost(before, now []string) []string {
+	return slices.DeleteFunc(before, func(one string) bool { return slices.Contains(now, one) })
+}
+
+var inBackticks = regexp.MustCompile("`([a-z_]+)`")
+
+// codes returns the codes of errors: those listed or, as up to 0.1.0, those in the description.
+func codes(document *openapi3.T) (found []string) {
+	for _, schema := range document.Components.Schemas {
+		code := schema.Value.Properties["code"]
+		if code == nil {
+			continue
+		}
+		listed, _ := code.Value.Extensions["x-extensible-enum"].([]any)
+		for _, one := range listed {
+			found = append(found, one.(string))
+		}
+		if len(listed) == 0 {
+			for _, one := range inBackticks.FindAllStringSubmatch(code.Value.Description, -1) {
+				found = append(found, one[1])
+			}
+		}
+	}
+	return found
+}
+
+// paths returns the paths of the servers.
+func paths(document *openapi3.T) (found []string) {
+	for _, server := range document.Servers {
+		base, err := server.BasePath()
+		if err == nil {
+			found = append(found, strings.TrimSuffix(base, "/"))
+		}
+	}
+	return found
+}
+
+func load(t *testing.T, name string) *openapi3.T {
+	t.Helper()
+	document, err := openapi3.NewLoader().LoadFromFile("../../" + name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return document
+}
