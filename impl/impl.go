@@ -50,10 +50,10 @@ type Outbox interface {
 	Put(ctx context.Context, request Request) error
 }
 
-// OriginResolver says where a link may lead: to the callback origin if that is allowed, else to the
-// site's own origin.
-type OriginResolver interface {
-	Resolve(callbackOrigin string) (origin string, allowed bool)
+// Pages says which page a link leads to: that of the callback origin if that is allowed, else that of
+// the site.
+type Pages interface {
+	Resolve(callbackOrigin string) (page string, allowed bool)
 }
 
 // Request is what is kept of an accepted request until it is delivered.
@@ -78,9 +78,8 @@ type Service struct {
 	Health     Health
 	Recipients Limit // by account; beyond it the answer is the same, and nothing is sent
 	Outbox     Outbox
-	Origins    OriginResolver // not used while Health reports that something is not configured
+	Pages      Pages // not used while Health reports that something is not configured
 	Watcher    Watcher
-	ResetPath  string // begins with a slash
 	// Fingerprint returns the keyed hash under which the operator sees an account.
 	Fingerprint func(account string) string
 }
@@ -127,11 +126,10 @@ func (s *Service) newRequest(ctx context.Context, in gen.SendPasswordResetReques
 	if in.Body.CallbackOrigin != nil {
 		callback = *in.Body.CallbackOrigin
 	}
-	origin, allowed := s.Origins.Resolve(callback)
-	if !allowed {
+	var allowed bool
+	if request.RedirectTo, allowed = s.Pages.Resolve(callback); !allowed {
 		s.saw(ctx, CallbackReplaced, &request)
 	}
-	request.RedirectTo = origin + s.ResetPath
 	return request
 }
 

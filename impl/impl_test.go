@@ -55,16 +55,16 @@ func (w *world) Put(_ context.Context, request Request) error {
 
 func (w *world) Resolve(callback string) (string, bool) {
 	if callback == "" || w.replaced {
-		return "https://site.example.com", callback == ""
+		return "https://site.example.com/reset", callback == ""
 	}
-	return "https://" + callback + ".example.com", true
+	return "https://" + callback + ".example.com/reset", true
 }
 
 func (w *world) Saw(_ context.Context, event Event) { w.events = append(w.events, event) }
 
 func (w *world) service() *Service {
 	return &Service{
-		Health: w, Recipients: w, Outbox: w, Origins: w, Watcher: w, ResetPath: "/reset",
+		Health: w, Recipients: w, Outbox: w, Pages: w, Watcher: w,
 		Fingerprint: func(account string) string { return "hash of " + account },
 	}
 }

@@ -18,7 +18,6 @@ import (
 	"github.com/resetd/resetd/impl"
 	"github.com/resetd/resetd/impl/delivery"
 	"github.com/resetd/resetd/impl/mailgun"
-	"github.com/resetd/resetd/impl/origin"
 	"github.com/resetd/resetd/impl/ratelimit"
 	"github.com/resetd/resetd/impl/supabase"
 )
@@ -135,11 +134,10 @@ func (c *checker) printFindings(all findings) {
 func (c *checker) prepare() (found findings) {
 	s := c.settings
 	c.links, c.mailer, c.writer = newSupabase(s), newMailgun(s), mailWriter{s.writer}
-	site := "https://resetd.invalid" // the checks of Supabase and Mailgun need no real one
-	if s.origins != nil {
-		site = s.origins.Site()
+	c.redirectTo = "https://resetd.invalid" + s.ResetPath // the checks of Supabase and Mailgun need no real one
+	if s.pages != nil {
+		c.redirectTo = s.pages.Site()
 	}
-	c.redirectTo = site + s.ResetPath
 
 	for _, name := range s.missing() {
 		found.add(bad, aboutSettings, "%s is not set. What to do: set it (%s)", name, settingHelp(name))
@@ -258,13 +256,4 @@ func millis(d time.Duration) string {
 		return "under 1 ms"
 	}
 	return fmt.Sprintf("%d ms", d.Milliseconds())
-}
-
-// canonical writes an origin as the settings would, so that two can be compared.
-func canonical(text string) string {
-	parsed, err := origin.Parse(text)
-	if err != nil {
-		return ""
-	}
-	return parsed.String()
 }

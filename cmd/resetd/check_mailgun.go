@@ -126,7 +126,7 @@ func (c *checker) sendTo(ctx context.Context, address string) (found findings) {
 	if link != nil {
 		recipient, text, lost = link.Email, c.linkURL(link), "; every earlier link of that account is invalid now"
 		if leadsTo := link.RedirectTo; leadsTo != c.redirectTo {
-			found = append(found, c.redirectReplaced(c.redirectTo, leadsTo))
+			found = append(found, c.redirectReplaced(onSupabasesList(c.redirectTo), leadsTo))
 		}
 	}
 	mail, err := c.writer.Write("", "", text)

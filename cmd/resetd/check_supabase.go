@@ -12,7 +12,6 @@ import (
 
 	"github.com/resetd/resetd/impl"
 	"github.com/resetd/resetd/impl/delivery"
-	"github.com/resetd/resetd/impl/origin"
 	"github.com/resetd/resetd/impl/supabase"
 	"github.com/resetd/resetd/impl/upstream"
 )
@@ -141,41 +140,42 @@ func plain(claim string) string {
 // sampleLabel stands for a wildcard.
 const sampleLabel = "resetd-check"
 
-// redirects asks Supabase, for each origin that links may lead to, whether its own allow-list has
-// it: it replaces what it does not allow by the project's site URL, without a word.
+// redirects asks Supabase, for each page that links may lead to, whether its own allow-list has it: it
+// replaces what it does not allow by the project's site URL, without a word.
 func (c *checker) redirects(ctx context.Context) (found findings) {
 	s := c.settings
-	if s.authURL == "" || s.origins == nil {
+	if s.authURL == "" || s.pages == nil {
 		return nil
 	}
 	links := supabase.New(supabase.Config{AuthURL: s.authURL, Key: s.SupabaseKey.Reveal(), Timeout: s.UpstreamTimeout})
-	seen := map[string]bool{}
-	entries := append([]string{s.SiteURL}, s.CallbackOrigins...)
-	for i, entry := range entries {
-		asked, err := origin.ParseSetting(strings.Replace(entry, "://*.", "://"+sampleLabel+".", 1))
-		if err != nil || seen[asked.String()] {
-			continue // an empty entry
-		}
-		seen[asked.String()] = true
-		// As it belongs on Supabase's list, with the wildcard.
-		wanted := strings.Replace(asked.String(), "://"+sampleLabel+".", "://*.", 1) + s.ResetPath
-		leadsTo, err := links.RedirectOrigin(ctx, asked.String()+s.ResetPath)
+	pages := s.pages.All()
+	for i, page := range pages {
+		asked := strings.Replace(page, "://*.", "://"+sampleLabel+".", 1)
+		leadsTo, err := links.RedirectOrigin(ctx, asked)
+		wanted := onSupabasesList(page)
 		if err != nil {
-			// Nothing of it depends on the origin, so the others would meet with the same.
+			// Nothing of it depends on the page, so the others would meet with the same.
 			others := ""
-			if i < len(entries)-1 {
+			if i < len(pages)-1 {
 				others = ", and to the origins after it,"
 			}
 			found.add(c.redirectVerdict(err), aboutRedirect, "whether Supabase lets links lead to %s%s cannot be told: %s. What to do: %s", wanted, others, plainCause(err), redirectAdvice(err))
 			return found
 		}
-		if canonical(leadsTo) == asked.String() {
+		if u, err := url.Parse(asked); err == nil && leadsTo == u.Scheme+"://"+u.Host {
 			found.add(good, aboutRedirect, "Supabase lets links lead to %s", wanted)
 			continue
 		}
 		found = append(found, c.redirectReplaced(wanted, leadsTo))
 	}
 	return found
+}
+
+// onSupabasesList writes a page as it belongs on Supabase's allow-list: that is compared without the
+// fragment (utilities.IsRedirectURLValid of v2.196).
+func onSupabasesList(page string) string {
+	withoutFragment, _, _ := strings.Cut(page, "#")
+	return withoutFragment
 }
 
 // redirectReplaced: in the mode action_link the mail carries the link that leads astray. In the

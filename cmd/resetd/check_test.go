@@ -77,7 +77,7 @@ func (tr trial) do(t *testing.T) did {
 		}
 	}
 	stack := devstack.New(devstack.Config{
-		Accounts: []string{knownEmail, "UPPER@example.com"}, Banned: tr.banned, SiteURL: site, RedirectAllowList: []string{"https://*.preview.example.com/**"},
+		Accounts: []string{knownEmail, "UPPER@example.com"}, Banned: tr.banned, SiteURL: site, RedirectAllowList: []string{"https://*.preview.example.com/**", "io.example.listed://reset"},
 		ServiceRoleKey: tr.key, MailgunKey: "test-mailgun-key", MailgunDomain: "mg.example.com",
 		SupabaseMiddleware: tr.supabase, MailgunMiddleware: tr.mailgun,
 	})
@@ -461,6 +461,18 @@ func TestCheck(t *testing.T) {
 				`warning redirect  Supabase does not let links lead to https://nowhere\.example\.net/reset-password`,
 			},
 		},
+		"pages of all kinds": { // as they belong on Supabase's list
+			env: map[string]string{"RESET_PATH": "/?v=2#/reset", "CALLBACK_ORIGINS": "https://pr-1.preview.example.com/konto/neu, https://nowhere.example.net/#/neu, https://*.other.example.net/a?b=c"},
+			want: []string{
+				`warning redirect  Supabase does not let links lead to https://nowhere\.example\.net/, and leads to https://app\.example\.com instead: .* What to do: add https://nowhere\.example\.net/ to the project's redirect URLs`,
+				`warning redirect  .* What to do: add https://\*\.other\.example\.net/a\?b=c to the project's redirect URLs`,
+			},
+		},
+		"an app": {
+			env: map[string]string{"LINK_MODE": "action_link", "CALLBACK_ORIGINS": "io.example.app://reset"}, status: 1,
+			want: []string{`FAILED  redirect  Supabase does not let links lead to io\.example\.app://reset, and leads to https://app\.example\.com instead: with LINK_MODE=action_link users would end up there\. What to do: add io\.example\.app://reset to the project's redirect URLs`},
+		},
+		"an app that is on the list": {env: map[string]string{"LINK_MODE": "action_link", "CALLBACK_ORIGINS": "io.example.listed://reset"}},
 		"not on the list, action_link": {
 			env: map[string]string{"CALLBACK_ORIGINS": "https://nowhere.example.net", "LINK_MODE": "action_link"}, status: 1,
 			want: []string{`FAILED  redirect  Supabase does not let links lead to https://nowhere\.example\.net/reset-password, and leads to https://app\.example\.com instead: with LINK_MODE=action_link users would end up there`},

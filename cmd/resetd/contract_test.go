@@ -133,7 +133,7 @@ func askBroken(t *testing.T) answer {
 		t.Fatal(err)
 	}
 	app.service.Health = health.Fixed(nil) // there are no upstreams
-	app.service.Origins = (*origin.List)(nil)
+	app.service.Pages = (*origin.Pages)(nil)
 	server := httptest.NewServer(app.public)
 	t.Cleanup(server.Close)
 	t.Cleanup(func() {

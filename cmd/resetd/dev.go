@@ -71,8 +71,8 @@ func dev(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		return err
 	}
 	unused := settings.unusedInDev()
-	origins := settings.origins.WithLoopback()
-	settings.origins, settings.browser = &origins, settings.browser.WithLoopback()
+	pages := settings.pages.WithLoopback()
+	settings.pages, settings.browser = &pages, settings.browser.WithLoopback()
 	settings.MailgunBase, settings.MailgunKey = there, devMailgunKey
 	config := devstack.Config{
 		SiteURL: settings.SiteURL, MailgunKey: devMailgunKey, MailgunDomain: settings.MailgunDomain, APIURL: here + "/api",
@@ -84,8 +84,10 @@ func dev(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	case standIn:
 		settings.authURL, settings.SupabaseKey = there+"/auth/v1", devServiceRoleKey
 		config.ServiceRoleKey, config.PublishableKey, config.PublicAuthURL = devServiceRoleKey, devPublishableKey, here+"/auth/v1"
-		for _, origin := range append([]string{settings.SiteURL, "http://localhost:*", "https://localhost:*"}, settings.CallbackOrigins...) {
-			origin = strings.TrimRight(origin, "/")
+		for _, page := range settings.pages.All() {
+			config.RedirectAllowList = append(config.RedirectAllowList, onSupabasesList(page))
+		}
+		for _, origin := range []string{"http://localhost:*", "https://localhost:*"} {
 			config.RedirectAllowList = append(config.RedirectAllowList, origin, origin+"/**")
 		}
 	case settings.SupabaseKey == "":

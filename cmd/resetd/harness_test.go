@@ -61,6 +61,7 @@ type setup struct {
 	accounts []string                  // beside those of every test
 	banned   []string                  // of the accounts
 	metadata map[string]map[string]any // user_metadata of accounts
+	redirect []string                  // what Supabase's allow-list has, beside that of every test
 	supabase func(http.Handler) http.Handler
 	mailgun  func(http.Handler) http.Handler
 	binary   string // the resetd to run; empty: run, in this process
@@ -76,7 +77,7 @@ func start(t testing.TB, s setup) *fixture {
 	f.accounts = append([]string{knownEmail, otherKnown, "UPPER@example.com"}, s.accounts...)
 	f.stack = devstack.New(devstack.Config{
 		Accounts: f.accounts, Banned: s.banned, Metadata: s.metadata, SiteURL: site, MaxMails: 1000,
-		RedirectAllowList: []string{"https://*.preview.example.com/**"},
+		RedirectAllowList: append([]string{"https://*.preview.example.com/**"}, s.redirect...),
 		ServiceRoleKey:    "test-service-role-key", MailgunKey: "test-mailgun-key", MailgunDomain: "mg.example.com",
 		SupabaseMiddleware: func(next http.Handler) http.Handler {
 			if s.supabase != nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"html"
 	"io"
 	"maps"
 	"net/http"
@@ -172,10 +173,13 @@ func editAnswer(edit func(map[string]any)) func(http.Handler) http.Handler {
 // policy; package origin has the table of attacks. Each origin is asked for with an account of its own.
 func TestCallbackOrigins(t *testing.T) {
 	t.Parallel()
-	allowed := map[string]string{"": site, site: site, "HTTPS://APP.example.com:443": site, preview: preview}
+	allowed := map[string]string{
+		"": site, site: site, site + "/": site, "HTTPS://APP.example.com:443": site, "HTTPS://APP.EXAMPLE.COM/": site,
+		preview: preview, strings.ToUpper(preview) + "/": preview,
+	}
 	refused := []string{
 		"example", "https://evil.example", "https://app.example.com.evil.example", "http://app.example.com",
-		"https://app.example.com@evil.example", "//evil.example", "javascript:alert(1)", "https://app.example.com/path",
+		"https://app.example.com@evil.example", "//evil.example", "javascript:alert(1)", "https://app.example.com/path", "https://app.example.com//", "https://app.example.com/?", "https://app.example.com/#",
 		"https://a.b.preview.example.com", "https://preview.example.com", "https://app.example.com\\@evil.example",
 		"https://app.example.com\r\nX: y", "null",
 	}
@@ -443,6 +447,108 @@ func TestActionLinks(t *testing.T) {
 	form := regexp.MustCompile(`(?m)^http://127\.0\.0\.1:\d+/auth/v1/verify\?token=[0-9a-f]{56}&type=recovery&redirect_to=https://app\.example\.com/reset-password$`)
 	if !form.MatchString(mails[0].Text) {
 		t.Errorf("no action link in the mail:\n%s", mails[0].Text)
+	}
+}
+
+// TestPages: the link leads to the page of the origin that is asked for, with the token where that page
+// finds it.
+func TestPages(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		env      map[string]string
+		callback string
+		want     string // before and after the token
+	}{
+		"a path with a query": {
+			env:  map[string]string{"RESET_PATH": "/auth/confirm?next=/account"},
+			want: site + "/auth/confirm?next=/account&token_hash=…&type=recovery",
+		},
+		"a hash router": {
+			env:  map[string]string{"RESET_PATH": "/#/reset"},
+			want: site + "/#/reset?token_hash=…&type=recovery",
+		},
+		"a hash router with a query of its own, behind a query": {
+			env:  map[string]string{"RESET_PATH": "/app?v=2#!/reset?from=mail"},
+			want: site + "/app?v=2#!/reset?from=mail&token_hash=…&type=recovery",
+		},
+		"a path of the origin's own": {
+			env:      map[string]string{"CALLBACK_ORIGINS": "https://other.example.com/konto/neu"},
+			callback: "https://Other.example.com/", want: "https://other.example.com/konto/neu?token_hash=…&type=recovery",
+		},
+		"a path of the origin's own, a wildcard, and a query": {
+			env:      map[string]string{"CALLBACK_ORIGINS": "https://*.preview.example.com/neu?x=1, https://plain.example.com"},
+			callback: preview, want: preview + "/neu?x=1&token_hash=…&type=recovery",
+		},
+		"another origin has another path": {
+			env:      map[string]string{"CALLBACK_ORIGINS": "https://*.preview.example.com/neu?x=1, https://plain.example.com"},
+			callback: "https://plain.example.com", want: "https://plain.example.com/reset-password?token_hash=…&type=recovery",
+		},
+		"an own path is no way for callers to choose one": {
+			env:      map[string]string{"CALLBACK_ORIGINS": "https://other.example.com/konto/neu"},
+			callback: "https://other.example.com/konto/neu", want: site + "/reset-password?token_hash=…&type=recovery",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := start(t, setup{env: tt.env, redirect: []string{"https://other.example.com/konto/neu", "https://plain.example.com/**"}})
+			body, _ := json.Marshal(map[string]string{"email": knownEmail, "callback_origin": tt.callback})
+			if got := f.post(string(body), nil); got.status != http.StatusOK {
+				t.Fatal(got.raw)
+			}
+			f.settle()
+			mails := f.stack.Mails()
+			before, after, _ := strings.Cut(tt.want, "…")
+			form := regexp.QuoteMeta(before) + "[0-9a-f]{56}" + regexp.QuoteMeta(after)
+			if len(mails) != 1 || !regexp.MustCompile("(?m)^"+form+"$").MatchString(mails[0].Text) {
+				t.Fatalf("no %s in %v", tt.want, mails)
+			}
+			if !regexp.MustCompile(`href="` + regexp.QuoteMeta(html.EscapeString(before)) + "[0-9a-f]{56}" + regexp.QuoteMeta(html.EscapeString(after)) + `"`).MatchString(mails[0].HTML) {
+				t.Errorf("no link to %s in the HTML", tt.want)
+			}
+			// Supabase is asked for the same page, and has it on its list.
+			if got := f.metric("resetd_notices_total", `notice="redirect_replaced"`); got != 0 {
+				t.Errorf("Supabase has replaced the page %v times", got)
+			}
+		})
+	}
+}
+
+// TestApp: an app's own scheme is led to by Supabase's link, where a caller sends just what is listed.
+func TestApp(t *testing.T) {
+	t.Parallel()
+	f := start(t, setup{accounts: []string{"second@example.com"}, redirect: []string{"io.example.app://reset"}, env: map[string]string{
+		"LINK_MODE": "action_link", "CALLBACK_ORIGINS": "io.example.app://reset",
+	}})
+	for email, callback := range map[string]string{knownEmail: "io.example.app://reset", "second@example.com": "IO.example.app://reset"} {
+		body, _ := json.Marshal(map[string]string{"email": email, "callback_origin": callback})
+		if got := f.post(string(body), nil); got.status != http.StatusOK {
+			t.Fatal(got.raw)
+		}
+	}
+	f.settle()
+	mails := f.stack.Mails()
+	if len(mails) != 2 {
+		t.Fatalf("%d mails", len(mails))
+	}
+	for _, mail := range mails {
+		want := "io.example.app://reset#access_token="
+		if mail.To[0] != knownEmail {
+			want = site + "/reset-password#access_token="
+		}
+		link := regexp.MustCompile(`(?m)^http://127\.0\.0\.1:\d+/auth/v1/verify\?token=\S+$`).FindString(mail.Text)
+		request := httptest.NewRequest(http.MethodGet, link, nil)
+		recorder := httptest.NewRecorder()
+		f.stack.Supabase().ServeHTTP(recorder, request)
+		if location := recorder.Header().Get("Location"); !strings.HasPrefix(location, want) {
+			t.Errorf("the link of %s leads to %.60q, want %s", mail.To[0], location, want)
+		}
+	}
+	// A browser page of that scheme may not call.
+	request := newRequest(t, http.MethodOptions, f.url+endpoint)
+	request.Header.Set("Origin", "io.example.app://reset")
+	request.Header.Set("Access-Control-Request-Method", http.MethodPost)
+	if allowed := f.do(request).header.Get("Access-Control-Allow-Origin"); allowed != "" {
+		t.Errorf("browsers may call from %q", allowed)
 	}
 }
 

@@ -52,9 +52,9 @@ type settings struct {
 	WebhookKey    Secret `env:"MAILGUN_WEBHOOK_SIGNING_KEY" help:"HTTP webhook signing key of the Mailgun account: turns POST /webhooks/mailgun on, where Mailgun reports what it could not deliver"`
 
 	SiteURL              string         `env:"SITE_URL" help:"the app's origin, where links lead by default"`
-	CallbackOrigins      []string       `env:"CALLBACK_ORIGINS" help:"further origins that links may lead to, comma separated: exact, or with one leading wildcard label (https://*.preview.example.com)"`
+	CallbackOrigins      []string       `env:"CALLBACK_ORIGINS" help:"further origins that links may lead to, comma separated: exact, or with one leading wildcard label (https://*.preview.example.com); with a path of their own (https://other.example.com/new-password) or without; with LINK_MODE=action_link also apps (io.example.app://reset)"`
 	CallbackOriginPolicy callbackPolicy `env:"CALLBACK_ORIGIN_POLICY" envDefault:"fallback" help:"an origin that is not allowed: fallback (SITE_URL instead) or reject (400)"`
-	ResetPath            string         `env:"RESET_PATH" envDefault:"/reset-password" help:"path of the app's page, appended to the origin"`
+	ResetPath            string         `env:"RESET_PATH" envDefault:"/reset-password" help:"path of the app's page, appended to the origin; may have a query (/auth/confirm?next=/account) or be the route of a hash router (/#/reset)"`
 	LinkMode             linkMode       `env:"LINK_MODE" envDefault:"token_hash" help:"token_hash (verified by the app) or action_link (Supabase's own one-time link)"`
 	LinkExpiresIn        time.Duration  `env:"LINK_EXPIRES_IN" envDefault:"1h" help:"told in the mail; must match the project's OTP expiry"`
 
@@ -93,7 +93,7 @@ type settings struct {
 	LogRefusals logRefusals `env:"LOG_REFUSALS" envDefault:"sampled" help:"records of refused requests: sampled (the first hundred of each second, and how many were left out) or all"`
 
 	// What follows from the above.
-	origins *origin.List // nil without SITE_URL
+	pages   *origin.Pages // nil without SITE_URL
 	browser origin.Browsers
 	proxies []netip.Prefix
 	redis   *redisclient.Target // nil without REDIS_URL
@@ -392,8 +392,8 @@ const defaultDeliveryTimeout = 15 * time.Minute
 func (s *settings) check(wrong *mistakes) {
 	s.checkAddresses(wrong)
 	s.checkSupabase(wrong)
-	s.checkMail(wrong)
 	s.checkLinks(wrong)
+	s.checkMail(wrong)
 
 	within := func(name string, value, low, high time.Duration) {
 		if value < low || value > high {
@@ -469,10 +469,6 @@ func (s *settings) checkMail(wrong *mistakes) {
 	if s.MailgunDomain != "" {
 		wrong.judge("MAILGUN_DOMAIN", setting.CheckDomain(s.MailgunDomain))
 	}
-	if s.BrandName == "" {
-		site, _ := origin.ParseSetting(s.SiteURL)       // checkLinks judges it
-		s.BrandName = cmp.Or(site.Hostname(), "resetd") // without SITE_URL no mail is written
-	}
 	wrong.judge("BRAND_NAME", message.CheckName(s.BrandName))
 	if s.MailFrom == "" && s.MailgunDomain != "" && !wrong.name("MAILGUN_DOMAIN") && !wrong.name("BRAND_NAME") {
 		s.from = mail.Address{Name: s.BrandName, Address: "no-reply@" + s.MailgunDomain}
@@ -533,24 +529,26 @@ func (s *settings) checkTemplates(wrong *mistakes) {
 }
 
 func (s *settings) checkLinks(wrong *mistakes) {
-	if !strings.HasPrefix(s.ResetPath, "/") || strings.HasPrefix(s.ResetPath, "//") ||
-		strings.ContainsFunc(s.ResetPath, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune(`?#\"<>`, r) }) {
-		wrong.add("RESET_PATH", "must be a path like /reset-password, without query or fragment")
-	}
-	_, err := origin.NewList(s.SiteURL, nil)
-	wrong.judge("SITE_URL", err)
-	_, err = origin.NewList("", s.CallbackOrigins)
-	wrong.judge("CALLBACK_ORIGINS", err)
-	if s.SiteURL == "" && len(s.CallbackOrigins) > 0 && !wrong.name("SITE_URL") {
+	links := origin.Links{Path: s.ResetPath, Callbacks: s.CallbackOrigins, Redirected: s.LinkMode == linkMode(delivery.ActionLink)}
+	if s.SiteURL != "" {
+		var err error
+		links.Site, err = origin.ParseSite(s.SiteURL)
+		wrong.judge("SITE_URL", err)
+	} else if len(s.CallbackOrigins) > 0 && !wrong.name("SITE_URL") {
 		wrong.add("CALLBACK_ORIGINS", "needs SITE_URL, where links lead by default")
 	}
-	if list, err := origin.NewList(s.SiteURL, s.CallbackOrigins); err == nil && s.SiteURL != "" {
-		s.origins, s.browser = &list, list.Browsers()
+	wrong.judge("RESET_PATH", origin.CheckPath(links.Path, links.Redirected))
+	pages, err := origin.NewPages(links)
+	wrong.judge("CALLBACK_ORIGINS", err)
+	if s.SiteURL != "" {
+		s.pages, s.browser = &pages, pages.Origins().Browsers()
 	}
 	if len(s.CORSOrigins) > 0 {
-		browser, err := origin.NewBrowsers(s.CORSOrigins)
+		s.browser, err = origin.NewBrowsers(s.CORSOrigins)
 		wrong.judge("CORS_ORIGINS", err)
-		s.browser = browser
+	}
+	if s.BrandName == "" {
+		s.BrandName = cmp.Or(links.Site.Hostname(), "resetd") // without SITE_URL no mail is written
 	}
 }
 

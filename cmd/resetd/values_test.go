@@ -68,6 +68,21 @@ func TestValues(t *testing.T) {
 		{"SUPABASE_AUTH_URL", "https://" + ref + ".supabase.co", "must be left out where SUPABASE_URL is https://PROJECT.supabase.co"},
 		{"SUPABASE_AUTH_URL", "https://auth.example.com.", "has a host that ends in a dot"},
 
+		// Links.
+		{"SITE_URL", "https://app.example.com/", ""},
+		{"SITE_URL", "https://app.example.com/account/hunter2?x", "has a path and more: remove everything from the \"/\" after the host on; the path of the page belongs into RESET_PATH"},
+		{"SITE_URL", "https://app.example.com/account", "has a path: remove \"/account\" from its end; the path of the page belongs into RESET_PATH"},
+		{"SITE_URL", "app.example.com", "has no scheme"},
+		{"SITE_URL", "https://app.example.com.", "has a host that ends in a dot"},
+		{"SITE_URL", "https://bücher.example", "contains a character that is not ASCII: write https://xn--bcher-kva.example"},
+		{"SITE_URL", "https://user:hunter2@app.example.com", "has user info"},
+		{"SITE_URL", "io.example.app://hunter2", "must begin with https:// (or http://); an app's own scheme belongs into CALLBACK_ORIGINS"},
+		{"RESET_PATH", "/auth/confirm?next=/account", ""},
+		{"RESET_PATH", "/#/reset", ""},
+		{"RESET_PATH", "hunter2", "must begin with one slash"},
+		{"RESET_PATH", "/reset#hunter2", "must have the route of a hash router"},
+		{"RESET_PATH", "/reset?token_hash=hunter2", "must leave token_hash and type to the link"},
+
 		// Mailgun.
 		{"MAILGUN_API_KEY", "key-hunter2", ""},
 		{"MAILGUN_API_KEY", "pubkey-hunter2", "is the public validation key, which sends nothing: give a sending key"},
@@ -102,7 +117,7 @@ func TestValues(t *testing.T) {
 		{"SUPPORT_EMAIL", "hi@bücher.example", "has a domain name with characters beyond ASCII: write it as xn--bcher-kva.example"},
 		{"BRAND_LOGO_URL", "https://u:hunter2@x.example/l.png", "must be an https address without user or password"},
 		{"BRAND_NAME", "A\nhunter2", "must have no line break"},
-		{"REDIS_URL", "unix:///run/redis.sock?hunter2", "must be redis://"},
+		{"REDIS_URL", "http://:hunter2@redis:6379", "must be redis://"},
 	} {
 		_, err := readSettings("serve", nil, []string{c.name + "=" + c.value}, io.Discard)
 		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), "  "+c.name+": "+c.want) {
@@ -110,6 +125,30 @@ func TestValues(t *testing.T) {
 		}
 		if err != nil && (strings.Contains(err.Error(), secretPart) || strings.Count(err.Error(), "\n") != 1) {
 			t.Errorf("%s=%q is repeated, or blamed on another setting: %v", c.name, c.value, err)
+		}
+	}
+}
+
+// TestLinkModes: what a mail cannot carry, or Supabase cannot lead to, is refused with the reason.
+func TestLinkModes(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		environ []string
+		want    string // of the mistake; empty: there is none
+	}{
+		{[]string{"CALLBACK_ORIGINS=https://other.example.com/konto/neu,https://*.preview.example.com/#/reset"}, ""},
+		{[]string{"CALLBACK_ORIGINS=io.example.app://reset"}, `CALLBACK_ORIGINS: origin "io.example.app://reset" is an app's own scheme, which mail programs do not open: list the https address of an app link (universal link) instead, or set LINK_MODE=action_link, whose link is https and leads there`},
+		{[]string{"CALLBACK_ORIGINS=io.example.app://reset", "LINK_MODE=action_link"}, ""},
+		{[]string{"RESET_PATH=/#/reset", "LINK_MODE=action_link"}, `RESET_PATH: must have no "#" with LINK_MODE=action_link: Supabase puts the session there`},
+		{[]string{"CALLBACK_ORIGINS=https://other.example.com/#/reset", "LINK_MODE=action_link"}, `CALLBACK_ORIGINS: origin "https://other.example.com/#/reset" has a path that must have no "#" with LINK_MODE=action_link`},
+		{[]string{"CALLBACK_ORIGINS=https://app.example.com/other"}, "CALLBACK_ORIGINS: origin \"https://app.example.com/other\" is SITE_URL, whose path is RESET_PATH"},
+		{[]string{"CALLBACK_ORIGINS=https://a.example.com/x,https://a.example.com/y"}, "CALLBACK_ORIGINS: origin \"https://a.example.com/y\" is listed with another path too"},
+		{[]string{"CALLBACK_ORIGINS=https://*.vercel.app/x"}, "CALLBACK_ORIGINS: origin \"https://*.vercel.app/x\" would allow names of strangers"},
+		{[]string{"CORS_ORIGINS=https://app.example.com/x"}, "CORS_ORIGINS: origin \"https://app.example.com/x\" has a path"},
+	} {
+		_, err := readSettings("serve", nil, append(c.environ, "SITE_URL=https://app.example.com"), io.Discard)
+		if (err == nil) != (c.want == "") || err != nil && (!strings.Contains(err.Error(), "  "+c.want) || strings.Count(err.Error(), "\n") != 1) {
+			t.Errorf("%s: %v, want %q", c.environ, err, c.want)
 		}
 	}
 }
@@ -208,7 +247,7 @@ func TestMistakesTogether(t *testing.T) {
 	}
 	environ := []string{
 		"BRAND_LOGO_URL=https://u:p@x/l.png", "BRAND_NAME=A\nB", "SUPPORT_EMAIL=us", "LINK_EXPIRES_IN=1s", "TEMPLATES_DIR=" + templates,
-		"REDIS_URL=unix:///run/redis.sock", "MAILGUN_DOMAIN=mg.example.com.", "SUPABASE_URL=ftp://x", "RATE_LIMIT=many", "SITE_URL=https://app.example.com/x",
+		"REDIS_URL=http://redis:6379", "MAILGUN_DOMAIN=mg.example.com.", "SUPABASE_URL=ftp://x", "RATE_LIMIT=many", "SITE_URL=https://app.example.com/x",
 	}
 	for _, command := range []string{"serve", "check", "dev", "healthcheck"} {
 		var stderr strings.Builder

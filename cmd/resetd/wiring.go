@@ -79,10 +79,9 @@ func newApp(ctx context.Context, s *settings, logger *slog.Logger) (*app, error)
 	service := &impl.Service{
 		Health: upstreams, Outbox: pending, Watcher: observer, Fingerprint: fingerprint,
 		Recipients: limit{limits.Limiter("recipient", s.RecipientLimit)},
-		ResetPath:  s.ResetPath,
 	}
-	if s.origins != nil {
-		service.Origins = s.origins
+	if s.pages != nil {
+		service.Pages = s.pages
 	}
 
 	serverConfig := server.Config{
@@ -96,9 +95,9 @@ func newApp(ctx context.Context, s *settings, logger *slog.Logger) (*app, error)
 		AllowBrowser: s.browser.Allows,
 		AnyBrowser:   s.browser.Any(),
 	}
-	if s.CallbackOriginPolicy == "reject" && s.origins != nil {
+	if s.CallbackOriginPolicy == "reject" && s.pages != nil {
 		serverConfig.AllowCallback = func(callback string) bool {
-			_, allowed := s.origins.Resolve(callback)
+			_, allowed := s.pages.Resolve(callback)
 			return allowed
 		}
 	}
@@ -128,12 +127,12 @@ func newApp(ctx context.Context, s *settings, logger *slog.Logger) (*app, error)
 func newHealth(s *settings, observer *observe.Observer) *health.Health {
 	links, mailer := newSupabase(s), newMailgun(s)
 	switch {
-	case links == nil || s.origins == nil:
+	case links == nil || s.pages == nil:
 		return health.Fixed(impl.ErrAuthNotConfigured)
 	case mailer == nil:
 		return health.Fixed(impl.ErrEmailDelivery)
 	}
-	redirectTo := s.origins.Site() + s.ResetPath
+	redirectTo := s.pages.Site()
 	probes := []health.Probe{health.Supabase(func(ctx context.Context) error {
 		ctx, end := observer.Observe(ctx, observe.ProbeSupabase)
 		err := links.CheckUnknown(ctx, redirectTo)

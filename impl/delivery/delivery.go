@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -80,12 +81,18 @@ const (
 	ActionLink LinkMode = "action_link"
 )
 
-// URL returns the address that the mail carries.
-func (m LinkMode) URL(link *Link, redirectTo string) string {
+// URL returns the address that the mail carries, for the page that it leads to. The token is added to
+// the query of the page; or, where a hash router has its route in the fragment, to that of the route.
+func (m LinkMode) URL(link *Link, page string) string {
 	if m == ActionLink {
 		return link.ActionLink
 	}
-	return redirectTo + "?token_hash=" + url.QueryEscape(link.TokenHash) + "&type=recovery"
+	_, route, isRoute := strings.Cut(page, "#")
+	separator := "?"
+	if isRoute && strings.Contains(route, "?") || !isRoute && strings.Contains(page, "?") {
+		separator = "&"
+	}
+	return page + separator + "token_hash=" + url.QueryEscape(link.TokenHash) + "&type=recovery"
 }
 
 const (

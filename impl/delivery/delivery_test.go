@@ -562,6 +562,26 @@ func TestMail(t *testing.T) {
 	}
 }
 
+// TestURL: the token is where the page finds it.
+func TestURL(t *testing.T) {
+	link := &Link{TokenHash: "the+token", ActionLink: "https://auth.example.com/verify?token=t"}
+	for page, want := range map[string]string{
+		"https://a.example/reset":                "https://a.example/reset?token_hash=the%2Btoken&type=recovery",
+		"https://a.example/confirm?next=/a":      "https://a.example/confirm?next=/a&token_hash=the%2Btoken&type=recovery",
+		"https://a.example/#/reset":              "https://a.example/#/reset?token_hash=the%2Btoken&type=recovery",
+		"https://a.example/?v=2#/reset":          "https://a.example/?v=2#/reset?token_hash=the%2Btoken&type=recovery",
+		"https://a.example/?v=2#/reset?lang=de":  "https://a.example/?v=2#/reset?lang=de&token_hash=the%2Btoken&type=recovery",
+		"https://a.example/app#!/reset?lang=de&": "https://a.example/app#!/reset?lang=de&&token_hash=the%2Btoken&type=recovery",
+	} {
+		if got := TokenHash.URL(link, page); got != want {
+			t.Errorf("%s: %s, want %s", page, got, want)
+		}
+		if got := ActionLink.URL(link, page); got != link.ActionLink {
+			t.Errorf("%s: %s, want Supabase's own", page, got)
+		}
+	}
+}
+
 // TestNothingIsTold: no error of a delivery's end holds an address, a link or a token.
 func TestNothingIsTold(t *testing.T) {
 	for _, w := range []*world{

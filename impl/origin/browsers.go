@@ -49,7 +49,7 @@ func NewBrowsers(entries []string) (Browsers, error) {
 	if b.any && number > 1 {
 		mistakes = append(mistakes, errors.New("* allows every origin: remove the others, or remove *"))
 	}
-	list, err := NewList("", web)
+	list, err := NewList(web)
 	if err != nil {
 		mistakes = append(mistakes, err)
 	}
@@ -79,7 +79,7 @@ var withoutOrigin = map[string]bool{"file": true, "data": true, "blob": true, "a
 // not agree on how they write the host (tauri://localhost, app://-, extensions with capital letters), so
 // it is taken as it is, and has to be the same in the Origin header.
 func parseApp(scheme, host string) (string, error) {
-	if scheme == "" || scheme[0] < 'a' || scheme[0] > 'z' || strings.Trim(scheme, "abcdefghijklmnopqrstuvwxyz0123456789+-.") != "" {
+	if !isScheme(scheme) {
 		return "", errors.New("must begin with a scheme, such as https:// or capacitor://")
 	}
 	if withoutOrigin[scheme] {

@@ -60,12 +60,12 @@ func TestBrowsers(t *testing.T) {
 	if (origin.Browsers{}).Allows("https://app.example.com") {
 		t.Error("the zero Browsers allows something")
 	}
-	// Links never lead to a web view, and a List's pages are those of its origins.
-	if _, err := origin.NewList(site, []string{"capacitor://localhost"}); err == nil {
-		t.Error("a List takes capacitor://localhost")
+	// Links never lead to a web view, and by default browsers call from where links lead to.
+	if _, err := newPages(site, path, false, "capacitor://localhost"); err == nil {
+		t.Error("links lead to capacitor://localhost")
 	}
-	if b := mustList(t, site, callbacks).Browsers(); !b.Allows(site) || !b.Allows("https://pr-7.preview.example.com") || b.Allows("capacitor://localhost") {
-		t.Error("the pages of a List are not those of its origins")
+	if b := mustPages(t, site, path, false, callbacks...).Origins().Browsers(); !b.Allows(site) || !b.Allows("https://pr-7.preview.example.com") || b.Allows("capacitor://localhost") {
+		t.Error("the origins of Pages are others")
 	}
 }
 

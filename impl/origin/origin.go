@@ -1,11 +1,12 @@
-// Package origin owns the callback allow-list: which web origins a reset link
-// may lead to, and which browsers' origins may call the service.
+// Package origin owns the callback allow-list: which pages a reset link may
+// lead to, and which browsers' origins may call the service.
 //
 // The value a caller sends is hostile until proven otherwise: it decides where
 // a one-time login link points. So there is exactly one reader of origins
 // (Parse), it accepts a grammar and does not search for known tricks, and what
-// leaves this package is always the canonical form of something an operator
-// has listed, never the caller's own bytes.
+// leaves this package is always made of something an operator has listed,
+// never of the caller's own bytes. What is after the origin, only an operator
+// says.
 //
 // This package must never resolve a name, follow a URL, hold state that a
 // request can change, or return an origin that is not on the list.
@@ -17,6 +18,8 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+
+	"golang.org/x/net/idna"
 )
 
 const (
@@ -27,7 +30,7 @@ const (
 
 	// maxLength bounds the work done for a caller's value before it is looked
 	// at: the longest scheme, host and port there can be.
-	maxLength = len("https://") + maxHost + len(":65535")
+	maxLength = len("https://") + maxHost + len(":65535/")
 )
 
 // Origin is a web origin in canonical form: scheme and host in lower case, the
@@ -59,7 +62,8 @@ func (o Origin) Hostname() string {
 
 // Parse reads scheme://host[:port] and nothing more: http or https, a host of
 // plain labels, an IPv4 address or an IPv6 address in brackets, and a port
-// from 1 to 65535. There is no path, not even "/".
+// from 1 to 65535. One "/" at the end, which is how some programs write an
+// origin, is passed over; there is no other path.
 //
 // It does not use net/url: what url.Parse accepts and what browsers make of
 // the same text differ (backslashes, tabs, user info, IPv4 in octal), and each
@@ -92,7 +96,9 @@ func Parse(s string) (Origin, error) {
 		// What stands before the @ may be a password: nothing is quoted.
 		return Origin{}, errors.New(`has user info: remove everything from after "://" up to the "@"`)
 	}
-	if end := strings.IndexAny(rest, `/?#\`); end >= 0 {
+	if end := strings.IndexAny(rest, `/?#\`); end > 0 && rest[end:] == "/" {
+		rest = rest[:end]
+	} else if end >= 0 {
 		return Origin{}, trailingError(rest, end)
 	}
 	if err := checkBytes(rest); err != nil {
@@ -114,15 +120,29 @@ func Parse(s string) (Origin, error) {
 	return o, nil
 }
 
-// ParseSetting is Parse for what an operator wrote: white space around it and
-// one "/" at its end are slips that change no meaning, and are forgiven. A
-// caller's value goes to Parse, never here.
+// ParseSetting is Parse for what an operator wrote: white space around it means
+// nothing, and a name that is not ASCII is told in the form to write.
 func ParseSetting(s string) (Origin, error) {
 	s = strings.TrimSpace(s)
-	if strings.HasSuffix(s, "/") && !strings.HasSuffix(s, "//") {
-		s = strings.TrimSuffix(s, "/")
+	o, err := Parse(s)
+	if err == nil || !strings.ContainsFunc(s, func(r rune) bool { return r > '~' }) {
+		return o, err
 	}
-	return Parse(s)
+	if ascii, idnaErr := idna.Lookup.ToASCII(hostOf(s)); idnaErr == nil {
+		if written, err := Parse(strings.Replace(s, hostOf(s), ascii, 1)); err == nil {
+			return Origin{}, fmt.Errorf("contains a character that is not ASCII: write %s", written)
+		}
+	}
+	return Origin{}, err
+}
+
+// hostOf guesses the host of what is no origin.
+func hostOf(s string) string {
+	_, rest, _ := strings.Cut(s, "://")
+	if end := strings.IndexAny(rest, ":/?#"); end >= 0 {
+		rest = rest[:end]
+	}
+	return rest
 }
 
 // trailingError says what is wrong with s, whose host and port end at the
@@ -277,6 +297,11 @@ func isNumber(label string) bool {
 		return strings.Trim(hex, "0123456789abcdef") == ""
 	}
 	return strings.Trim(label, "0123456789") == ""
+}
+
+// isScheme tells whether text in lower case is a scheme (RFC 3986, section 3.1).
+func isScheme(s string) bool {
+	return s != "" && 'a' <= s[0] && s[0] <= 'z' && strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789+-.") == ""
 }
 
 // lowerASCII lower-cases A to Z and nothing else. strings.EqualFold and

@@ -28,11 +28,15 @@ func TestParse(t *testing.T) {
 		"https://[2001:DB8:0:0:0:0:0:1]":     "https://[2001:db8::1]",
 		"https://xn--bcher-kva.example":      "https://xn--bcher-kva.example",
 		"https://1a.example":                 "https://1a.example",
+		"https://app.example.com/":           "https://app.example.com",
+		"HTTPS://APP.example.com:443/":       "https://app.example.com",
+		"http://[::1]:3000/":                 "http://[::1]:3000",
 		"https://3com.example":               "https://3com.example",
 		"https://a--b.example":               "https://a--b.example",
 		"https://0xg":                        "https://0xg",
 		"https://" + host253:                 "https://" + host253,
 		"https://" + host253 + ":65535":      "https://" + host253 + ":65535",
+		"https://" + host253 + ":65535/":     "https://" + host253 + ":65535",
 		"https://" + label63 + ".example:81": "https://" + label63 + ".example:81",
 	} {
 		o, err := origin.Parse(in)
@@ -68,7 +72,8 @@ func TestParseRefuses(t *testing.T) {
 		"https://":                                           "has no host",
 		"https:///app.example.com":                           "has no host",
 		"https://:443":                                       "has no host",
-		"https://app.example.com/":                           `remove "/" from its end`,
+		"https:////":                                         "has no host",
+		"https://app.example.com:/":                          "empty port",
 		"https://app.example.com/app":                        `remove "/app" from its end`,
 		"https://app.example.com/my_app?x=1":                 "has a path and more",
 		"https://app.example.com//":                          `remove "//" from its end`,
@@ -151,9 +156,25 @@ func TestParseSetting(t *testing.T) {
 			t.Errorf("ParseSetting(%q) = %q, %v", in, o, err)
 		}
 	}
-	for _, in := range []string{"", "/", "https://", "https://app.example.com//", "https://app.example.com/app/"} {
-		if o, err := origin.ParseSetting(in); err == nil {
-			t.Errorf("ParseSetting(%q) = %q, want a refusal", in, o)
+	for in, want := range map[string]string{
+		"":                                "is empty",
+		"/":                               "has no scheme",
+		"https://":                        "has no host",
+		"https://app.example.com//":       "has a path",
+		"https://app.example.com/app/":    "has a path",
+		"https://bücher.example":          "write https://xn--bcher-kva.example",
+		"https://BÜCHER.example:8443/":    "write https://xn--bcher-kva.example:8443",
+		"https://аpp.example.com":         "write https://xn--pp-6kc.example.com", // a Cyrillic a: seen at a glance in this form
+		"https://app.example.com\u200b":   "not ASCII: write https://app.example.com",
+		"https://secret@bücher.example":   "has user info",
+		"https://bücher.example/?secret":  "has a path and more",
+		"https://bücher.example:secret":   "not ASCII",
+		"https://app.example.com/bücher":  `remove "/bücher" from its end`,
+		"https://bü cher.example/?secret": "has a path and more",
+	} {
+		o, err := origin.ParseSetting(in)
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "secret") {
+			t.Errorf("ParseSetting(%q) = %q, %v; want a refusal that says %q", in, o, err, want)
 		}
 	}
 }

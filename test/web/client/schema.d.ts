@@ -51,8 +51,10 @@ export interface components {
             email: string;
             /**
              * @description The origin (`scheme://host[:port]`) of the app that the link shall lead to, where
-             *     the server allows it. Anything else leads to the site's own origin, or is an
-             *     error where the server is set to reject it.
+             *     the server allows it; which page there is the server's to say. Upper case, and one slash
+             *     at the end, make no difference. Where the server lists an app by a scheme of the app's own
+             *     (`io.example.app://reset`), it is named by just that. Anything else leads to the site's own
+             *     origin, or is an error where the server is set to reject it.
              * @example https://app.example.com
              */
             callback_origin?: string;
