@@ -19,7 +19,7 @@ not ready, and answers 500 or 502 until it is restarted with it.
 serve listens on LISTEN_ADDR: the operation, /healthz, /readyz, /api/openapi.json and /api/docs. ADMIN_ADDR
 has /livez, /readyz with the reason, and /metrics, and belongs on no public network. On the first SIGTERM, SIGHUP or
 interrupt /readyz says no, requests are still taken for SHUTDOWN_DELAY, and what is accepted and
-not delivered then has SHUTDOWN_TIMEOUT to be delivered; a second one ends it.
+not delivered then has SHUTDOWN_TIMEOUT to be delivered; a second interrupt ends it.
 
 The exit status is 0 after a clean stop, or a check without a failure; 1 if the server, or a
 check, has failed, or accepted requests were left at the stop; and 2 if it was started in a wrong
@@ -52,8 +52,12 @@ func main() {
 		stops = append(stops, syscall.SIGHUP)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), stops...)
-	context.AfterFunc(ctx, stop) // a second signal ends the process at once
-	os.Exit(exitStatus(run(ctx, os.Args[1:], os.Environ(), os.Stdout, os.Stderr), os.Stderr))
+	// A second interrupt ends the process at once. A second SIGTERM does not: Heroku sends several, and
+	// what is accepted would be lost (devcenter.heroku.com/articles/dyno-shutdown-behavior, November 2026).
+	context.AfterFunc(ctx, func() { signal.Reset(os.Interrupt) })
+	status := exitStatus(run(ctx, os.Args[1:], os.Environ(), os.Stdout, os.Stderr), os.Stderr)
+	stop()
+	os.Exit(status)
 }
 
 // errUsage ends a start that was asked for in a wrong way, and explained already.
