@@ -174,14 +174,18 @@ func greet(w io.Writer, s *settings, here string, standIn bool) {
 	if standIn {
 		fmt.Fprintf(w, "  Accounts  %s\n            Any other address gets the same answer, and no mail.\n", strings.Join(devstack.DefaultAccounts(), ", "))
 	}
+	ask := "Ask for a mail:"
+	if !standIn {
+		ask = "Ask for a mail to an address that has an account there:"
+	}
 	fmt.Fprintf(w, `
-Ask for a mail:
+%s
 
   curl -i %s/api/auth/send-password-reset \
     -H 'Content-Type: application/json' \
     -d '{"email":"hello@example.com","callback_origin":"%s"}'
 
-`, here, here)
+`, ask, here, here)
 	if standIn {
 		fmt.Fprintf(w, `Your app on any port of localhost: it sends its own origin, and the link leads to its page
 %s. Its supabase-js takes

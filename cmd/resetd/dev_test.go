@@ -181,7 +181,8 @@ func TestDevWithSupabase(t *testing.T) {
 	}
 
 	said := printed.String()
-	if !strings.Contains(said, supabase.URL+"/auth/v1, which are real") || strings.Contains(said, "their-service-role-key") || strings.Contains(said, "supabase-js") || strings.Contains(said, "Accounts") {
+	if !strings.Contains(said, supabase.URL+"/auth/v1, which are real") || strings.Contains(said, "their-service-role-key") || strings.Contains(said, "supabase-js") || strings.Contains(said, "Accounts") ||
+		!strings.Contains(said, "an address that has an account there") {
 		t.Errorf("it prints %s", said)
 	}
 	if response, _ := get(t, http.MethodGet, address+"/auth/v1/user", ""); response.StatusCode != http.StatusNotFound {

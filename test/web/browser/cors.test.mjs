@@ -213,7 +213,7 @@ test('the server says why a page failed to fetch', async (t) => {
 	const [listed, other] = [await startSite(t), await startSite(t)]
 	const resetd = await startResetd(t, 'dev', { CORS_ORIGINS: listed.url })
 	const notices = async () => (await resetd.records('request')).flatMap((record) => record.notices ?? [])
-	assert.equal(await send(await pageOn(t, resetd, other.url, [refused, failed]), resetd.endpoint), 'TypeError')
+	assert.equal(await send(await pageOn(t, resetd, other.on('other.localhost'), [refused, failed]), resetd.endpoint), 'TypeError')
 	assert.deepEqual(await notices(), ['cors_origin'])
 	const page = await pageOn(t, resetd, listed.url, [refused, failed])
 	assert.equal(await send(page, resetd.endpoint, { method: 'PUT' }), 'TypeError')
