@@ -43,9 +43,29 @@ func newDocs(document *openapi3.T, base string) (*docs, error) {
 		"everywhere": everywhere, "facts": facts, "fields": fields, "headers": headers,
 		"prose": prose, "schemaName": schemaName, "text": text,
 		"join": strings.Join, "split": strings.Split,
-		"indent": func(value any) (string, error) {
-			encoded, err := json.MarshalIndent(value, "", "  ")
-			return string(encoded), err
+		"indent": func(value any, schema *openapi3.SchemaRef) (string, error) {
+			var indented bytes.Buffer
+			encoded, err := inOrder(value, schema)
+			if err == nil {
+				err = json.Indent(&indented, encoded, "", "  ")
+			}
+			return indented.String(), err
+		},
+		// curl puts the first example of a request into quotes of a shell.
+		"curl": func(examples openapi3.Examples, schema *openapi3.SchemaRef) (string, error) {
+			for _, name := range slices.Sorted(maps.Keys(examples)) {
+				encoded, err := inOrder(examples[name].Value.Value, schema)
+				return "'" + strings.ReplaceAll(string(encoded), "'", `'\''`) + "'", err
+			}
+			return "", nil
+		},
+		"server": func() string {
+			for _, server := range document.Servers {
+				if strings.Contains(server.URL, "://") {
+					return strings.TrimSuffix(server.URL, base)
+				}
+			}
+			return "http://localhost:8080"
 		},
 		// place names a schema only once, so that it has one place on the page: the first request
 		// that takes it, whose reader wants to see it at once, or else the list of schemas.
@@ -129,17 +149,80 @@ func docsOperations(document *openapi3.T, base string) (operations []docsOperati
 	return operations
 }
 
-// fields lists the members of an object, required ones first. They become parameters, as headers
-// do, so that one template shows all three.
+// memberNames lists the members of an object: required ones in the order of the document, which has no
+// order of the others.
+func memberNames(object *openapi3.Schema) []string {
+	names := slices.Clone(object.Required)
+	for _, name := range slices.Sorted(maps.Keys(object.Properties)) {
+		if !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// fields lists the members of an object. They become parameters, as headers do, so that one template
+// shows all three.
 func fields(object *openapi3.Schema) (parameters []*openapi3.Parameter) {
-	for _, required := range []bool{true, false} {
-		for _, name := range slices.Sorted(maps.Keys(object.Properties)) {
-			if slices.Contains(object.Required, name) == required {
-				parameters = append(parameters, &openapi3.Parameter{Name: name, Required: required, Schema: object.Properties[name]})
-			}
+	for _, name := range memberNames(object) {
+		if member := object.Properties[name]; member != nil {
+			parameters = append(parameters, &openapi3.Parameter{Name: name, Required: slices.Contains(object.Required, name), Schema: member})
 		}
 	}
 	return parameters
+}
+
+// inOrder writes an example as JSON, with the members of objects as fields lists them.
+func inOrder(value any, schema *openapi3.SchemaRef) ([]byte, error) {
+	object, isObject := value.(map[string]any)
+	list, isList := value.([]any)
+	of := &openapi3.Schema{}
+	if schema != nil && schema.Value != nil {
+		of = schema.Value
+	}
+	var b bytes.Buffer
+	part := func(before string, value any, schema *openapi3.SchemaRef) error {
+		encoded, err := inOrder(value, schema)
+		if b.Len() > 1 {
+			b.WriteByte(',')
+		}
+		b.WriteString(before)
+		b.Write(encoded)
+		return err
+	}
+	switch {
+	case isObject:
+		b.WriteByte('{')
+		names := memberNames(of)
+		for _, name := range slices.Sorted(maps.Keys(object)) {
+			if !slices.Contains(names, name) {
+				names = append(names, name)
+			}
+		}
+		for _, name := range names {
+			if member, ok := object[name]; ok {
+				key, err := json.Marshal(name)
+				if err == nil {
+					err = part(string(key)+":", member, of.Properties[name])
+				}
+				if err != nil {
+					return nil, err
+				}
+			}
+		}
+		b.WriteByte('}')
+	case isList:
+		b.WriteByte('[')
+		for _, item := range list {
+			if err := part("", item, of.Items); err != nil {
+				return nil, err
+			}
+		}
+		b.WriteByte(']')
+	default:
+		return json.Marshal(value)
+	}
+	return b.Bytes(), nil
 }
 
 // headers lists the headers of an answer that are not shown for all answers.

@@ -242,6 +242,57 @@ func startsWithStatus(line string) bool {
 	return digits != line && !strings.HasPrefix(digits, ".") && !strings.HasPrefix(digits, ")")
 }
 
+// TestDocsExamples: the members of examples are in the order of the document, as far as it has one, every
+// example has a title for people, and the first request is there for curl.
+func TestDocsExamples(t *testing.T) {
+	document, err := gen.GetSpec()
+	if err != nil {
+		t.Fatal(err)
+	}
+	reference, err := newDocs(document, basePath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown := textOf(t, string(reference.page))
+	for _, want := range []string{
+		`{ "email": "hello@example.com", "callback_origin": "example" }`,
+		`{ "ok": true, "message": "If an account`,
+		`{ "error": "Check the highlighted fields and try again.", "code": "invalid_request", "fieldErrors": { "email": "Enter a valid email address." }, "issues": [ { "path": "email", "message":`,
+		`With curl curl -i https://example.com/api/auth/send-password-reset \ -H 'Content-Type: application/json' \ -d '{"email":"hello@example.com","callback_origin":"https://app.example.com"}' The link leads to the app that asks {`,
+	} {
+		if !strings.Contains(shown, want) {
+			t.Errorf("not on the page: %s", want)
+		}
+	}
+	operation := document.Paths.Value(operationPath).Post
+	examples := operation.RequestBody.Value.Content["application/json"].Examples
+	for _, answer := range operation.Responses.Map() {
+		for name, example := range answer.Value.Content["application/json"].Examples {
+			examples[name] = example
+		}
+	}
+	if len(examples) < 12 {
+		t.Errorf("only %d examples", len(examples))
+	}
+	for name, example := range examples {
+		if strings.Count(example.Value.Summary, " ") == 0 && example.Value.Summary != "Taken" {
+			t.Errorf("the example %s has the title %q", name, example.Value.Summary)
+		}
+	}
+	quoted, err := openapi3.NewLoader().LoadFromData([]byte(`{"openapi": "3.0.3", "info": {"title": "t", "version": "1"}, "paths": {"/a": {"post": {"operationId": "a",
+		"requestBody": {"content": {"application/json": {"schema": {"type": "object"}, "example": 1, "examples": {"a": {"value": {"it's": ["it's"]}}}}}},
+		"responses": {"200": {"description": "d"}}}}}, "components": {}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if reference, err = newDocs(quoted, basePath); err != nil {
+		t.Fatal(err)
+	}
+	if shown := textOf(t, string(reference.page)); !strings.Contains(shown, `curl -i http://localhost:8080/api/a \ -H 'Content-Type: application/json' \ -d '{"it'\''s":["it'\''s"]}'`) {
+		t.Errorf("the shell would misread it: %s", shown)
+	}
+}
+
 // TestDocsStatusTexts: an answer is named as HTTP names it.
 func TestDocsStatusTexts(t *testing.T) {
 	document, err := gen.GetSpec()
