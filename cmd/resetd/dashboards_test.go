@@ -308,7 +308,7 @@ var linkPattern = regexp.MustCompile(`\]\(([^)\s]+)\)`)
 func TestLinks(t *testing.T) {
 	t.Parallel()
 	const root = "../.."
-	for _, page := range []string{"README.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md", "deploy/README.md", "docs/operations.md"} {
+	for _, page := range []string{"README.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md", "deploy/README.md", "docs/operations.md", "docs/platforms.md"} {
 		links := linkPattern.FindAllStringSubmatch(read(t, filepath.Join(root, page)), -1)
 		if len(links) == 0 {
 			t.Errorf("%s links to nothing", page)

@@ -392,12 +392,17 @@ func TestRateLimitFields(t *testing.T) {
 	}
 }
 
-// notBelieved are headers in which others look for a client's address, and we do not.
+// notBelieved are headers in which others look for a client's address, and we do not. The last ones are
+// not told of: they are seldom a client's address, or never.
 var notBelieved = []string{
-	"X-Real-IP", "Forwarded", "CF-Connecting-IP", "CF-Connecting-IPv6", "True-Client-IP", "X-Client-IP", "X-Cluster-Client-IP",
-	"Fastly-Client-IP", "Fly-Client-IP", "X-Forwarded", "Forwarded-For", "X-Original-Forwarded-For", "X-Envoy-External-Address",
-	"X-Appengine-User-IP", "X-Azure-ClientIP", "X-ProxyUser-IP", "WL-Proxy-Client-IP", "Client-IP", "X-Remote-Addr", "Remote-Addr", "X-Host", "Via",
+	"X-Real-IP", "Forwarded", "CF-Connecting-IP", "True-Client-IP", "X-Client-IP", "X-Cluster-Client-IP",
+	"Fastly-Client-IP", "Fly-Client-IP", "X-Envoy-External-Address", "X-Appengine-User-IP", "X-Azure-ClientIP", "Client-IP",
+	"CF-Connecting-IPv6", "X-Forwarded", "Forwarded-For", "X-Original-Forwarded-For", "X-ProxyUser-IP", "WL-Proxy-Client-IP",
+	"X-Remote-Addr", "Remote-Addr", "X-Host", "Via",
 }
+
+// untold are those at the end of notBelieved that nobody is told of.
+const untold = 10
 
 // TestForgedAddress: a peer that is no trusted proxy is who it is, whatever it writes.
 func TestForgedAddress(t *testing.T) {
@@ -421,9 +426,37 @@ func TestForgedAddress(t *testing.T) {
 				t.Errorf("TRUSTED_PROXIES=%s, %s: %d", trusted, name, a.status)
 			}
 		}
-		if strings.Contains(f.logs.String(), "X-Forwarded-For") {
-			t.Error("a warning about a proxy, without one")
+		// Of all that, the log has one warning, without any of the addresses.
+		f.checkProxyWarning("not_trusted", "X-Forwarded-For", "TRUSTED_PROXIES")
+		if found := regexp.MustCompile(`192\.0\.2\.|203\.0\.113\.|2001:db8|10\.0\.0\.1|198\.51\.100`).FindString(f.logs.String()); found != "" {
+			t.Errorf("the log has %q", found)
 		}
+		metrics := f.scrape()
+		if limited, served := metrics[`resetd_clients_total{client_from="not_trusted",limited="yes"}`], metrics[`resetd_clients_total{client_from="not_trusted",limited="no"}`]; limited != float64(7+len(notBelieved)-untold) || served != 1 {
+			t.Errorf("%v requests with a forwarding header were refused, and %v served", limited, served)
+		}
+		if limited := metrics[`resetd_clients_total{client_from="connection",limited="yes"}`]; limited != float64(1+untold) {
+			t.Errorf("%v requests without a forwarding header were refused", limited)
+		}
+	}
+}
+
+// checkProxyWarning: there is one warning that clients may not be told apart, which names the header and
+// says what to do.
+func (f *fixture) checkProxyWarning(source, header, fix string) {
+	f.t.Helper()
+	var found []map[string]any
+	for _, record := range f.logs.records(f.t, "clients may not be told apart") {
+		if record["client_from"] == source {
+			found = append(found, record)
+		}
+	}
+	if len(found) != 1 {
+		f.t.Errorf("%d warnings about %s, want 1", len(found), source)
+		return
+	}
+	if text := fmt.Sprint(found[0]["fix"]); found[0]["level"] != "WARN" || found[0]["header"] != header || !strings.Contains(text, fix) {
+		f.t.Errorf("the warning does not name %s, or does not say what to do (%s): %v", header, fix, found[0])
 	}
 }
 
@@ -502,8 +535,7 @@ func TestTrustedProxies(t *testing.T) {
 	}
 
 	// Without the header, or one that says nothing, all are the proxy, and the log says so once.
-	const warning = "a trusted proxy sends no X-Forwarded-For: all its clients count as one"
-	if n := len(f.logs.records(t, warning)); n != 0 {
+	if n := strings.Count(f.logs.String(), `"client_from":"missing"`); n != 0 {
 		t.Errorf("%d warnings before there was a reason", n)
 	}
 	if a := f.askAs(unknownEmail); a.status != http.StatusOK {
@@ -519,9 +551,8 @@ func TestTrustedProxies(t *testing.T) {
 			t.Errorf("without X-Forwarded-For, %s is believed: %d", name, a.status)
 		}
 	}
-	if n := len(f.logs.records(t, warning)); n != 1 {
-		t.Errorf("%d warnings about the header that is missing, want 1", n)
-	}
+	f.checkProxyWarning("missing", "X-Forwarded-For", "have the proxy write X-Forwarded-For")
+	f.checkProxyWarning("unusable", "X-Forwarded-For", "have the proxy write addresses in X-Forwarded-For")
 	if found := regexp.MustCompile(`192\.0\.2\.|203\.0\.113\.|2001:db8|10\.9\.0|198\.51\.100|nonsense`).FindString(f.logs.String()); found != "" {
 		t.Errorf("the log has %q", found)
 	}

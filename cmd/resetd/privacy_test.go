@@ -69,10 +69,13 @@ func (p *private) addRequest(request *http.Request) {
 	for _, text := range []string{request.URL.RawQuery, request.Header.Get("Authorization"), request.Header.Get("Cookie"), request.Header.Get("Baggage")} {
 		p.sample(text)
 	}
-	for _, forwarded := range request.Header.Values("X-Forwarded-For") {
-		for address := range strings.SplitSeq(forwarded, ",") {
-			if parsed := net.ParseIP(strings.TrimSpace(address)); parsed != nil && !parsed.IsLoopback() {
-				p.sample(strings.TrimSpace(address))
+	for _, name := range append([]string{"X-Forwarded-For"}, notBelieved...) {
+		for _, forwarded := range request.Header.Values(name) {
+			for address := range strings.SplitSeq(forwarded, ",") {
+				address = strings.TrimPrefix(strings.TrimSpace(address), "for=")
+				if parsed := net.ParseIP(address); parsed != nil && !parsed.IsLoopback() {
+					p.sample(address)
+				}
 			}
 		}
 	}

@@ -11,7 +11,6 @@ import (
 	"log/slog"
 	"net"
 	"net/mail"
-	"net/netip"
 	"os"
 	"reflect"
 	"slices"
@@ -21,6 +20,7 @@ import (
 
 	"github.com/caarlos0/env/v11"
 
+	"github.com/resetd/resetd/impl/clientip"
 	"github.com/resetd/resetd/impl/delivery"
 	"github.com/resetd/resetd/impl/mailgun"
 	"github.com/resetd/resetd/impl/message"
@@ -64,7 +64,9 @@ type settings struct {
 	RedisCA        string         `env:"REDIS_CA" help:"certificates of the authorities of Redis' certificate, PEM (default: those of this machine)"`
 	RedisCert      string         `env:"REDIS_CLIENT_CERT" help:"certificate that Redis is shown, PEM"`
 	RedisKey       Secret         `env:"REDIS_CLIENT_KEY" help:"private key of REDIS_CLIENT_CERT, PEM"`
-	TrustedProxies string         `env:"TRUSTED_PROXIES" help:"CIDRs whose X-Forwarded-For is believed, comma separated"`
+	TrustedProxies string         `env:"TRUSTED_PROXIES" help:"proxies that are believed who the client is, comma separated: networks, loopback, private, or all (only with one of the next two); the client is the rightmost address of X-Forwarded-For that is not one of them"`
+	TrustedHops    int            `env:"TRUSTED_HOPS" help:"the client is the n-th address of X-Forwarded-For from the right instead, from whomever it comes unless TRUSTED_PROXIES says from whom"`
+	ClientIPHeader string         `env:"CLIENT_IP_HEADER" help:"the header that proxies write instead of X-Forwarded-For: with one address (Fly-Client-IP, CF-Connecting-IP, X-Real-IP, …), or Forwarded"`
 	CORSOrigins    []string       `env:"CORS_ORIGINS" help:"origins from which browsers may call, those of web views too (capacitor://localhost), comma separated; or *, every page (default SITE_URL and CALLBACK_ORIGINS)"`
 	APIDocs        onOff          `env:"API_DOCS" envDefault:"on" help:"the API reference page at /api/docs: on or off"`
 
@@ -95,13 +97,14 @@ type settings struct {
 	// What follows from the above.
 	pages   *origin.Pages // nil without SITE_URL
 	browser origin.Browsers
-	proxies []netip.Prefix
 	redis   *redisclient.Target // nil without REDIS_URL
 	from    mail.Address
 	replyTo mail.Address      // zero: none
 	writer  *message.Renderer // nil for healthcheck, and without what mail needs
 	authURL string
 	tracing bool // OpenTelemetry's own variables set an exporter
+
+	clientIP clientip.Rule
 }
 
 // gone are settings of earlier versions, and what took their place.
@@ -415,9 +418,11 @@ func (s *settings) check(wrong *mistakes) {
 			wrong.add(name, "must be from 1 to %d", value.most)
 		}
 	}
-	proxies, err := ratelimit.ParseTrustedProxies(s.TrustedProxies)
-	wrong.judge("TRUSTED_PROXIES", err)
-	s.proxies = proxies
+	rule, aboutClients := clientip.New(clientip.Config{TrustedProxies: s.TrustedProxies, TrustedHops: s.TrustedHops, ClientIPHeader: s.ClientIPHeader})
+	s.clientIP = rule
+	for _, mistake := range aboutClients {
+		wrong.add(mistake.Setting, "%s", mistake.Text)
+	}
 	target, found := redisclient.Parse(redisclient.Config{
 		URL: s.RedisURL.Reveal(), CA: s.RedisCA, ClientCert: s.RedisCert, ClientKey: s.RedisKey.Reveal(),
 	})

@@ -89,7 +89,7 @@ func newApp(ctx context.Context, s *settings, logger *slog.Logger) (*app, error)
 		Recorder:     observer,
 		Logger:       logger,
 		Limit:        limits.Limiter("ip", s.RateLimit),
-		ClientIP:     ratelimit.ClientIP{Trusted: s.proxies},
+		ClientIP:     s.clientIP,
 		Fingerprint:  fingerprint,
 		Docs:         s.APIDocs == "on",
 		AllowBrowser: s.browser.Allows,

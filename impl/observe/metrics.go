@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/resetd/resetd/impl"
+	"github.com/resetd/resetd/impl/clientip"
 	"github.com/resetd/resetd/impl/health"
 	"github.com/resetd/resetd/impl/server"
 )
@@ -23,6 +24,7 @@ type metrics struct {
 	verdict          *prometheus.GaugeVec
 	notices          *prometheus.CounterVec
 	limited          *prometheus.CounterVec
+	clients          [clientip.Sources]struct{ served, limited prometheus.Counter }
 	limitsIn         *prometheus.GaugeVec
 	requestsIn       *prometheus.GaugeVec
 	upstream         *prometheus.CounterVec
@@ -90,7 +92,15 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 			Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
 		}, []string{"upstream", "call"}),
 	}
-	registry.MustRegister(m.requests, m.duration, m.mails, m.deliveryDuration, m.deliveryTries, m.verdict, m.notices, m.limited, m.limitsIn, m.requestsIn, m.upstream, m.upstreamDuration)
+	clients := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "resetd_clients_total",
+		Help: "Requests of the operation, by where the address of their client was taken from (connection, header; not_trusted, missing and unusable: the connection, which may be a proxy with many clients), and whether the limit of clients refused them.",
+	}, []string{"client_from", "limited"})
+	for source := range clientip.Sources {
+		m.clients[source].served = clients.WithLabelValues(source.String(), "no")
+		m.clients[source].limited = clients.WithLabelValues(source.String(), "yes")
+	}
+	registry.MustRegister(clients, m.requests, m.duration, m.mails, m.deliveryDuration, m.deliveryTries, m.verdict, m.notices, m.limited, m.limitsIn, m.requestsIn, m.upstream, m.upstreamDuration)
 
 	// Known from the start, so that a rate sees the first one.
 	for _, kind := range []impl.EventKind{impl.Sent, impl.NoAccount, impl.Banned, impl.Suppressed, impl.Unconfirmed, impl.Undelivered} {
@@ -161,4 +171,13 @@ func (m *metrics) answered(a server.Answered, took time.Duration) {
 	if a.Status == http.StatusTooManyRequests {
 		m.limited.WithLabelValues(limitIP).Inc()
 	}
+}
+
+// clientOf counts where the address of a request's client was taken from.
+func (m *metrics) clientOf(from clientip.Source, a server.Answered) {
+	if a.Status == http.StatusTooManyRequests {
+		m.clients[from].limited.Inc()
+		return
+	}
+	m.clients[from].served.Inc()
 }

@@ -14,6 +14,7 @@ import (
 	"go.opentelemetry.io/otel/trace/noop"
 
 	"github.com/resetd/resetd/impl"
+	"github.com/resetd/resetd/impl/clientip"
 	"github.com/resetd/resetd/impl/health"
 	"github.com/resetd/resetd/impl/server"
 )
@@ -90,6 +91,7 @@ type record struct {
 	span     trace.Span
 
 	client  func() string // nil: not known
+	from    clientip.Source
 	account string
 	outcome impl.EventKind
 	notices []string
@@ -116,7 +118,7 @@ func (r *record) Traceparent() string {
 }
 
 // SetClient implements server.Record.
-func (r *record) SetClient(hash func() string) { r.client = hash }
+func (r *record) SetClient(from clientip.Source, hash func() string) { r.from, r.client = from, hash }
 
 // Notice implements server.Record.
 func (r *record) Notice(name string) {
@@ -191,6 +193,9 @@ func (o *Observer) Probed(upstream string, was, is health.Verdict, err error) {
 func (r *record) End(a server.Answered) {
 	o, took := r.observer, time.Since(r.began)
 	o.metrics.answered(a, took)
+	if r.client != nil {
+		o.metrics.clientOf(r.from, a)
+	}
 	endSpan(r.span, a, string(r.outcome), r.id)
 	level := slog.LevelInfo
 	// A preflight that was refused is news: its page says no more than "Failed to fetch".

@@ -1,16 +1,17 @@
 // Package ratelimit says how often a client, or an address, may be served. It
 // owns the windows of a [Rate], where they are counted (memory, or Redis when
-// several instances share them), what happens while Redis is away, and the key
-// that stands for a client's IP address ([ClientIP]). ulule/limiter has the
-// counters in memory; what is written around it here, and why:
+// several instances share them), and what happens while Redis is away.
+// ulule/limiter has the counters in memory; what is written around it here, and
+// why:
 //
 //   - Several windows at once, all of which must allow ([Limiter.Take]).
 //   - A bound on memory, which ulule's memory store has not (memory.go).
 //   - One question to Redis for all windows, where ulule's store asks at least
 //     one for each, and cannot make the second depend on the first (script.go).
 //   - Going on in memory when Redis fails, and back (redis.go).
-//   - The client's IP, where ulule believes the leftmost X-Forwarded-For entry,
-//     the one that a client writes itself (clientip.go).
+//
+// Who a client is says package clientip: ulule believes the leftmost
+// X-Forwarded-For entry, the one that a client writes itself.
 //
 // What a window is: fixed, and opened by the first request that it counts, so
 // two clients' windows do not end together, and with Redis only Redis's clock

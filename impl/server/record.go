@@ -13,6 +13,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/resetd/resetd/impl"
+	"github.com/resetd/resetd/impl/clientip"
 	"github.com/resetd/resetd/impl/redisclient"
 )
 
@@ -26,8 +27,9 @@ type Recorder interface {
 // Record is that of one request. It is told nothing of what the caller has sent.
 type Record interface {
 	impl.Caller
-	// SetClient says how the hash of the client is made, which is needed only where there is a record.
-	SetClient(hash func() string)
+	// SetClient says where the client's address was taken from, and how its hash is made, which is needed
+	// only where there is a record.
+	SetClient(from clientip.Source, hash func() string)
 	// Notice counts something that the operator should know, of those that Notices lists.
 	Notice(name string)
 	// Panicked is told what kind of value a handler panicked with, and where.

@@ -17,6 +17,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/resetd/resetd/gen"
+	"github.com/resetd/resetd/impl/clientip"
 	"github.com/resetd/resetd/impl/ratelimit"
 )
 
@@ -41,8 +42,9 @@ type Config struct {
 	Logger    *slog.Logger
 
 	// Limit counts the requests of each client, valid or not.
-	Limit    *ratelimit.Limiter
-	ClientIP ratelimit.ClientIP
+	Limit *ratelimit.Limiter
+	// ClientIP says who a client is.
+	ClientIP clientip.Rule
 	// Fingerprint is the keyed hash under which the operator sees a client, or an account.
 	Fingerprint func(client string) string
 
@@ -135,17 +137,15 @@ func (r composed) POST(path string, handler echo.HandlerFunc, middlewares ...ech
 
 // limitClients counts every request of a client before anything of it is read.
 func limitClients(config Config) echo.MiddlewareFunc {
-	var warned sync.Once
+	var warned [clientip.Sources]sync.Once
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {
 			request := c.Request()
-			client, headerMissing := config.ClientIP.Key(request.RemoteAddr, request.Header["X-Forwarded-For"])
-			if headerMissing {
-				warned.Do(func() {
-					config.Logger.Warn("a trusted proxy sends no X-Forwarded-For: all its clients count as one")
-				})
+			client, source := config.ClientIP.Client(request.RemoteAddr, request.Header)
+			if source >= clientip.NotTrusted {
+				warned[source].Do(func() { warnOfProxy(config.Logger, config.ClientIP.Explain(request.RemoteAddr, request.Header)) })
 			}
-			recordOf(request.Context()).SetClient(func() string { return config.Fingerprint(client) })
+			recordOf(request.Context()).SetClient(source, func() string { return config.Fingerprint(client) })
 			decision := config.Limit.Take(request.Context(), client)
 			policy, limit := decision.Fields()
 			c.Response().Header()["RateLimit-Policy"] = []string{policy}
@@ -159,4 +159,9 @@ func limitClients(config Config) echo.MiddlewareFunc {
 			return next(c)
 		}
 	}
+}
+
+// warnOfProxy tells of a request whose client may be a proxy with many clients behind it.
+func warnOfProxy(logger *slog.Logger, e clientip.Explanation) {
+	logger.Warn("clients may not be told apart", "client_from", e.Source.String(), "header", e.Header, "reason", e.Why, "fix", e.Fix)
 }

@@ -1,0 +1,298 @@
+// Package clientip says who a client is: the address by which its requests are
+// counted. It owns the three settings that say whose word about a client is
+// believed, and reads what proxies write.
+//
+// A request comes from a peer, the address of its connection. The peer is the
+// client unless its word about the client is believed:
+//
+//   - TRUSTED_PROXIES says whose word that is: networks, or the words loopback,
+//     private and all. The client is then the rightmost address of
+//     X-Forwarded-For that is not trusted.
+//   - TRUSTED_HOPS=n counts instead: the client is the n-th address of
+//     X-Forwarded-For from the right. Without TRUSTED_PROXIES every peer is
+//     believed.
+//   - CLIENT_IP_HEADER names another header: with one address, which is the
+//     client, or Forwarded (RFC 7239), which is a list and is read as
+//     X-Forwarded-For would be.
+//
+// What cannot be read leads back to the hop that wrote it, in the end to the
+// peer, and never to what the client may have written itself. In a list that
+// is the last address that could be read; where hops are counted, and with a
+// header of one address, it is the peer.
+//
+// This package must never believe a peer that the operator has not named, and
+// never spend more on a header than its right end is worth.
+package clientip
+
+import (
+	"net/netip"
+	"strings"
+)
+
+// Of X-Forwarded-For only the right end is looked at, where the proxies nearest
+// to us write. A chain of 64 proxies is beyond any use, and 4 KiB hold that
+// many of the longest entries ("[…39 characters]:65535").
+const (
+	maxHops  = 64
+	maxChain = 4 << 10
+)
+
+// noAddress is the key of all clients whose address is unknown: one client.
+const noAddress = "no address"
+
+// The headers that have a list. CLIENT_IP_HEADER is in the form of net/http's
+// keys, as these are.
+const (
+	xForwardedFor = "X-Forwarded-For"
+	forwarded     = "Forwarded"
+)
+
+// Rule is whom to believe. The zero Rule believes nobody.
+type Rule struct {
+	trusted []netip.Prefix // peers that are believed, and hops that are passed over
+	anybody bool           // every peer is believed
+	hops    int            // the client's place in the list, from the right; 0: left of what is trusted
+	header  string         // where it is; "": X-Forwarded-For
+}
+
+// Source is where a client's address was taken from.
+type Source int
+
+// The sources. For the last three, all clients of a proxy may count as one.
+const (
+	Connection Source = iota // the peer, which says nothing of another client
+	Header                   // what a peer that is believed has written
+	NotTrusted               // the peer, which is not believed and has written a forwarding header
+	Missing                  // the peer, which is believed and has not written the header
+	Unusable                 // the peer or a hop, because what was written left of it is too short or broken
+	Sources                  // how many there are
+)
+
+// String returns the name of a source in metrics.
+func (s Source) String() string {
+	return [Sources]string{"connection", "header", "not_trusted", "missing", "unusable"}[s]
+}
+
+// Client returns what the client is counted by, an IPv4 address or the /64 of an
+// IPv6 address, since that is what one customer gets, and where it was taken from.
+// remoteAddr is http.Request.RemoteAddr, header http.Request.Header.
+func (r *Rule) Client(remoteAddr string, header map[string][]string) (key string, source Source) {
+	f := r.find(remoteAddr, header)
+	return f.key(), f.source
+}
+
+// found is an address, and how it was found.
+type found struct {
+	addr   netip.Addr // not valid: not known
+	source Source
+	why    reason
+}
+
+func (f found) key() string {
+	switch {
+	case !f.addr.IsValid():
+		return noAddress
+	case f.addr.Is4():
+		return f.addr.String()
+	default:
+		return netip.PrefixFrom(f.addr, 64).Masked().String()
+	}
+}
+
+func (r *Rule) find(remoteAddr string, header map[string][]string) found {
+	peer := parseHop(remoteAddr)
+	switch {
+	case !r.believes(peer):
+		if r.forwardingHeader(header) != "" {
+			return found{peer, NotTrusted, peerNotTrusted}
+		}
+		return found{peer, Connection, peerAlone}
+	case r.header != "" && r.header != forwarded:
+		return readSingle(peer, header[r.header])
+	}
+	if r.hops > 0 {
+		return r.count(peer, header[r.list()])
+	}
+	return r.walk(peer, header[r.list()])
+}
+
+// list is the header that has the list of hops.
+func (r *Rule) list() string {
+	if r.header == forwarded {
+		return forwarded
+	}
+	return xForwardedFor
+}
+
+func (r *Rule) believes(peer netip.Addr) bool { return r.anybody || r.trusts(peer) }
+
+func (r *Rule) trusts(addr netip.Addr) bool {
+	for _, prefix := range r.trusted {
+		if prefix.Contains(addr) {
+			return true
+		}
+	}
+	return false
+}
+
+// readSingle reads a header of one address. Two lines are two clients.
+func readSingle(peer netip.Addr, lines []string) found {
+	switch {
+	case len(lines) == 0:
+		return found{peer, Missing, headerMissing}
+	case len(lines) > 1:
+		return found{peer, Unusable, headerTwice}
+	}
+	if client := parseHop(strings.Trim(lines[0], " \t")); client.IsValid() {
+		return found{client, Header, single}
+	}
+	return found{peer, Unusable, headerBroken}
+}
+
+// walk goes from the peer to the left as long as hops are trusted. An entry that
+// is no address ends the way at the last hop before it, because what stands left
+// of it may be the client's own text. Empty entries do not count (RFC 9110,
+// section 5.6.1.2).
+func (r *Rule) walk(peer netip.Addr, lines []string) found {
+	f := found{peer, Missing, headerMissing}
+	list := r.entries(lines)
+	for entry, more := list.next(); more; entry, more = list.next() {
+		if entry == "" {
+			continue
+		}
+		hop := parseHop(entry)
+		if !hop.IsValid() {
+			f.source, f.why = Unusable, listBroken
+			return f
+		}
+		if f = (found{hop, Header, rightmost}); !r.trusts(hop) {
+			return f
+		}
+		f.why = allTrusted
+	}
+	return f
+}
+
+// count takes the entry at one place, if all that stand right of it are addresses
+// too. An empty entry breaks the list here: whether a proxy has written it, and so
+// which place is the client's, cannot be told.
+func (r *Rule) count(peer netip.Addr, lines []string) found {
+	if len(lines) == 0 {
+		return found{peer, Missing, headerMissing}
+	}
+	list := r.entries(lines)
+	place := 0
+	for entry, more := list.next(); more; entry, more = list.next() {
+		hop := parseHop(entry)
+		if !hop.IsValid() {
+			return found{peer, Unusable, listBroken}
+		}
+		if place++; place == r.hops {
+			return found{hop, Header, counted}
+		}
+	}
+	return found{peer, Unusable, listShort}
+}
+
+// entries are those of all lines of a list, last first.
+type entries struct {
+	forwarded bool
+	lines     []string // that were not begun
+	line      string   // of X-Forwarded-For: what is left of the line that was begun
+	nodes     []string // of Forwarded: likewise
+	begun     bool
+	bytes     int // that may still be looked at
+	hops      int // that were seen
+}
+
+func (r *Rule) entries(lines []string) entries {
+	return entries{forwarded: r.header == forwarded, lines: lines, bytes: maxChain}
+}
+
+// beyond stands for what is too much to be looked at, or no list at all. It is no
+// address, so the search ends there.
+const beyond = "beyond"
+
+// next returns the entry to the left of the last one.
+func (e *entries) next() (entry string, more bool) {
+	if !e.begun {
+		if len(e.lines) == 0 {
+			return "", false
+		}
+		e.line, e.lines, e.begun = e.lines[len(e.lines)-1], e.lines[:len(e.lines)-1], true
+		if e.forwarded {
+			e.bytes -= len(e.line) + 1
+			ok := e.bytes >= 0
+			if ok {
+				e.nodes, ok = parseForwarded(e.line)
+			}
+			if !ok {
+				return beyond, true
+			}
+		}
+	}
+	if e.forwarded {
+		entry = e.nextNode()
+	} else {
+		entry = e.nextOfLine()
+	}
+	if entry != "" {
+		e.hops++
+	}
+	if e.hops > maxHops || e.bytes < 0 {
+		return beyond, true
+	}
+	return entry, true
+}
+
+func (e *entries) nextOfLine() string {
+	// One more byte than an entry may have, so that a longer one is seen to be
+	// none instead of being cut to something that looks like one.
+	start := max(0, len(e.line)-e.bytes-1)
+	comma := strings.LastIndexByte(e.line[start:], ',')
+	switch {
+	case comma >= 0:
+		start += comma + 1
+	case start > 0:
+		return beyond
+	default:
+		e.begun = false // the line's first entry
+	}
+	entry := strings.Trim(e.line[start:], " \t")
+	e.bytes -= len(e.line) - start + 1
+	e.line = e.line[:max(0, start-1)]
+	return entry
+}
+
+func (e *entries) nextNode() string {
+	if len(e.nodes) == 0 { // an empty line
+		e.begun = false
+		return ""
+	}
+	entry := e.nodes[len(e.nodes)-1]
+	e.nodes = e.nodes[:len(e.nodes)-1]
+	e.begun = len(e.nodes) > 0
+	return entry
+}
+
+// parseHop reads an address with or without a port, as connections and proxies
+// write them: 192.0.2.1, 192.0.2.1:80, 2001:db8::1, [2001:db8::1] and
+// [2001:db8::1]:80. It returns the zero Addr for anything else.
+func parseHop(s string) netip.Addr {
+	addr, err := netip.ParseAddr(s)
+	if err != nil {
+		withPort, portErr := netip.ParseAddrPort(s)
+		addr, err = withPort.Addr(), portErr
+	}
+	if inner, ok := strings.CutPrefix(s, "["); ok && err != nil {
+		if inner, ok = strings.CutSuffix(inner, "]"); ok && strings.Contains(inner, ":") {
+			addr, err = netip.ParseAddr(inner)
+		}
+	}
+	if err != nil {
+		return netip.Addr{}
+	}
+	// ::ffff:192.0.2.1 is 192.0.2.1 as a socket for both kinds sees it. A zone
+	// is a name of an interface of ours or of somebody else, no part of who it is.
+	return addr.Unmap().WithZone("")
+}
