@@ -27,11 +27,14 @@ import (
 //
 // It asks Supabase for a link for an address that cannot exist, hands Mailgun a message in test
 // mode to ourselves (accepted, billed, delivered to nobody), and counts in Redis under a key that
-// it removes. With --send-to it does the whole thing for an address of the operator's.
+// it removes. With --send-to it does the whole thing for an address of the operator's. With
+// --explain-client it does nothing of that, and says who the client of a request would be.
 func check(ctx context.Context, args, environ []string, stdout, stderr io.Writer) error {
 	var address string
 	send := false
-	settings, err := readSettings("check", args, environ, stderr, func(flags *flag.FlagSet) {
+	var client explainClient
+	args = client.takeHeaders(args)
+	settings, err := readSettings("check", args, environ, stderr, client.addFlag, func(flags *flag.FlagSet) {
 		flags.Func("send-to", "send a real mail to this `ADDRESS`: with an account, with a real link, which makes earlier ones of that account invalid", func(value string) error {
 			address, send = value, true
 			return nil
@@ -39,6 +42,9 @@ func check(ctx context.Context, args, environ []string, stdout, stderr io.Writer
 	})
 	if err != nil {
 		return err
+	}
+	if client.asked {
+		return client.print(settings, stdout)
 	}
 	if send && impl.CheckAddress(address) != nil {
 		return mistakes{"--send-to: must be one address, like me@example.com"}
@@ -201,8 +207,8 @@ func (c *checker) judge(found *findings) {
 	if replaced := s.writer.Replaced(); len(replaced) > 0 {
 		found.add(noted, aboutSettings, "TEMPLATES_DIR replaces in the mail %s", strings.Join(replaced, "; "))
 	}
-	if s.TrustedProxies == "" {
-		found.add(noted, aboutSettings, "TRUSTED_PROXIES is empty: right if clients connect to resetd themselves; behind a proxy all of them would be one client to RATE_LIMIT")
+	if !s.clientIP.Set() {
+		found.add(noted, aboutSettings, "TRUSTED_PROXIES is empty: right if clients connect to resetd themselves; behind a proxy all of them would be one client to RATE_LIMIT (docs/platforms.md; --explain-client says who the client of a request would be)")
 	}
 	found.add(noted, aboutSettings, "the mail says that a link works for %s, which cannot be tried: compare LINK_EXPIRES_IN with Supabase's email OTP expiration (Authentication > Sign In / Providers > Email; self-hosted: GOTRUE_MAILER_OTP_EXP)", shortDuration(s.LinkExpiresIn))
 }
