@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 
+	"github.com/resetd/resetd/impl/outbox"
 	"github.com/resetd/resetd/impl/ratelimit"
 	"github.com/resetd/resetd/impl/redisclient"
 	"github.com/resetd/resetd/impl/upstream"
@@ -21,17 +23,15 @@ func (c *checker) redis(ctx context.Context) (found findings) {
 	}
 	const inMemory = "each instance would count limits for itself"
 	pong, err := ratelimit.Ping(ctx, target, c.settings.UpstreamTimeout)
-	var refused *ratelimit.RefusedError
-	var mode *ratelimit.WrongModeError
+	kept := err
+	if err == nil && pong.RoundTrip <= redisclient.MaxRoundTrip {
+		kept = outbox.Ping(ctx, target, c.settings.UpstreamTimeout)
+	}
 	switch {
-	case errors.As(err, &refused):
-		found.add(bad, aboutRedis, "no count can be kept (%v), and %s. What to do: %s", err, inMemory, redisAdvice(target, refused))
-	case errors.As(err, &mode):
-		found.add(bad, aboutRedis, "%s, and %s", modeAdvice(target, mode.Mode), inMemory)
-	case errors.Is(err, ratelimit.ErrUnknownName):
-		found.add(bad, aboutRedis, "no count can be kept (%v), and %s. What to do: write the name that they monitor as master_name in REDIS_URL (redis-cli -p 26379 SENTINEL MASTERS lists them)", err, inMemory)
 	case err != nil:
-		found.add(bad, aboutRedis, "it cannot be reached (%s), and %s. What to do: %s", plainCause(err), inMemory, reachAdvice(target, err))
+		found.add(bad, aboutRedis, "%s", redisSays(target, err, "no count can be kept", inMemory))
+	case kept != nil:
+		found.add(bad, aboutRedis, "%s", redisSays(target, kept, "no request can be kept", "a crash would lose what is accepted"))
 	case pong.RoundTrip > redisclient.MaxRoundTrip:
 		found.add(bad, aboutRedis, "a count takes %s, and beyond %s %s. What to do: use a Redis in the same region", millis(pong.RoundTrip), millis(redisclient.MaxRoundTrip), inMemory)
 	case pong.Evicts != "":
@@ -39,9 +39,25 @@ func (c *checker) redis(ctx context.Context) (found findings) {
 	case pong.Mode == "cluster" && target.Kind == redisclient.Single:
 		found.add(risky, aboutRedis, "counts are kept (%s), but it is the only node of a Cluster, and no longer works once there is a second. What to do: %s", millis(pong.RoundTrip), asCluster)
 	default:
-		found.add(good, aboutRedis, "counts are kept there (%s)", millis(pong.RoundTrip))
+		found.add(good, aboutRedis, "counts and requests are kept there (%s)", millis(pong.RoundTrip))
 	}
 	return found
+}
+
+// redisSays says what is wrong, what comes of it, and what to do.
+func redisSays(target *redisclient.Target, err error, refusal, consequence string) string {
+	var refused *redisclient.RefusedError
+	var mode *redisclient.WrongModeError
+	switch {
+	case errors.As(err, &refused):
+		return fmt.Sprintf("%s (%v), and %s. What to do: %s", refusal, err, consequence, redisAdvice(target, refused))
+	case errors.As(err, &mode):
+		return fmt.Sprintf("%s (REDIS_URL is written for %s, and leads to %s), and %s. What to do: %s", refusal, target.Kind, modeNames[mode.Mode], consequence, modeAdvice[mode.Mode])
+	case errors.Is(err, redisclient.ErrUnknownName):
+		return fmt.Sprintf("%s (%v), and %s. What to do: write the name that they monitor as master_name in REDIS_URL (redis-cli -p 26379 SENTINEL MASTERS lists them)", refusal, err, consequence)
+	default:
+		return fmt.Sprintf("it cannot be reached (%s), and %s. What to do: %s", plainCause(err), consequence, reachAdvice(target, err))
+	}
 }
 
 // How REDIS_URL is written for each kind of Redis.
@@ -51,20 +67,14 @@ const (
 	asCluster   = "write redis://user:password@host:6379?addr=host:6379 in REDIS_URL, with addr for each further node that resetd may ask first (one is enough, and may be the same)"
 )
 
-// modeAdvice says what a server is that is not what REDIS_URL says, and what to write.
-func modeAdvice(target *redisclient.Target, mode string) string {
-	switch {
-	case mode == "sentinel":
-		return "REDIS_URL leads to a Sentinel's port, and is written for " + string(target.Kind) + ". What to do: " + asSentinels
-	case mode == "cluster":
-		return "REDIS_URL leads to a node of a Cluster, and is written for " + string(target.Kind) + ". What to do: " + asCluster
-	default:
-		return "REDIS_URL leads to a single Redis, and is written for " + string(target.Kind) + ". What to do: " + asSingle
-	}
-}
+// modeNames and modeAdvice are about what a server says it is.
+var (
+	modeNames  = map[string]string{"sentinel": "a Sentinel's port", "cluster": "a node of a Cluster", "standalone": "a single Redis"}
+	modeAdvice = map[string]string{"sentinel": asSentinels, "cluster": asCluster, "standalone": asSingle}
+)
 
 // redisAdvice: https://redis.io/docs/latest/develop/reference/protocol-spec/#simple-errors
-func redisAdvice(target *redisclient.Target, refused *ratelimit.RefusedError) string {
+func redisAdvice(target *redisclient.Target, refused *redisclient.RefusedError) string {
 	switch refused.Code {
 	case "NOAUTH", "WRONGPASS":
 		switch {

@@ -102,8 +102,13 @@ type sealed struct {
 	Request impl.Request
 }
 
-// keys are the names in Redis. Their common tag keeps them on one node of a cluster.
+// keys are the names in Redis. Their common tag keeps them on one node of a Cluster.
 type keys struct{ stream, prefix string }
+
+func newKeys(project string) keys {
+	prefix := "resetd:{" + project + "}:"
+	return keys{stream: prefix + "requests", prefix: prefix}
+}
 
 func (k keys) account(fingerprint string) string { return k.prefix + "account:" + fingerprint }
 func (k keys) busy(fingerprint string) string    { return k.prefix + "busy:" + fingerprint }
@@ -123,10 +128,9 @@ func OpenShared(config SharedConfig) (*Shared, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the key of requests in Redis: %w", err)
 	}
-	prefix := "resetd:{" + config.Project + "}:"
 	s := &Shared{
 		config: config, client: redisclient.New(config.Redis, patience, connections), cipher: aead, me: rand.Text(), memory: New(config.Config),
-		keys: keys{stream: prefix + "requests", prefix: prefix},
+		keys: newKeys(config.Project),
 		held: map[string]bool{}, ended: map[string]time.Time{}, unsure: map[string]time.Time{},
 		ends: make(chan *shared, config.MaxPending),
 	}
@@ -273,9 +277,7 @@ func (s *Shared) join(ctx context.Context) error {
 	defer cancel()
 	began := time.Now()
 	pipe := s.client.Pipeline()
-	alive := pipe.Set(ctx, s.keys.alive(s.me), 1, lease)
-	created := pipe.XGroupCreateMkStream(ctx, s.keys.stream, group, "0")
-	pipe.PExpire(ctx, s.keys.stream, s.config.Keep)
+	alive, created := sayAlive(ctx, pipe, s.keys, s.me, s.config.Keep)
 	_, _ = pipe.Exec(ctx) // each command has its own error
 	if err := alive.Err(); err != nil {
 		return s.stillLost(err)
@@ -298,6 +300,14 @@ func (s *Shared) join(ctx context.Context) error {
 		s.config.Changed(true, "")
 	}
 	return nil
+}
+
+// sayAlive gives a sign of life, and makes the stream.
+func sayAlive(ctx context.Context, pipe redis.Pipeliner, names keys, instance string, keep time.Duration) (alive, created *redis.StatusCmd) {
+	alive = pipe.Set(ctx, names.alive(instance), 1, lease)
+	created = pipe.XGroupCreateMkStream(ctx, names.stream, group, "0")
+	pipe.PExpire(ctx, names.stream, keep)
+	return alive, created
 }
 
 func (s *Shared) stillLost(err error) error {
@@ -406,9 +416,7 @@ func (s *Shared) takeFrom(ctx context.Context, instance string) (taken int, err 
 func (s *Shared) readMissed(ctx context.Context) error {
 	for from := "0"; ; {
 		limited, cancel := context.WithTimeout(ctx, patience)
-		streams, err := s.client.XReadGroup(limited, &redis.XReadGroupArgs{
-			Group: group, Consumer: s.me, Streams: []string{s.keys.stream, from}, Count: batch, Block: -1,
-		}).Result()
+		streams, err := missedBy(limited, s.client, s.keys, s.me, from)
 		cancel()
 		if errors.Is(err, redis.Nil) || err == nil && (len(streams) == 0 || len(streams[0].Messages) == 0) {
 			return nil
@@ -422,6 +430,13 @@ func (s *Shared) readMissed(ctx context.Context) error {
 			from = entry.ID
 		}
 	}
+}
+
+// missedBy returns a batch of what is pending for an instance.
+func missedBy(ctx context.Context, client redis.UniversalClient, names keys, instance, from string) ([]redis.XStream, error) {
+	return client.XReadGroup(ctx, &redis.XReadGroupArgs{
+		Group: group, Consumer: instance, Streams: []string{names.stream, from}, Count: batch, Block: -1,
+	}).Result()
 }
 
 // hold puts an entry of this instance into memory, unless it is there.

@@ -28,7 +28,7 @@ func TestPing(t *testing.T) {
 	}
 	for _, tt := range []struct {
 		name, url, want string // the error, without the rest of what an operating system says
-		code            string // of a RefusedError
+		code            string // of a redisclient.RefusedError
 		before, after   []any
 	}{
 		{name: "works", url: plain},
@@ -57,7 +57,7 @@ func TestPing(t *testing.T) {
 			if left := resetdKeys(server); left != keys {
 				t.Errorf("it leaves %s", left)
 			}
-			var refused *RefusedError
+			var refused *redisclient.RefusedError
 			switch {
 			case errors.As(err, &refused) != (tt.code != "") || tt.code != "" && refused.Code != tt.code:
 				t.Errorf("the error is %v, want code %q", err, tt.code)

@@ -46,17 +46,11 @@ var errAnswer = errors.New("its answer could not be understood")
 
 // takeShared counts in Redis.
 func (l *Limiter) takeShared(ctx context.Context, k key) (allowed bool, counts []count, err error) {
-	client := base64.RawURLEncoding.EncodeToString(k[:])
-	keys := make([]string, len(l.rate))
 	args := make([]any, 0, 2*len(l.rate))
-	for i, w := range l.rate {
-		// The limit is not in it, so that a new limit takes what has been counted
-		// under the old one. The braces keep a client's keys on one node of a
-		// cluster, as a script demands.
-		keys[i] = l.store.options.Prefix + ":" + l.name + ":{" + client + "}:" + w.letter()
+	for _, w := range l.rate {
 		args = append(args, w.Limit, w.open().Milliseconds())
 	}
-	answer, err := l.store.pipeline.eval(ctx, keys, args).Int64Slice()
+	answer, err := l.store.pipeline.eval(ctx, l.keys(k), args).Int64Slice()
 	if err != nil {
 		return false, nil, err
 	}
@@ -70,4 +64,16 @@ func (l *Limiter) takeShared(ctx context.Context, k key) (allowed bool, counts [
 		counts[i] = count{used, now.Add(left + time.Millisecond)} // Redis counts the last one as inside
 	}
 	return answer[0] == 1, counts, nil
+}
+
+// keys are the names of a client's windows. The limit is not in them, so that a
+// new limit takes what has been counted under the old one. The braces keep them
+// on one node of a Cluster, as a script demands.
+func (l *Limiter) keys(k key) []string {
+	client := base64.RawURLEncoding.EncodeToString(k[:])
+	keys := make([]string, len(l.rate))
+	for i, w := range l.rate {
+		keys[i] = l.store.options.Prefix + ":" + l.name + ":{" + client + "}:" + w.letter()
+	}
+	return keys
 }

@@ -198,11 +198,21 @@ func Code(err error) string {
 	if !errors.As(err, &said) {
 		return ""
 	}
-	code, _, _ := strings.Cut(said.Error(), " ")
+	text := said.Error()
+	if strings.HasPrefix(text, "ERR ") && strings.Contains(text, aclInScript) || strings.Contains(text, aclInScript6) {
+		return "NOPERM"
+	}
+	code, _, _ := strings.Cut(text, " ")
 	if !plainCode.MatchString(code) {
 		return ""
 	}
 	return code
 }
+
+// What Redis 7 and Redis 6.2 say of a command in a script that its user may not run.
+const (
+	aclInScript  = "ACL failure in script"
+	aclInScript6 = "The user executing the script can't run this command"
+)
 
 var plainCode = regexp.MustCompile(`^[A-Z]{1,20}$`)

@@ -1,7 +1,6 @@
 package redisclient
 
 import (
-	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
@@ -10,7 +9,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -279,40 +277,4 @@ func readAuthorities(text string) *x509.CertPool {
 		}
 		pool.AddCert(certificate)
 	}
-}
-
-// Mode returns what the first server of the URL that answers says it is: standalone, cluster or
-// sentinel. It is empty where that is no Redis' own way to answer, as of a proxy. Sentinels are asked for
-// the server that they monitor, too.
-func (t *Target) Mode(ctx context.Context, timeout time.Duration) (mode string, err error) {
-	for _, address := range t.options.Addrs {
-		if mode, err = t.modeOf(ctx, address, timeout); err == nil || Code(err) != "" || errors.Is(err, redis.Nil) {
-			return mode, err
-		}
-	}
-	return "", err
-}
-
-func (t *Target) modeOf(ctx context.Context, address string, timeout time.Duration) (mode string, err error) {
-	one := *t
-	one.Kind = Single
-	one.options.Addrs, one.options.DB = []string{address}, 0
-	if t.Kind == Sentinel {
-		one.options.Username, one.options.Password = t.options.SentinelUsername, t.options.SentinelPassword
-	}
-	client := New(&one, timeout, 1)
-	defer func() { _ = client.Close() }() // nothing is lost with its connection
-	hello := redis.NewMapStringInterfaceCmd(ctx, "hello")
-	err = client.Process(ctx, hello)
-	if code := Code(err); code == "ERR" || code == "NOPERM" {
-		return "", nil
-	}
-	if err != nil {
-		return "", err
-	}
-	mode, _ = hello.Val()["mode"].(string)
-	if mode == "sentinel" && t.Kind == Sentinel {
-		err = client.Do(ctx, "sentinel", "get-master-addr-by-name", t.options.MasterName).Err()
-	}
-	return mode, err
 }

@@ -23,8 +23,12 @@ func StartCluster(tb testing.TB) *Cluster {
 	c := &Cluster{tb: tb}
 	for i := range 6 {
 		// Replicas that have not heard of their primary for a while do not take its place.
-		s := Start(tb, "--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-replica-validity-factor", "0",
-			"--repl-diskless-sync-delay", "0")
+		s := New(tb)
+		s.Args = []string{
+			"--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-replica-validity-factor", "0",
+			"--repl-diskless-sync-delay", "0", "--cluster-announce-ip", s.Host(),
+		}
+		s.Start()
 		if i < 3 {
 			c.Nodes = append(c.Nodes, s)
 		} else {
@@ -162,9 +166,9 @@ func StartSentinels(tb testing.TB) *Sentinels {
 	tb.Helper()
 	s := &Sentinels{tb: tb, Primary: New(tb), Replica: New(tb)}
 	s.Primary.Password, s.Replica.Password = "pass-of-the-redis-server", "pass-of-the-redis-server"
-	s.Primary.Args = []string{"--repl-diskless-sync-delay", "0"}
+	s.Primary.Args = []string{"--repl-diskless-sync-delay", "0", "--replica-announce-ip", s.Primary.Host()}
 	s.Primary.Start()
-	s.Replica.Args = []string{"--replicaof", s.Primary.Host() + " " + s.Primary.Port()}
+	s.Replica.Args = []string{"--replicaof", s.Primary.Host() + " " + s.Primary.Port(), "--replica-announce-ip", s.Replica.Host()}
 	s.Replica.Start()
 	for range 3 {
 		sentinel := New(tb)
@@ -187,6 +191,7 @@ func (s *Server) startSentinel(monitored *Server) {
 	s.tb.Helper()
 	lines := []string{
 		"port " + s.Port(), "bind " + s.Host(), "dir " + s.Dir, "requirepass " + s.Password, "sentinel sentinel-pass " + s.Password,
+		"sentinel announce-ip " + s.Host(),
 		"sentinel monitor " + Name + " " + monitored.Host() + " " + monitored.Port() + " 2",
 		"sentinel auth-pass " + Name + " " + monitored.Password,
 		"sentinel down-after-milliseconds " + Name + " 1000",

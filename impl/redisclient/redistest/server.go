@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -110,6 +111,19 @@ func (s *Server) URL() string {
 		return "redis://" + s.Addr + "/0"
 	}
 	return "redis://:" + s.Password + "@" + s.Addr + "/0"
+}
+
+// UseSocket makes a server that is not started yet listen at a Unix socket too, whose path is returned.
+func (s *Server) UseSocket() (path string) {
+	s.tb.Helper()
+	dir, err := os.MkdirTemp("", "redis") // a socket's path has 108 characters at most, and TempDir may be long
+	if err != nil {
+		s.tb.Fatal(err)
+	}
+	s.tb.Cleanup(func() { _ = os.RemoveAll(dir) })
+	path = filepath.Join(dir, "redis.sock")
+	s.Args = append(s.Args, "--unixsocket", path)
+	return path
 }
 
 // Start returns when the server accepts connections.
