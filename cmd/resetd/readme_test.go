@@ -65,6 +65,41 @@ func TestReadmeSettings(t *testing.T) {
 	}
 }
 
+// TestReadmeExamples: the first example sends an origin, of where make run listens, and its link leads
+// there. The published one gets the answer that README.md shows too, and its link leads to the site.
+func TestReadmeExamples(t *testing.T) {
+	t.Parallel()
+	page := read(t, "../../README.md")
+	origin := "http://" + devDefaults("")["LISTEN_ADDR"]
+	example := regexp.MustCompile("(?s)curl --request POST \\\\\n  --url (\\S+) \\\\\n  --header 'Content-Type: application/json' \\\\\n  --data '([^']+)'\n```\n\n```json\n(.*?)```.*?```json\n(.*?)\n```").FindStringSubmatch(page)
+	if example == nil {
+		t.Fatal("README.md has no example")
+	}
+	url, first, answer, published := example[1], example[2], example[3], example[4]
+	if url != origin+endpoint || !strings.Contains(first, `"callback_origin": "`+origin+`"`) || !strings.Contains(published, `"callback_origin": "example"`) {
+		t.Errorf("the examples are %s %s and %s", url, first, published)
+	}
+	f := start(t, setup{accounts: []string{"hello@example.com"}, env: map[string]string{"SITE_URL": origin, "CALLBACK_ORIGINS": ""}})
+	for body, replaced := range map[string]bool{first: false, published: true} {
+		a := f.post(body, nil)
+		if a.status != http.StatusOK || string(a.raw) != answer {
+			t.Errorf("%s: %d %s", body, a.status, a.raw)
+		}
+		f.logs.await(t, `"msg":"delivery","request_id":"`+a.header.Get("X-Request-Id")+`","outcome":"sent"`)
+		f.logs.await(t, `"request_id":"`+a.header.Get("X-Request-Id")+`"[^\n]*"client":"[0-9a-f]+"`+map[bool]string{true: `,"notices":\["callback_replaced"\]`}[replaced]+"}")
+	}
+	f.settle()
+	mails := f.stack.Mails()
+	if len(mails) != 2 {
+		t.Errorf("%d mails, want 2", len(mails))
+	}
+	for _, mail := range mails {
+		if !strings.Contains(mail.Text, "\n"+origin+"/reset-password?token_hash=") {
+			t.Errorf("the link does not lead to %s:\n%s", origin, mail.Text)
+		}
+	}
+}
+
 // TestMakeTargets: what the pages say to make can be made.
 func TestMakeTargets(t *testing.T) {
 	t.Parallel()
