@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The TypeScript client and the pages, against the real server.
+# The TypeScript client, the pages, and the examples of docs/examples, against the real server.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source test/node.sh
@@ -9,6 +9,16 @@ trap 'rm -rf "$work"' EXIT
 
 go build -o "$work/resetd" ./cmd/resetd
 export RESETD="$work/resetd" # the tests start it, and end it
+
+# The examples for React: 250 packages in all, about a minute and a half on two cores.
+npm_ci docs/examples/expo
+(cd docs/examples/expo && npx --no-install tsc --noEmit -p .)
+npm_ci docs/examples/nextjs
+export NEXT_TELEMETRY_DISABLED=1 # it would ask for the network
+(cd docs/examples/nextjs && NEXT_PUBLIC_SUPABASE_URL=http://localhost NEXT_PUBLIC_SUPABASE_KEY=none npx --no-install next build >"$work/next" 2>&1) || {
+	cat "$work/next" >&2
+	exit 1
+}
 
 cd test/web
 if ! npm run --silent generate -- --check >"$work/generate" 2>&1; then

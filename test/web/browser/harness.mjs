@@ -88,9 +88,9 @@ export async function startResetd(t, command, settings = {}) {
 
 /**
  * Serves files until the test t ends: folder's, or one blank page. url is on localhost; on(host)
- * is the same under another name of this machine.
+ * is the same under another name of this machine. edit may change the text of a page on its way.
  */
-export async function startSite(t, folder) {
+export async function startSite(t, folder, edit = (text) => text) {
 	const types = { '.html': 'text/html; charset=utf-8', '.js': 'text/javascript', '.css': 'text/css' }
 	const server = createServer(async (request, response) => {
 		const name = path.basename(new URL(request.url, 'http://site').pathname)
@@ -98,7 +98,7 @@ export async function startSite(t, folder) {
 			const content = folder ? await readFile(path.join(folder, name))
 				: '<!doctype html><html lang="en"><title>Another site</title><link rel="icon" href="data:,">'
 			response.setHeader('Content-Type', folder ? types[path.extname(name)] : types['.html'])
-			response.end(content)
+			response.end(path.extname(name) === '.html' ? edit(String(content)) : content)
 		} catch {
 			response.writeHead(404).end()
 		}
