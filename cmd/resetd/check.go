@@ -8,7 +8,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"net/url"
 	"reflect"
 	"strings"
 	"time"
@@ -18,7 +17,6 @@ import (
 	"github.com/resetd/resetd/impl"
 	"github.com/resetd/resetd/impl/delivery"
 	"github.com/resetd/resetd/impl/mailgun"
-	"github.com/resetd/resetd/impl/ratelimit"
 	"github.com/resetd/resetd/impl/supabase"
 )
 
@@ -31,26 +29,35 @@ import (
 // --explain-client it does nothing of that, and says who the client of a request would be.
 func check(ctx context.Context, args, environ []string, stdout, stderr io.Writer) error {
 	var address string
-	send := false
+	send, asJSON := false, false
 	var client explainClient
 	args = client.takeHeaders(args)
 	settings, err := readSettings("check", args, environ, stderr, client.addFlag, func(flags *flag.FlagSet) {
+		flags.BoolVar(&asJSON, "json", false, "print one JSON object, for programs: docs/operations.md says what is in it")
 		flags.Func("send-to", "send a real mail to this `ADDRESS`: with an account, with a real link, which makes earlier ones of that account invalid", func(value string) error {
 			address, send = value, true
 			return nil
 		})
 	})
-	if err != nil {
+	if err == nil && send && impl.CheckAddress(address) != nil {
+		err = mistakes{"--send-to: must be one address, like me@example.com"}
+	}
+	var wrong mistakes
+	var report checkReport
+	switch {
+	case asJSON && errors.As(err, &wrong):
+		report.addMistakes(wrong)
+		return errors.Join(err, report.write(stdout))
+	case err != nil:
 		return err
-	}
-	if client.asked {
+	case client.asked:
 		return client.print(settings, stdout)
-	}
-	if send && impl.CheckAddress(address) != nil {
-		return mistakes{"--send-to: must be one address, like me@example.com"}
 	}
 
 	c := &checker{settings: settings, out: stdout, printed: map[finding]bool{}, failed: map[string]int{}}
+	if asJSON {
+		c.out, c.report = io.Discard, &report
+	}
 	c.printFindings(c.prepare())
 	// At the same time, so that one that hangs holds up nothing; printed in this order all the same.
 	var results []<-chan findings
@@ -65,8 +72,17 @@ func check(ctx context.Context, args, environ []string, stdout, stderr io.Writer
 	if send {
 		c.printFindings(c.sendTo(ctx, address))
 	} else {
-		c.printFindings(findings{{noted, aboutMail, "whether a link can be made, which writes to Supabase's database, and mailed is not tried: --send-to does"}})
+		c.printFindings(findings{{skipped, aboutMail, "whether a link can be made, which writes to Supabase's database, and mailed is not tried: --send-to does"}})
 	}
+	err = c.verdict(ctx)
+	if asJSON {
+		err = errors.Join(err, report.write(stdout))
+	}
+	return err
+}
+
+// verdict returns what becomes the exit status.
+func (c *checker) verdict(ctx context.Context) error {
 	failures := 0
 	for _, n := range c.failed {
 		failures += n
@@ -84,10 +100,11 @@ func check(ctx context.Context, args, environ []string, stdout, stderr io.Writer
 
 // The verdicts. Only bad makes the exit status 1.
 const (
-	good  = "ok"
-	bad   = "FAILED"
-	risky = "warning"
-	noted = "note" // what cannot be tried, or is worth knowing
+	good    = "ok"
+	bad     = "FAILED"
+	risky   = "warning"
+	noted   = "note"    // what is worth knowing
+	skipped = "skipped" // what was not tried
 )
 
 // What the findings are about.
@@ -113,6 +130,7 @@ func (f *findings) add(verdict, about, format string, args ...any) {
 type checker struct {
 	settings *settings
 	out      io.Writer
+	report   *checkReport // nil: it is printed for people
 	printed  map[finding]bool
 	failed   map[string]int // by what they are about
 
@@ -132,7 +150,11 @@ func (c *checker) printFindings(all findings) {
 			c.failed[f.about]++
 		}
 		// One line each, whatever an error may hold.
-		fmt.Fprintf(c.out, "%-7s %-9s %s\n", f.verdict, f.about, strings.Join(strings.Fields(f.text), " "))
+		f.text = strings.Join(strings.Fields(f.text), " ")
+		fmt.Fprintf(c.out, "%-7s %-9s %s\n", f.verdict, f.about, f.text)
+		if c.report != nil {
+			c.report.add(f)
+		}
 	}
 }
 
@@ -176,23 +198,14 @@ func settingHelp(name string) string {
 	return ""
 }
 
-// mostMails in an hour is what nobody asks for by himself: beyond it, an address can be flooded.
-const mostMails = 20
-
 // judge names what is allowed and seldom meant.
 func (c *checker) judge(found *findings) {
 	s := c.settings
 	if s.MailProbe == "off" {
 		found.add(noted, aboutSettings, "MAIL_PROBE=off: while Mailgun fails, callers are told that a mail is on its way, and it is tried for %s", shortDuration(s.DeliveryTimeout))
 	}
-	if perHour := mailsPerHour(s.RecipientLimit); perHour > mostMails {
-		found.add(risky, aboutSettings, "RECIPIENT_LIMIT lets anybody send %d mails an hour to one address, each of which makes the link before invalid. What to do: leave it at 1-M,5-H", perHour)
-	}
-	for _, entry := range append([]string{s.SiteURL}, s.CallbackOrigins...) {
-		if u, err := url.Parse(strings.TrimSpace(entry)); err == nil && u.Scheme == "http" && !isLoopback(u.Hostname()) {
-			found.add(risky, aboutSettings, "%s is http: whoever is on the way can read the link and use it first. What to do: use https", entry)
-		}
-	}
+	s.judgeLimits(found)
+	s.judgeAddresses(found)
 	if s.MailgunDomain != "" && s.from.Address != "" {
 		if from := strings.ToLower(s.from.Address[strings.LastIndex(s.from.Address, "@")+1:]); !aligned(from, strings.ToLower(s.MailgunDomain)) {
 			found.add(bad, aboutSettings, "MAIL_FROM is at %s, and Mailgun sends and signs for %s: SPF and DKIM are not aligned, so mail fails DMARC, and is refused or taken for spam. What to do: use a sender at %s, or MAILGUN_DOMAIN of the sender's domain", from, s.MailgunDomain, s.MailgunDomain)
@@ -210,21 +223,10 @@ func (c *checker) judge(found *findings) {
 	if !s.clientIP.Set() {
 		found.add(noted, aboutSettings, "TRUSTED_PROXIES is empty: right if clients connect to resetd themselves; behind a proxy all of them would be one client to RATE_LIMIT (docs/platforms.md; --explain-client says who the client of a request would be)")
 	}
-	found.add(noted, aboutSettings, "the mail says that a link works for %s, which cannot be tried: compare LINK_EXPIRES_IN with Supabase's email OTP expiration (Authentication > Sign In / Providers > Email; self-hosted: GOTRUE_MAILER_OTP_EXP)", shortDuration(s.LinkExpiresIn))
-}
-
-func mailsPerHour(rate ratelimit.Rate) int64 {
-	most := int64(-1)
-	for _, window := range rate {
-		perHour := window.Limit
-		if window.Period < time.Hour {
-			perHour *= int64(time.Hour / window.Period)
-		}
-		if most < 0 || perHour < most {
-			most = perHour
-		}
+	if s.LinkExpiresIn > longestLife {
+		found.add(risky, aboutSettings, "LINK_EXPIRES_IN is %s: a link in a mailbox opens the account for so long, and hosted Supabase lets none work for longer than a day, so that the mail promises too much. What to do: an hour, in Supabase too", shortDuration(s.LinkExpiresIn))
 	}
-	return most
+	found.add(noted, aboutSettings, "the mail says that a link works for %s, which cannot be tried: compare LINK_EXPIRES_IN with Supabase's email OTP expiration (Authentication > Sign In / Providers > Email; self-hosted: GOTRUE_MAILER_OTP_EXP)", shortDuration(s.LinkExpiresIn))
 }
 
 // aligned says whether two domains belong to one organization, which is what DMARC asks of them
@@ -233,10 +235,6 @@ func aligned(a, b string) bool {
 	of, err := publicsuffix.EffectiveTLDPlusOne(a)
 	with, otherErr := publicsuffix.EffectiveTLDPlusOne(b)
 	return a == b || err == nil && otherErr == nil && of == with
-}
-
-func isLoopback(host string) bool {
-	return host == "localhost" || strings.HasSuffix(host, ".localhost") || strings.HasPrefix(host, "127.") || host == "::1"
 }
 
 // shortDuration writes 1h for 1h0m0s.

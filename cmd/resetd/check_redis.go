@@ -14,7 +14,11 @@ import (
 // redis counts in Redis as the limits do, and keeps a request there as the outbox does.
 func (c *checker) redis(ctx context.Context) (found findings) {
 	target := c.settings.redis
-	if target == nil {
+	switch {
+	case target == nil && c.settings.platform != "":
+		found.add(risky, aboutRedis, "REDIS_URL is not set, and this is %s, where there is often more than one instance; how many of this one, cannot be told from here. With several, each client has its limit once per instance, and what one has accepted is lost with it. What to do: set REDIS_URL, or run one instance and no more", c.settings.platform)
+		return found
+	case target == nil:
 		found.add(noted, aboutRedis, "REDIS_URL is not set: limits are per instance, and begin anew with each start; right for one instance")
 		return found
 	}

@@ -20,7 +20,8 @@ import (
 // user" will do: the server takes any other answer for an outage.
 func (c *checker) supabase(ctx context.Context) (found findings) {
 	if c.links == nil {
-		return nil // the settings have said so
+		found.add(skipped, aboutSupabase, "it is not configured")
+		return found
 	}
 	began := time.Now()
 	err := c.links.CheckUnknown(ctx, c.redirectTo)
@@ -40,6 +41,9 @@ func (c *checker) supabase(ctx context.Context) (found findings) {
 		found.add(good, aboutSupabase, "the key is accepted, and an address without an account is answered as such (%s)", millis(took))
 		if away, err := c.links.Distance(ctx); err == nil {
 			found.add(noted, aboutSupabase, "Supabase Auth is %s away, there and back", millis(away))
+		}
+		if doubt := c.settings.otherProject(); doubt != "" {
+			found.add(risky, aboutSupabase, "the key is accepted, though %s. What to do: %s", doubt, advice)
 		}
 	case errors.Is(err, impl.ErrAuthNotConfigured):
 		found.add(bad, aboutSupabase, "the key is refused, twice (%s)%s. What to do: %s", supabaseCause(err), doubt, advice)
@@ -115,16 +119,25 @@ func (s *settings) keyDoubt(now time.Time) (doubt, advice string) {
 	if err != nil {
 		return ": it is neither a JWT nor a secret key", advice + ", not the JWT secret"
 	}
-	project, hosted := supabase.Project(s.SupabaseURL)
 	switch {
 	case claims.Role != "service_role" && claims.Role != "supabase_admin":
 		return ": it is a JWT with the role " + plain(claims.Role), advice
-	case hosted && claims.Project != "" && claims.Project != project:
-		return fmt.Sprintf(": it belongs to the project %s, and SUPABASE_URL to %s", plain(claims.Project), project), advice
+	case s.otherProject() != "":
+		return ": " + s.otherProject(), advice
 	case !claims.Expires.IsZero() && now.After(claims.Expires):
 		return ": it has expired on " + claims.Expires.UTC().Format(time.DateOnly), advice
 	}
 	return "", advice
+}
+
+// otherProject says which projects key and address belong to, where these are two.
+func (s *settings) otherProject() string {
+	claims, err := supabase.ReadClaims(s.SupabaseKey.Reveal())
+	project, hosted := supabase.Project(s.SupabaseURL)
+	if err != nil || !hosted || claims.Project == "" || claims.Project == project {
+		return ""
+	}
+	return fmt.Sprintf("it belongs to the project %s, and SUPABASE_URL to %s", plain(claims.Project), project)
 }
 
 var plainClaim = regexp.MustCompile(`^[a-z0-9_-]{1,40}$`)
@@ -145,7 +158,8 @@ const sampleLabel = "resetd-check"
 func (c *checker) redirects(ctx context.Context) (found findings) {
 	s := c.settings
 	if s.authURL == "" || s.pages == nil {
-		return nil
+		found.add(skipped, aboutRedirect, "Supabase or SITE_URL is not configured")
+		return found
 	}
 	links := supabase.New(supabase.Config{AuthURL: s.authURL, Key: s.SupabaseKey.Reveal(), Timeout: s.UpstreamTimeout})
 	pages := s.pages.All()

@@ -9,6 +9,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -113,7 +114,7 @@ func (tr trial) do(t *testing.T) did {
 	var wrong []string
 	for line := range strings.Lines(d.out) {
 		line = strings.TrimSuffix(line, "\n")
-		if !regexp.MustCompile(`^(ok     |FAILED |warning|note   ) (settings|supabase|redirect|mailgun |redis   |mail    )  \S.*\S$`).MatchString(line) {
+		if !regexp.MustCompile(`^(ok     |FAILED |warning|note   |skipped) (settings|supabase|redirect|mailgun |redis   |mail    )  \S.*\S$`).MatchString(line) {
 			t.Errorf("a line of another form: %q", line)
 		}
 		if strings.HasPrefix(line, "FAILED") || strings.HasPrefix(line, "warning") {
@@ -292,6 +293,43 @@ func TestCheck(t *testing.T) {
 			want: []string{`warning settings  RECIPIENT_LIMIT lets anybody send 120 mails an hour`},
 		},
 		"RECIPIENT_LIMIT, wide minutes and narrow days": {env: map[string]string{"RECIPIENT_LIMIT": "5-M,20-D"}},
+		"limits that lock people out": {
+			env: map[string]string{"RATE_LIMIT": "1-H,9-D", "RECIPIENT_LIMIT": "1-D"},
+			want: []string{
+				`warning settings  RECIPIENT_LIMIT lets an address have no more than 1 mails a day: anybody can use it up`,
+				`warning settings  RATE_LIMIT lets a client ask 1 times in one hour`, `warning settings  RATE_LIMIT lets a client ask 9 times in one day`,
+			},
+		},
+		"a limit of one request a day": {
+			env: map[string]string{"RATE_LIMIT": "1-D"}, want: []string{`warning settings  RATE_LIMIT lets a client ask 1 times in one day, mistyped addresses counted in, and offices .*: people are locked out\. What to do: leave it at 5-M,30-H`},
+		},
+		"a limit that limits nobody": {
+			env: map[string]string{"RATE_LIMIT": "1-S"}, want: []string{`warning settings  RATE_LIMIT lets one client ask 3600 times an hour, .*: it limits nobody`},
+		},
+		"limits just beside":        {env: map[string]string{"RATE_LIMIT": "3-H,10-D", "RECIPIENT_LIMIT": "1-H,3-D"}},
+		"a limit as wide as can be": {env: map[string]string{"RATE_LIMIT": "100-S,1000-H"}},
+		"a link that works for long": {
+			env: map[string]string{"LINK_EXPIRES_IN": "24h1m"}, want: []string{`warning settings  LINK_EXPIRES_IN is 24h1m: .* What to do: an hour, in Supabase too`},
+		},
+		"a link that works for a day": {env: map[string]string{"LINK_EXPIRES_IN": "24h"}},
+		"SITE_URL on this machine": {
+			env:  map[string]string{"SITE_URL": "http://localhost:3000"},
+			want: []string{`warning settings  SITE_URL is http://localhost:3000: links lead to the machine of whoever opens the mail\. What to do: give the address of the app`, `warning redirect  `},
+		},
+		"many instances, perhaps": {
+			env: map[string]string{"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, want: []string{`warning redis     REDIS_URL is not set, and this is Kubernetes, where there is often more than one instance; how many of this one, cannot be told from here\..* What to do: set REDIS_URL, or run one instance`},
+		},
+		"many instances, perhaps, elsewhere": {
+			env: map[string]string{"K_SERVICE": "resetd"}, want: []string{`warning redis     REDIS_URL is not set, and this is Cloud Run`},
+		},
+		"http to the upstreams": {
+			env:  map[string]string{"SUPABASE_URL": "http://supabase.example.com", "SUPABASE_AUTH_URL": "$SUPABASE/auth/v1"},
+			want: []string{`warning settings  SUPABASE_URL is http, and does not look like an address of your own network: whoever is on the way can read the key`},
+		},
+		"http within a network": {env: map[string]string{"SUPABASE_URL": "http://kong:8000", "SUPABASE_AUTH_URL": "$SUPABASE/auth/v1"}},
+		"one key for two": {
+			env: map[string]string{"MAILGUN_WEBHOOK_SIGNING_KEY": "test-mailgun-key"}, want: []string{`warning settings  MAILGUN_WEBHOOK_SIGNING_KEY is the same as MAILGUN_API_KEY`},
+		},
 		"http": {
 			env: map[string]string{"SITE_URL": "http://app.example.com", "CALLBACK_ORIGINS": "http://localhost:3000,\nhttp://192.0.2.1"},
 			want: []string{
@@ -370,6 +408,14 @@ func TestCheck(t *testing.T) {
 				"SUPABASE_SERVICE_ROLE_KEY": jwt(`{"role":"service_role","ref":"otherproject"}`),
 			}, key: "x", status: 1,
 			want: []string{`FAILED  supabase  .*: it belongs to the project otherproject, and SUPABASE_URL to thisproject\. What to do: give`},
+		},
+
+		"another project's key, that is accepted": {
+			env: map[string]string{
+				"SUPABASE_URL": "https://thisproject.supabase.co", "SUPABASE_AUTH_URL": "$SUPABASE/auth/v1",
+				"SUPABASE_SERVICE_ROLE_KEY": jwt(`{"role":"service_role","ref":"otherproject"}`),
+			},
+			want: []string{`warning supabase  the key is accepted, though it belongs to the project otherproject, and SUPABASE_URL to thisproject\. What to do: give`},
 		},
 
 		// Supabase: the verdict.
@@ -737,6 +783,80 @@ func verify(t *testing.T, stack *devstack.Stack, token string) bool {
 	recorder := httptest.NewRecorder()
 	stack.Supabase().ServeHTTP(recorder, request)
 	return strings.Contains(recorder.Header().Get("Location"), "access_token=")
+}
+
+// TestCheckJSON: one object that says what the lines say, with as much as there is whatever happens.
+func TestCheckJSON(t *testing.T) {
+	for name, tr := range map[string]struct {
+		trial
+		status   int
+		overall  string
+		statuses map[string]string // the worst that is said of each
+		advice   string
+	}{
+		"all right": {overall: "ok", statuses: map[string]string{"settings": "ok", "supabase": "ok", "redirect": "ok", "mailgun": "ok", "redis": "note", "mail": "skipped"}},
+		"a warning": {
+			trial: trial{env: map[string]string{"RATE_LIMIT": "1-D"}}, overall: "warning",
+			statuses: map[string]string{"settings": "warning", "mailgun": "ok"}, advice: "leave it at 5-M,30-H",
+		},
+		"a failure": {
+			trial: trial{key: "another"}, status: 1, overall: "failed",
+			statuses: map[string]string{"settings": "ok", "supabase": "failed", "mailgun": "ok"}, advice: "give the service_role key or a secret key",
+		},
+		"nothing set": {
+			trial: trial{env: map[string]string{"SUPABASE_URL": "", "MAILGUN_API_KEY": "", "SITE_URL": "", "CALLBACK_ORIGINS": ""}}, status: 1, overall: "failed",
+			statuses: map[string]string{"settings": "failed", "supabase": "skipped", "redirect": "skipped", "mailgun": "skipped"}, advice: "set it (",
+		},
+		"a mistake": {
+			trial: trial{env: map[string]string{"SITE_URL": "nonsense", "RESET_PATH": "nonsense"}}, status: 2, overall: "failed",
+			statuses: map[string]string{"settings": "failed"}, advice: "correct it",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var out string
+			tr.args = append(tr.args, "--json")
+			tr.trial.status = tr.status
+			tr.run = func(t *testing.T, args, environ []string) (string, string, int) {
+				var stderr string
+				var status int
+				out, stderr, status = inProcess(t, args, environ)
+				return "", stderr + out, status // searched for secrets
+			}
+			tr.do(t)
+			var said struct {
+				Status, Version string
+				Checks          []struct{ Name, Status, Message, Advice string }
+			}
+			decoder := json.NewDecoder(strings.NewReader(out))
+			decoder.DisallowUnknownFields()
+			if err := decoder.Decode(&said); err != nil || decoder.More() {
+				t.Fatalf("%v: %s", err, out)
+			}
+			if said.Status != tr.overall || said.Version != version {
+				t.Errorf("status %q, version %q in:\n%s", said.Status, said.Version, out)
+			}
+			order := []string{"skipped", "note", "ok", "warning", "failed"}
+			worst, advised := map[string]string{}, false
+			for _, check := range said.Checks {
+				if slices.Index(order, check.Status) < 0 || check.Message == "" || (check.Advice == "") == (check.Status == "failed" || check.Status == "warning") {
+					t.Errorf("%+v", check)
+				}
+				if slices.Index(order, check.Status) > slices.Index(order, worst[check.Name]) {
+					worst[check.Name] = check.Status
+				}
+				advised = advised || strings.Contains(check.Advice, tr.advice)
+			}
+			for about, status := range tr.statuses {
+				if worst[about] != status {
+					t.Errorf("%s is %q, want %q, in:\n%s", about, worst[about], status, out)
+				}
+			}
+			if tr.advice != "" && !advised {
+				t.Errorf("no advice %q in:\n%s", tr.advice, out)
+			}
+		})
+	}
 }
 
 // TestCheckUsage: what is no address, and what is no flag, is a usage error, before anything is

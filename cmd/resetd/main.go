@@ -100,7 +100,7 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		fmt.Fprint(stdout, usage)
 		return nil
 	default:
-		fmt.Fprintf(stderr, "resetd: there is no command %q\n\n%s", command, usage)
+		fmt.Fprintf(stderr, "resetd: there is no command %q: see resetd help\n", command)
 		return errUsage
 	}
 }

@@ -105,6 +105,17 @@ type settings struct {
 	tracing bool // OpenTelemetry's own variables set an exporter
 
 	clientIP clientip.Rule
+
+	// platform is where it runs, if that is one that runs several instances by itself; else empty.
+	platform string
+}
+
+// runsSeveral are the platforms that run several instances without being told to, or as a matter of course, by a
+// variable that each sets.
+// https://kubernetes.io/docs/tutorials/services/connect-applications-service/#environment-variables,
+// https://cloud.google.com/run/docs/container-contract#env-vars, https://fly.io/docs/machines/runtime-environment/
+var runsSeveral = []struct{ variable, name string }{
+	{"K_SERVICE", "Cloud Run"}, {"FLY_APP_NAME", "Fly"}, {"KUBERNETES_SERVICE_HOST", "Kubernetes"},
 }
 
 // gone are settings of earlier versions, and what took their place.
@@ -199,8 +210,7 @@ func readSettingsOver(defaults map[string]string, command string, args []string,
 	fields := reflect.VisibleFields(reflect.TypeFor[settings]())
 
 	flags := flag.NewFlagSet("resetd "+command, flag.ContinueOnError)
-	flags.SetOutput(output)
-	flags.Usage = func() { printUsage(output, command, fields, defaults, own) }
+	flags.SetOutput(io.Discard) // it would print all of the help for one wrong flag
 	for _, add := range own {
 		add(flags)
 	}
@@ -223,9 +233,11 @@ func readSettingsOver(defaults map[string]string, command string, args []string,
 	}
 	switch err := flags.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
+		printUsage(output, command, fields, defaults, own)
 		return nil, err
 	case err != nil:
-		return nil, errUsage // flag has said it
+		fmt.Fprintf(output, "resetd %s: %s: see resetd %s --help\n", command, flagMistake(err), command)
+		return nil, errUsage
 	}
 	var wrong mistakes
 	if flags.NArg() > 0 {
@@ -252,6 +264,12 @@ func readSettingsOver(defaults map[string]string, command string, args []string,
 
 	var s settings
 	s.tracing = tracingWanted(variables, &wrong)
+	for _, platform := range runsSeveral {
+		if variables[platform.variable] != "" {
+			s.platform = platform.name
+			break
+		}
+	}
 	if err := env.ParseWithOptions(&s, env.Options{Environment: variables}); err != nil {
 		explain(err, &wrong)
 	}
@@ -269,6 +287,17 @@ func readSettingsOver(defaults map[string]string, command string, args []string,
 		return nil, wrong
 	}
 	return &s, nil
+}
+
+// flagMistake says what is wrong with the flags, without a value.
+func flagMistake(err error) string {
+	if name, found := strings.CutPrefix(err.Error(), "flag provided but not defined: -"); found {
+		return "there is no flag --" + name
+	}
+	if name, found := strings.CutPrefix(err.Error(), "flag needs an argument: -"); found {
+		return "--" + name + " needs a value"
+	}
+	return "a flag cannot be read: flags are --name=value"
 }
 
 func variablesOf(environ []string) map[string]string {

@@ -12,11 +12,12 @@ import (
 
 // templates writes the built-in templates into a folder, for TEMPLATES_DIR.
 func templates(args []string, stdout, stderr io.Writer) error {
-	if len(args) != 1 || args[0] == "" || strings.HasPrefix(args[0], "-") {
+	switch {
+	case len(args) == 1 && (args[0] == "--help" || args[0] == "-h"):
 		fmt.Fprint(stderr, "Usage: resetd templates DIR\n\nWrites the built-in templates of the mail into DIR. Change what you want to change, delete the rest,\nand set TEMPLATES_DIR=DIR: docs/templates.md.\n")
-		if len(args) == 1 && (args[0] == "--help" || args[0] == "-h") {
-			return nil
-		}
+		return nil
+	case len(args) != 1 || args[0] == "" || strings.HasPrefix(args[0], "-"):
+		fmt.Fprintln(stderr, "resetd templates: needs the name of a folder and nothing else: see resetd templates --help")
 		return errUsage
 	}
 	written, err := message.WriteTemplates(args[0])

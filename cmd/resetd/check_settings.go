@@ -1,0 +1,109 @@
+package main
+
+import (
+	"net/netip"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/resetd/resetd/impl/ratelimit"
+)
+
+// longestLife is what hosted Supabase lets links live at most (November 2026).
+const longestLife = 24 * time.Hour
+
+// What the limits are judged by.
+const (
+	mostMails    = 20   // to one address in an hour: nobody asks for more by himself
+	mostRequests = 1000 // of one client in an hour, which is 33 times the default
+	fewMails     = 3    // to one address in a day
+	fewInHour    = 3    // requests of one client: with one mistyped address two are left
+	fewInDay     = 10   // likewise, and addresses are shared
+)
+
+// judgeLimits names limits that lock people out, and those that limit nobody.
+func (s *settings) judgeLimits(found *findings) {
+	if most := perHour(s.RecipientLimit); most > mostMails {
+		found.add(risky, aboutSettings, "RECIPIENT_LIMIT lets anybody send %d mails an hour to one address, each of which makes the link before invalid. What to do: leave it at 1-M,5-H", most)
+	}
+	if most := perHour(s.RateLimit); most > mostRequests {
+		found.add(risky, aboutSettings, "RATE_LIMIT lets one client ask %d times an hour, each time for another address: it limits nobody. What to do: leave it at 5-M,30-H", most)
+	}
+	for _, window := range s.RecipientLimit {
+		if window.Period == 24*time.Hour && window.Limit < fewMails {
+			found.add(risky, aboutSettings, "RECIPIENT_LIMIT lets an address have no more than %d mails a day: anybody can use it up by asking for it, and then its owner gets no mail until the next day, and is told that it is on its way. What to do: leave it at 1-M,5-H", window.Limit)
+		}
+	}
+	for _, window := range s.RateLimit {
+		if window.Period == 24*time.Hour && window.Limit < fewInDay || window.Period == time.Hour && window.Limit < fewInHour {
+			period := "hour"
+			if window.Period > time.Hour {
+				period = "day"
+			}
+			found.add(risky, aboutSettings, "RATE_LIMIT lets a client ask %d times in one %s, mistyped addresses counted in, and offices and mobile networks share one: people are locked out. What to do: leave it at 5-M,30-H", window.Limit, period)
+		}
+	}
+}
+
+func perHour(rate ratelimit.Rate) int64 {
+	most := int64(-1)
+	for _, window := range rate {
+		perHour := window.Limit
+		if window.Period < time.Hour {
+			perHour *= int64(time.Hour / window.Period)
+		}
+		if most < 0 || perHour < most {
+			most = perHour
+		}
+	}
+	return most
+}
+
+// judgeAddresses names addresses that are right for trying things out.
+func (s *settings) judgeAddresses(found *findings) {
+	if s.pages != nil {
+		for i, page := range s.pages.All() {
+			u, err := url.Parse(strings.Replace(page, "://*.", "://"+sampleLabel+".", 1))
+			if err != nil {
+				continue
+			}
+			of := strings.Replace(u.Scheme+"://"+u.Host, "://"+sampleLabel+".", "://*.", 1)
+			switch {
+			case isLoopback(u.Hostname()):
+				if i == 0 {
+					found.add(risky, aboutSettings, "SITE_URL is %s: links lead to the machine of whoever opens the mail. What to do: give the address of the app, as its users have it", of)
+				}
+			case u.Scheme == "http":
+				found.add(risky, aboutSettings, "%s is http: whoever is on the way can read the link and use it first. What to do: use https", of)
+			}
+		}
+	}
+	for _, upstream := range []struct{ name, address string }{
+		{"SUPABASE_URL", s.SupabaseURL}, {"SUPABASE_AUTH_URL", s.SupabaseAuthURL}, {"MAILGUN_API_BASE", s.MailgunBase},
+	} {
+		if u, err := url.Parse(upstream.address); err == nil && u.Scheme == "http" && !isNear(u.Hostname()) {
+			found.add(risky, aboutSettings, "%s is http, and does not look like an address of your own network: whoever is on the way can read the key. What to do: use https", upstream.name)
+		}
+	}
+	if s.WebhookKey != "" && s.WebhookKey == s.MailgunKey {
+		found.add(risky, aboutSettings, "MAILGUN_WEBHOOK_SIGNING_KEY is the same as MAILGUN_API_KEY: one of them is of the wrong kind, unless Mailgun shows the same key for both. What to do: give the HTTP webhook signing key, which Mailgun shows among the account's API keys")
+	}
+}
+
+func isLoopback(host string) bool {
+	return host == "localhost" || strings.HasSuffix(host, ".localhost") || strings.HasPrefix(host, "127.") || host == "::1"
+}
+
+// isNear guesses whether a host is on this machine, or in a network of the operator's: a name without
+// a dot, one that no public name ends in, or an address that is not public.
+func isNear(host string) bool {
+	if address, err := netip.ParseAddr(host); err == nil {
+		return address.IsLoopback() || address.IsPrivate() || address.IsLinkLocalUnicast()
+	}
+	for _, suffix := range []string{".internal", ".local", ".localhost", ".lan", ".svc", ".home.arpa", ".invalid", ".test"} {
+		if strings.HasSuffix(host, suffix) {
+			return true
+		}
+	}
+	return !strings.Contains(host, ".")
+}
