@@ -267,11 +267,62 @@ func TestTooLong(t *testing.T) {
 	}
 }
 
+// TestLanguageField: of user_metadata one field is read, if it is a string that may be a language, and
+// nothing of what is around it.
+func TestLanguageField(t *testing.T) {
+	for _, c := range []struct{ name, metadata, field, want string }{
+		{"plain", `{"locale":"fr"}`, "locale", "fr"},
+		{"among others", `{"a":{"locale":"it"},"locale":"pt-BR","z":["locale","es"]}`, "locale", "pt-BR"},
+		{"spaced", "{ \"a\" : 1 ,\n\t\"locale\" :\r\n \"zh_TW\" , \"z\" : null }", "locale", "zh_TW"},
+		{"another field", `{"locale":"fr","lang":"it"}`, "lang", "it"},
+		{"off", `{"locale":"fr","":"it"}`, "", ""},
+		{"not there", `{"local":"fr","locales":"it","LOCALE":"es"}`, "locale", ""},
+		{"nested", `{"a":{"locale":"fr"},"b":[{"locale":"fr"}],"locale":{"locale":"fr"}}`, "locale", ""},
+		{"a number", `{"locale":5,"x":"fr"}`, "locale", ""},
+		{"null", `{"locale":null,"x":"fr"}`, "locale", ""},
+		{"a list", `{"locale":["fr"],"x":"fr"}`, "locale", ""},
+		{"empty", `{"locale":""}`, "locale", ""},
+		{"too long", `{"locale":"` + strings.Repeat("fr-", 12) + `"}`, "locale", ""},
+		{"much too long", `{"locale":"` + strings.Repeat("f", 1<<20) + `"}`, "locale", ""},
+		{"beyond its bound", `{"locale":"` + strings.Repeat("f", 65) + `"}`, "locale", ""},
+		{"escaped", `{"locale":"f\u0072"}`, "locale", ""},
+		{"an escape", `{"locale":"fr\r\nBcc: x@evil.org"}`, "locale", ""},
+		{"not ASCII", `{"locale":"fränçais"}`, "locale", ""},
+		{"a name that looks like the field", `{"x\",\"locale\":\"fr":1,"y":"locale"}`, "locale", ""},
+		{"a value that looks like the field", `{"x":"\"locale\":\"fr\"","y":"locale","z":"fr"}`, "locale", ""},
+		{"a long name", `{"` + strings.Repeat("x", 1<<20) + `locale":"fr","y":"it"}`, "locale", ""},
+		{"no object", `["locale","fr"]`, "locale", ""},
+		{"a string", `"locale"`, "locale", ""},
+		{"nothing", `{}`, "locale", ""},
+	} {
+		answer := goodLink("known1@example.com")
+		answer["user_metadata"] = json.RawMessage(c.metadata)
+		for _, beside := range []string{"app_metadata", "identities", "zzz", "User_metadata"} {
+			answer[beside] = map[string]any{"locale": "ja", "user_metadata": map[string]any{"locale": "ja"}}
+		}
+		answer["locale"] = "ko"
+		server := httptest.NewServer(answering(answer))
+		link, err := New(Config{AuthURL: server.URL, Key: "the-key", Timeout: 5 * time.Second, LanguageField: c.field}).MakeLink(t.Context(), "someone@example.com", redirectTo)
+		server.Close()
+		if err != nil || link.Email != "known1@example.com" || link.Language != c.want {
+			t.Errorf("%s: %+v, %v; want %q", c.name, link, err, c.want)
+		}
+	}
+}
+
+func TestCheckField(t *testing.T) {
+	for name, good := range map[string]bool{"locale": true, "preferred-language_2": true, strings.Repeat("x", 63): true, strings.Repeat("x", 64): false, "": false, "a.b": false, "a b": false, `a"`: false, "ä": false} {
+		if err := CheckField(name); (err == nil) != good {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+}
+
 // FuzzShallow: of any JSON text its outermost members are left, and those that are no object and no list
 // as they were, whatever the pieces that it is read in.
 func FuzzShallow(f *testing.F) {
 	for _, seed := range []string{
-		`{"a":1,"b":"x","c":{"d":[1,{"e":"}"}]},"f":[[],"\\\"]"],"g":null}`, `{}`, `[1,[2],{"a":3}]`, `"x{"`, `{"a\"{":{"b":1}}`, `{"a":{}} `, `{"a":"\u007b"}`,
+		`{"a":1,"b":"x","c":{"d":[1,{"e":"}"}]},"f":[[],"\\\"]"],"g":null}`, `{}`, `[1,[2],{"a":3}]`, `"x{"`, `{"a\"{":{"b":1}}`, `{"a":{}} `, `{"user_metadata":{"b":{"a":1},"a":"fr"},"a":"de"}`, `{"user_metadata":["a","fr"]}`, `{"a":"\u007b"}`,
 	} {
 		f.Add([]byte(seed), 1)
 	}
@@ -279,13 +330,24 @@ func FuzzShallow(f *testing.F) {
 		if piece < 1 || !json.Valid(text) {
 			return
 		}
-		left, err := io.ReadAll(&shallow{ReadCloser: io.NopCloser(&pieces{text, piece})})
+		reader := &shallow{ReadCloser: io.NopCloser(&pieces{text, piece}), field: "a"}
+		left, err := io.ReadAll(reader)
 		if err != nil {
 			t.Fatal(err)
 		}
 		var whole, got map[string]json.RawMessage
 		if json.Unmarshal(text, &whole) != nil {
 			return // no object
+		}
+		var metadata map[string]any // of several of a name, the last
+		if said, ok := whole["user_metadata"]; ok && strings.Count(string(text), "user_metadata") == 1 && strings.Count(string(said), `"a"`) == 1 && json.Unmarshal(said, &metadata) == nil {
+			want, _ := metadata["a"].(string)
+			if !languageTag.MatchString(want) || !strings.Contains(string(said), `"`+want+`"`) { // or it is written with escapes
+				want = ""
+			}
+			if _, ok := metadata["a"]; ok && reader.value != want {
+				t.Fatalf("%q is read of %s, want %q", reader.value, text, want)
+			}
 		}
 		if err := json.Unmarshal(left, &got); err != nil || len(got) != len(whole) {
 			t.Fatalf("%s is left of %s: %v", left, text, err)
