@@ -1,7 +1,7 @@
 # The two that matter: make run, make test. Each does its own set-up; Go and make are enough.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run test check spec lint redis unit fuzz web deploy container e2e supply release build generate bench timing clean
+.PHONY: help run test check spec lint redis unit fuzz web mails deploy container e2e supply release build generate bench timing clean
 
 help: ## list what there is
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -42,6 +42,10 @@ fuzz: ## every fuzz target, for FUZZTIME each
 
 web: ## the TypeScript client, and the pages in Chromium, against the real server
 	@./test/web.sh
+
+# What has changed since a revision: make mails SINCE=main
+mails: ## pictures of the mail in every language, in bin/mails; all of them in contact-sheet.png
+	@./test/mails.sh bin/mails $(SINCE)
 
 deploy: ## alert rules, dashboard, compose file and Kubernetes manifests
 	@./test/alerts.sh

@@ -287,7 +287,7 @@ func (set *templates) render(tag language.Tag, opts Options, colors palette) (pa
 	b := opts.Brand
 	v := view{
 		Language: tag.String(), Dir: direction(tag), Start: "left", End: "right", ExpiresIn: expiresIn, Link: placeholder, Colors: colors,
-		Brand: viewBrand{b.Name, b.LogoURL, b.LogoDarkURL, b.SupportEmail, b.SupportURL},
+		Brand: viewBrand{isolated(tag, b.Name), b.LogoURL, b.LogoDarkURL, b.SupportEmail, b.SupportURL},
 		Words: said.asText(tag, b.Name),
 	}
 	if v.Dir == "rtl" {

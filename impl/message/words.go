@@ -100,27 +100,32 @@ func withBrand(text, name, shown string) string {
 	return strings.ReplaceAll(text, brandToken, shown)
 }
 
-// asText returns the words for the subject and the text. Where text may run
-// from right to left, the name is isolated by Unicode's own means (UAX #9),
-// or the full stop of "Acme Inc." would be shown before it.
-func (w words) asText(tag language.Tag, name string) map[string]any {
-	shown := name
+// isolated sets the name apart from the text around it by Unicode's own means
+// (UAX #9), where text runs, or may run, from right to left: else the full stop
+// of "Acme Inc." is shown before it. Markup alone would not do it: there is none
+// in a subject, and Gmail, Outlook.com and Yahoo drop <bdi> (caniemail.com).
+func isolated(tag language.Tag, name string) string {
 	if direction(tag) == "rtl" || strings.ContainsFunc(name, runsLeft) {
-		shown = "\u2068" + name + "\u2069"
+		return "\u2068" + name + "\u2069"
 	}
+	return name
+}
+
+// asText returns the words for the subject and the text.
+func (w words) asText(tag language.Tag, name string) map[string]any {
 	filled := map[string]any{}
 	for key, text := range w {
-		filled[key] = withBrand(text, name, shown)
+		filled[key] = withBrand(text, name, isolated(tag, name))
 	}
 	return filled
 }
 
-// asHTML returns the words for the document: escaped, and with the name
-// isolated. The subject stays text, because no markup can stand in <title>.
+// asHTML returns the words for the document: escaped, and with the name set
+// apart. The subject stays text, because no markup can stand in <title>.
 func (w words) asHTML(tag language.Tag, name string) map[string]any {
 	filled := map[string]any{}
 	for key, text := range w {
-		filled[key] = htmltemplate.HTML(withBrand(html.EscapeString(text), name, "<bdi>"+html.EscapeString(name)+"</bdi>")) //nolint:gosec // escaped
+		filled[key] = htmltemplate.HTML(withBrand(html.EscapeString(text), name, "<bdi>"+html.EscapeString(isolated(tag, name))+"</bdi>")) //nolint:gosec // escaped
 	}
 	filled["subject"] = w.asText(tag, name)["subject"]
 	return filled

@@ -163,7 +163,7 @@ export async function openPage(t, { origins, expected = [], ...options }) {
 	return { page, context, requests: seen }
 }
 
-async function launch() {
+export async function launch() {
 	const names = [process.env.CHROMIUM, 'chromium', 'chromium-browser', 'google-chrome']
 	const executablePath = names.filter(Boolean).map(find).find(Boolean)
 	assert(executablePath, 'there is no chromium on the PATH; test/chromium.sh installs one')
@@ -195,13 +195,15 @@ function find(name) {
 
 const axe = readFileSync(require.resolve('axe-core/axe.min.js'), 'utf8')
 
-/** Fails where axe-core finds a violation of WCAG 2.2 A or AA, or of what it calls best practice. */
-export async function expectAccessible(page, state) {
+/**
+ * Fails where axe-core finds a violation of WCAG 2.2 A or AA, or of what it calls best practice; or of
+ * the rules given alone.
+ */
+export async function expectAccessible(page, state, rules) {
 	await page.evaluate(axe) // by way of the debugger, which no policy of the page forbids
-	const { violations, passes } = await page.evaluate(() => window.axe.run({
-		runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'],
-	}))
-	assert(passes.length > 10, `${state}: axe looked at nothing`)
+	const runOnly = rules ? { type: 'rule', values: rules } : ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice']
+	const { violations, passes } = await page.evaluate((only) => window.axe.run({ runOnly: only }), runOnly)
+	assert(passes.length > (rules ? 3 : 10), `${state}: axe looked at nothing`)
 	assert.deepEqual(violations.map((v) => `${v.impact} ${v.id}: ${v.nodes.map((n) => n.html).join(' ')}`), [], state)
 }
 

@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Takes pictures of the mail in every language, in Chromium, and one of all of them. With a revision it
+# says what differs from the mail of then: test/mails.sh FOLDER [REVISION]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source test/node.sh
+./test/chromium.sh
+# Chinese, Japanese, Korean and Arabic are boxes without a font for them.
+for language in ja ar; do
+	if command -v fc-list >/dev/null && fc-list ":lang=$language" family | grep -qv DejaVu; then
+		continue
+	fi
+	if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
+		echo "installing fonts"
+		DEBIAN_FRONTEND=noninteractive apt-get update -qq
+		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends fonts-noto-core fonts-noto-cjk >/dev/null
+	else
+		echo "there may be no font for $language (fonts-noto-core and fonts-noto-cjk on Debian)" >&2
+	fi
+done
+npm --prefix test/web run --silent build
+(cd test/web && npx --no-install tsc -p client/test)
+node test/web/browser/pictures.mjs "$@"
