@@ -213,7 +213,7 @@ func (r *Rule) entries(lines []string) entries {
 // address, so the search ends there.
 const beyond = "beyond"
 
-// next returns the entry to the left of the last one.
+// next returns the entry to the left of the last one; after beyond there is none.
 func (e *entries) next() (entry string, more bool) {
 	if !e.begun {
 		if len(e.lines) == 0 {
@@ -227,7 +227,7 @@ func (e *entries) next() (entry string, more bool) {
 				e.nodes, ok = parseForwarded(e.line)
 			}
 			if !ok {
-				return beyond, true
+				return e.end()
 			}
 		}
 	}
@@ -240,9 +240,14 @@ func (e *entries) next() (entry string, more bool) {
 		e.hops++
 	}
 	if e.hops > maxHops || e.bytes < 0 {
-		return beyond, true
+		return e.end()
 	}
 	return entry, true
+}
+
+func (e *entries) end() (entry string, more bool) {
+	e.lines, e.begun = nil, false
+	return beyond, true
 }
 
 func (e *entries) nextOfLine() string {
@@ -254,7 +259,8 @@ func (e *entries) nextOfLine() string {
 	case comma >= 0:
 		start += comma + 1
 	case start > 0:
-		return beyond
+		e.bytes = -1
+		return ""
 	default:
 		e.begun = false // the line's first entry
 	}
