@@ -78,7 +78,8 @@ func TestEverybodyInPieces(t *testing.T) {
 		"2000::/3",
 		"2000::/4,3000::/4",
 		"10.0.0.0/8,::/1,8000::/1",
-		// Only what is private is left out, and is trusted by its word.
+		// Only what is private is left out, or trusted by its word: that is no difference.
+		"0.0.0.0/5,8.0.0.0/7,11.0.0.0/8,12.0.0.0/6,16.0.0.0/4,32.0.0.0/3,64.0.0.0/2,128.0.0.0/1",
 		"private 0.0.0.0/5,8.0.0.0/7,11.0.0.0/8,12.0.0.0/6,16.0.0.0/4,32.0.0.0/3,64.0.0.0/2,128.0.0.0/1",
 	} {
 		_, wrong := New(Config{TrustedProxies: setting})
