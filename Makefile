@@ -1,7 +1,7 @@
 # The two that matter: make run, make test. Each does its own set-up; Go and make are enough.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run test check spec lint redis unit fuzz web mails deploy container e2e supply release build generate bench timing clean
+.PHONY: help run test check spec lint redis unit fuzz web mails deploy container packages e2e supply release build generate bench timing clean
 
 help: ## list what there is
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -9,7 +9,7 @@ help: ## list what there is
 run: ## resetd dev: the server against stand-ins, with an inbox
 	go run ./cmd/resetd dev
 
-test: check lint spec redis unit fuzz web deploy supply ## everything but the image: linters, generated code, all tests with the race detector, a short fuzz, clients, browser, deployment files
+test: check lint spec redis unit fuzz web deploy supply ## everything but the image and the packages: linters, generated code, all tests with the race detector, a short fuzz, clients, browser, deployment files
 
 check: ## formatting, vet, tidy modules, generated code that is not stale
 	@bad=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$bad" || { echo "not formatted: $$bad"; exit 1; }
@@ -54,6 +54,9 @@ deploy: ## alert rules, dashboard, compose file and Kubernetes manifests
 container: ## the image: built, and run as it is meant to be (Debian, root)
 	@./test/container.sh
 
+packages: release ## the packages: installed on a system of their own, run, upgraded, purged (Debian, root)
+	@./test/packages.sh
+
 e2e: ## the whole way on a real Supabase Auth: SUPABASE_AUTH_URL and key, SUPABASE_AUTH_BIN, or Docker
 	@./test/e2e.sh
 
@@ -62,7 +65,7 @@ supply: ## licences of what is shipped, workflows, known vulnerabilities
 	@./test/workflows.sh
 	@./test/vulnerabilities.sh --offline-ok
 
-release: ## a trial of the release, in bin/release: binaries, SBOMs, licences, checksums
+release: ## a trial of the release, in bin/release: archives, packages, SBOMs, checksums (some minutes the first time)
 	@./test/release.sh
 
 build: ## bin/resetd

@@ -1,11 +1,13 @@
 /*
-Container stands in, inside a container's network, for what resetd talks to and for who talks
-to resetd. The image under test has no shell and no client of its own to do it with.
+Container stands in, inside a network of its own, for what resetd talks to and for who talks to
+resetd. The image under test has no shell and no client of its own to do it with. The packages are
+tested with it too.
 
 	container serve DIR                 Supabase Auth on 127.0.0.1:7001 and Mailgun on :7002, both by TLS;
 	                                    their authority's certificate is written to DIR/ca.pem
 	container ask METHOD URL [BODY]     print the status and the body of one answer
 	container until STATUS URL          ask until the status is that one, or "refused", for 20 s
+	container names                     answer on port 53 that every name is 127.0.0.1
 
 While /hold has been posted to http://127.0.0.1:7000, Mailgun takes messages and does not
 answer, but for those in test mode; GET /held returns when it has one, and a POST of /release lets
@@ -37,6 +39,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/net/dns/dnsmessage"
 
 	"github.com/resetd/resetd/impl/devstack"
 )
@@ -73,8 +77,10 @@ func run(args []string) error {
 		return nil
 	case len(args) == 3 && args[0] == "until":
 		return until(args[1], args[2])
+	case len(args) == 1 && args[0] == "names":
+		return names()
 	default:
-		return errors.New("usage: container serve DIR | ask METHOD URL [BODY] | until STATUS URL")
+		return errors.New("usage: container serve DIR | ask METHOD URL [BODY] | until STATUS URL | names")
 	}
 }
 
@@ -156,6 +162,38 @@ func serve(dir string) error {
 	return <-failed
 }
 
+// names is a server of DNS that knows one address.
+func names() error {
+	connection, err := net.ListenPacket("udp", "127.0.0.1:53")
+	if err != nil {
+		return err
+	}
+	for packet := make([]byte, 1500); ; {
+		size, client, err := connection.ReadFrom(packet)
+		if err != nil {
+			return err
+		}
+		var message dnsmessage.Message
+		if err := message.Unpack(packet[:size]); err != nil || len(message.Questions) != 1 {
+			continue
+		}
+		message.Response, message.Additionals = true, nil
+		if question := message.Questions[0]; question.Type == dnsmessage.TypeA {
+			message.Answers = []dnsmessage.Resource{{
+				Header: dnsmessage.ResourceHeader{Name: question.Name, Type: question.Type, Class: question.Class, TTL: 1},
+				Body:   &dnsmessage.AResource{A: [4]byte{127, 0, 0, 1}},
+			}}
+		}
+		answer, err := message.Pack()
+		if err != nil {
+			return err
+		}
+		if _, err := connection.WriteTo(answer, client); err != nil {
+			return err
+		}
+	}
+}
+
 // gate holds messages back between their arrival at Mailgun and its answer, but for those in test
 // mode: resetd sends them when it likes to.
 type gate struct {
@@ -214,7 +252,7 @@ func (g *gate) around(next http.Handler) http.Handler {
 	})
 }
 
-// newCertificate makes a certificate of 127.0.0.1 that is its own authority, and writes it where
+// newCertificate makes a certificate of 127.0.0.1 and of two names that is its own authority, and writes it where
 // a container can be given it to trust.
 func newCertificate(path string) (tls.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -225,7 +263,7 @@ func newCertificate(path string) (tls.Certificate, error) {
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "container test"},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
 		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, DNSNames: []string{"supabase.test", "mailgun.test"}, IsCA: true, BasicConstraintsValid: true,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
 	if err != nil {

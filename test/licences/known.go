@@ -1,6 +1,6 @@
 package main
 
-// platforms are those that are released, as GOOS/GOARCH: test/release.sh asks for them.
+// platforms are those that .goreleaser.yaml releases, as GOOS/GOARCH.
 var platforms = []string{"linux/amd64", "linux/arm64", "darwin/amd64", "darwin/arm64"}
 
 // allowed are the licences under which works of others may be in the program. None of them asks

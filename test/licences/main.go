@@ -6,7 +6,6 @@ handed on with it.
 	go run ./test/licences -write           write it
 	go run ./test/licences -texts FILE      all licence texts and notices in one file, for releases and the image
 	go run ./test/licences -sbom FILE       put the licences into a CycloneDX document (JSON)
-	go run ./test/licences -platforms       print the platforms that are released
 
 It looks at what is linked into cmd/resetd on the platforms that are released, not at tools and
 tests. A licence is known by the hash of its words, and each text in known.go was read by a person:
@@ -46,12 +45,7 @@ func main() {
 	write := flag.Bool("write", false, "write "+list)
 	texts := flag.String("texts", "", "write all texts to this `file`")
 	sbom := flag.String("sbom", "", "put the licences into this CycloneDX `file`")
-	show := flag.Bool("platforms", false, "print the platforms that are released")
 	flag.Parse()
-	if *show {
-		fmt.Println(strings.Join(platforms, "\n"))
-		return
-	}
 	if err := run(*write, *texts, *sbom); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)

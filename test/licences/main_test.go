@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"go.yaml.in/yaml/v3"
 )
 
 const mit = `MIT License
@@ -157,6 +159,7 @@ func TestOwnLicence(t *testing.T) {
 	}
 	for name, want := range map[string]string{
 		"openapi.yaml":          "\n  license:\n    name: Apache-2.0\n",
+		".goreleaser.yaml":      "\n    license: Apache-2.0\n",
 		"Dockerfile":            `org.opencontainers.image.licenses="Apache-2.0"`,
 		"README.md":             "[Apache-2.0](LICENSE)",
 		"test/web/package.json": `"license": "Apache-2.0"`,
@@ -164,5 +167,30 @@ func TestOwnLicence(t *testing.T) {
 		if content, err := os.ReadFile(filepath.Join("../..", name)); err != nil || !strings.Contains(string(content), want) {
 			t.Errorf("%s has no %q (%v)", name, want, err)
 		}
+	}
+}
+
+// TestPlatforms: the licences are those of the platforms that are released.
+func TestPlatforms(t *testing.T) {
+	content, err := os.ReadFile("../../.goreleaser.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var config struct {
+		Builds []struct{ Goos, Goarch []string }
+	}
+	if err := yaml.Unmarshal(content, &config); err != nil {
+		t.Fatal(err)
+	}
+	var released []string
+	for _, build := range config.Builds {
+		for _, system := range build.Goos {
+			for _, architecture := range build.Goarch {
+				released = append(released, system+"/"+architecture)
+			}
+		}
+	}
+	if !slices.Equal(released, platforms) {
+		t.Errorf("released are %q, and the licences of %q are known", released, platforms)
 	}
 }
