@@ -101,6 +101,9 @@ type Config struct {
 	// what its gateway wants in the header apikey. Empty means the stand-in's own.
 	AuthURL, AuthKey string
 
+	// Preview is what the page /dev/preview shows. Nil means that there is none.
+	Preview *Preview
+
 	// APIURL is the base of resetd's own API as the inbox's empty page prints it, such as
 	// http://localhost:8080/api. Empty means /api on the host that was asked.
 	APIURL string

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"mime/multipart"
@@ -929,7 +930,7 @@ func TestInboxPage(t *testing.T) {
 	if err := json.Unmarshal([]byte(page("/dev/inbox.json").body), &list); err != nil || len(list.Mails) != 1 || len(list.TestMessages) != 1 || list.Mails[0].ID != id {
 		t.Error(err, list)
 	}
-	for _, asset := range []string{"dev.css", "inbox.js", "reset.js", "icon.svg"} {
+	for _, asset := range []string{"dev.css", "inbox.js", "preview.js", "reset.js", "icon.svg"} {
 		if a := page("/dev/assets/" + asset); a.status != 200 || a.body == "" {
 			t.Error(asset, a.status)
 		}
@@ -1174,6 +1175,87 @@ func TestCORS(t *testing.T) {
 	}
 	if a := r.do("POST", r.supa.URL+"/auth/v1/verify", `{}`); a.header.Get("Access-Control-Allow-Origin") != "" {
 		t.Error("without an origin:", a.header)
+	}
+}
+
+// TestPreview: the mail as a list and as a program shows it, in the language, the look and the brand that
+// are chosen, written anew for each look; or why it cannot be written. Without Config.Preview there is no
+// such page.
+func TestPreview(t *testing.T) {
+	const html = `<!doctype html><html><head><title>no</title><meta name="color-scheme" content="light dark"><style>:root { color-scheme: light dark; } @media (prefers-color-scheme: dark) { a { color: red } }</style></head><body>
+		<!-- no --><div style="display:none">First words &amp; more.&#847;&zwnj;&nbsp;&#847;&zwnj;&nbsp;&#847;&zwnj;&nbsp;</div><p>Hello</p></body></html>`
+	if a := newRig(t, nil).preview(""); a.status != 404 {
+		t.Error("without a preview:", a.status)
+	}
+	words, mistake := "Subject", error(nil)
+	r := newRig(t, func(c *devstack.Config) {
+		c.Preview = &devstack.Preview{
+			Languages: func() []string { return []string{"en", "fr"} },
+			Settings:  []devstack.PreviewSetting{{Name: "BRAND_NAME", Value: "Acme"}, {Name: "BRAND_COLOR"}},
+			Write: func(language string, settings map[string]string) (devstack.Mail, error) {
+				return devstack.Mail{
+					From: settings["BRAND_NAME"] + " <no-reply@mg.example.com>", HTML: html, Text: "See https://app.example.com/x.",
+					Subject: words + " in " + language + " of " + settings["BRAND_NAME"] + settings["BRAND_COLOR"],
+				}, mistake
+			},
+		}
+	})
+	contains := func(a answer, status int, want ...string) {
+		t.Helper()
+		for _, w := range want {
+			if a.status != status || !strings.Contains(a.body, w) {
+				t.Errorf("no %q in %d %s", w, a.status, a.body)
+			}
+		}
+	}
+	contains(r.do("GET", r.pages.URL+"/dev/inbox", ""), 200, `<a href="/dev/preview">Preview</a>`)
+	contains(r.preview(""), 200, `<b dir="auto">Acme</b>`, `<span class="subject">Subject in en of Acme</span> <span class="snippet">First words &amp; more.</span>`,
+		`<option value="en" selected>`, `value="Acme"`, `sandbox="allow-popups allow-popups-to-escape-sandbox"`)
+	contains(r.preview("?language=fr&look=dark&width=phone&BRAND_NAME=%3Cb%3E&BRAND_COLOR=%23112233"), 200,
+		"Subject in fr of &lt;b&gt;#112233", `<option value="dark" selected>`, `class="narrow"`, "language=fr&amp;look=dark", "As it is set", `<details open>`)
+	contains(r.preview("?language=xx&part=text"), 200, "Subject in en of Acme", `<a href="https://app.example.com/x" target="_blank"`)
+
+	look := func(query string) answer { return r.do("GET", r.pages.URL+"/dev/preview/html"+query, "") }
+	a := look("?look=dark")
+	contains(a, 200, "<head><base target=\"_blank\">", `content="dark"`, "color-scheme: dark;", "@media (min-width: 0) {")
+	contains(look(""), 200, `content="light"`, "color-scheme: light;", "@media (max-width: 0) {")
+	if csp := a.header.Get("Content-Security-Policy"); !strings.Contains(csp, "default-src 'none'") || strings.Contains(csp, "script-src") || !strings.Contains(csp, "; sandbox ") {
+		t.Error(csp)
+	}
+	before := look("").header.Get("X-Version")
+	if head := r.do("HEAD", r.pages.URL+"/dev/preview/html", ""); before == "" || head.header.Get("X-Version") != before || !strings.Contains(r.preview("").body, before) {
+		t.Error("one mail has several versions:", before, head.header.Get("X-Version"))
+	}
+	words = "Edited"
+	if after := look("").header.Get("X-Version"); after == before {
+		t.Error("an edited mail has the same version")
+	}
+	mistake = errors.New("TEMPLATES_DIR: one <b>\nTEMPLATES_DIR: two")
+	contains(r.preview(""), 200, "The mail cannot be written", "<li>TEMPLATES_DIR: one &lt;b&gt;</li>", "<li>TEMPLATES_DIR: two</li>")
+	contains(look(""), 422, "mistakes")
+}
+
+func (r *rig) preview(query string) answer {
+	r.t.Helper()
+	return r.do("GET", r.pages.URL+"/dev/preview"+query, "")
+}
+
+// TestSnippet: the list has what mail programs show beside a subject: the first words, those meant for it
+// where there are some.
+func TestSnippet(t *testing.T) {
+	r := newRig(t, nil)
+	for _, c := range []struct{ html, text, want string }{
+		{"", "Hello,\n\nit is I.", "Hello, it is I."},
+		{"<p>Hello,</p><p>it is &lt;I&gt;</p>", "other", "Hello, it is &lt;I&gt;"},
+		{"<style>p{}</style><p>   </p><div>One.\u034f\u200c \u034f\u200c \u034f\u200c </div><p>Two</p>", "", "One."},
+		{"<p>\u034f\u200c \u034f\u200c \u034f\u200c</p><p>Two</p>", "", "Two"},
+		{"<p>" + strings.Repeat("ي", 300) + "</p>", "", strings.Repeat("ي", 200)},
+	} {
+		r.Reset()
+		r.send(message("html", c.html, "text", c.text)...)
+		if page := r.do("GET", r.pages.URL+"/dev/inbox", "").body; !strings.Contains(page, `<span class="snippet" dir="auto">`+c.want+`</span>`) {
+			t.Errorf("%.60q has not the snippet %.60q: %s", c.html, c.want, page)
+		}
 	}
 }
 

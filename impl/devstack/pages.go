@@ -68,7 +68,8 @@ func newPages(s *Stack) *pages {
 
 // Pages serves /dev/inbox, which shows what was sent and renews itself, /dev/inbox.json,
 // the same for scripts, and /dev/reset-password, which stands in for the page of an app
-// that a link leads to. They set no cookies, need nothing from another origin, and answer
+// that a link leads to; and /dev/preview with Config.Preview, which shows the mail before one is
+// sent. They set no cookies, need nothing from another origin, and answer
 // only where Host is this machine's or one of Config.PublicHosts.
 func (s *Stack) Pages() http.Handler {
 	p := s.pages
@@ -82,7 +83,11 @@ func (s *Stack) Pages() http.Handler {
 	mux.HandleFunc("GET /dev/inbox/{id}/html", p.mailHTML)
 	mux.HandleFunc("GET /dev/reset-password", p.resetForm)
 	mux.HandleFunc("POST /dev/reset-password", p.resetSubmit)
-	for _, name := range []string{"dev.css", "inbox.js", "reset.js", "icon.svg"} {
+	if s.cfg.Preview != nil {
+		mux.HandleFunc("GET /dev/preview", p.preview)
+		mux.HandleFunc("GET /dev/preview/html", p.previewHTML)
+	}
+	for _, name := range []string{"dev.css", "inbox.js", "preview.js", "reset.js", "icon.svg"} {
 		mux.HandleFunc("GET /dev/assets/"+name, func(w http.ResponseWriter, r *http.Request) {
 			http.ServeFileFS(w, r, assets, "assets/"+name)
 		})
@@ -138,6 +143,7 @@ type inboxView struct {
 	Gone                bool // a message was asked for that is no longer kept
 	Curl                string
 	Accounts            []string
+	Preview             bool // there is such a page
 }
 
 type mailRow struct {
@@ -192,7 +198,7 @@ func (p *pages) view(r *http.Request, tests bool) inboxView {
 	if tests {
 		box = &s.tests
 	}
-	v := inboxView{Tests: tests, Delivered: len(s.mails.list), TestMany: len(s.tests.list), Version: s.version}
+	v := inboxView{Tests: tests, Delivered: len(s.mails.list), TestMany: len(s.tests.list), Version: s.version, Preview: s.cfg.Preview != nil}
 	for _, m := range slices.Backward(box.list) {
 		v.Rows = append(v.Rows, newMailRow(m, tests))
 	}
@@ -224,9 +230,8 @@ func (p *pages) find(id string, tests bool) (Mail, bool) {
 
 func newMailRow(m Mail, test bool) mailRow {
 	at := m.At.Local() // the developer's clock
-	snippet := strings.Join(strings.Fields(m.Text[:min(len(m.Text), 400)]), " ")
 	return mailRow{
-		ID: m.ID, To: strings.Join(m.To, ", "), Subject: m.Subject, Snippet: strings.ToValidUTF8(snippet, ""),
+		ID: m.ID, To: strings.Join(m.To, ", "), Subject: m.Subject, Snippet: snippet(m),
 		Time: at.Format("15:04:05"), Full: at.Format("Monday, 2 January 2006, 15:04:05 MST"), ISO: at.Format(time.RFC3339),
 		Href: inboxHref(test, m.ID, ""),
 	}
@@ -353,8 +358,7 @@ func (p *pages) events(w http.ResponseWriter, r *http.Request) {
 
 var headTag = regexp.MustCompile(`(?i)<head(\s[^>]*)?>`)
 
-// mailHTML is the message's HTML as it was sent, save that its links open a tab of their
-// own: in the frame itself most sites would refuse to be shown.
+// mailHTML is the message's HTML as it was sent, save for what writeMail does.
 func (p *pages) mailHTML(w http.ResponseWriter, r *http.Request) {
 	m, ok := p.find(r.PathValue("id"), false)
 	if !ok {
@@ -364,15 +368,21 @@ func (p *pages) mailHTML(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "This message is no longer kept.", http.StatusNotFound)
 		return
 	}
+	writeMail(w, m.HTML)
+}
+
+// writeMail shows a mail as it is, save that its links open a tab of their own: in the frame itself most
+// sites would refuse to be shown.
+func writeMail(w http.ResponseWriter, html string) {
 	w.Header().Set("Content-Security-Policy", mailCSP)
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	const base = `<base target="_blank">`
-	if at := headTag.FindStringIndex(m.HTML); at != nil {
+	if at := headTag.FindStringIndex(html); at != nil {
 		// Not before it: a doctype that is not first puts the browser into quirks mode.
-		_, _ = fmt.Fprint(w, m.HTML[:at[1]], base, m.HTML[at[1]:])
+		_, _ = fmt.Fprint(w, html[:at[1]], base, html[at[1]:])
 		return
 	}
-	_, _ = fmt.Fprint(w, m.HTML, base) // the first base with a target counts wherever it stands
+	_, _ = fmt.Fprint(w, html, base) // the first base with a target counts wherever it stands
 }
 
 // resetView is what the reset-password template shows. State is "form", "fragment" (the
