@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 
@@ -28,7 +29,7 @@ import (
 // it removes. With --send-to it does the whole thing for an address of the operator's. With
 // --explain-client it does nothing of that, and says who the client of a request would be.
 func check(ctx context.Context, args, environ []string, stdout, stderr io.Writer) error {
-	var address string
+	var address, language string
 	send, asJSON := false, false
 	var client explainClient
 	args = client.takeHeaders(args)
@@ -38,9 +39,13 @@ func check(ctx context.Context, args, environ []string, stdout, stderr io.Writer
 			address, send = value, true
 			return nil
 		})
+		flags.StringVar(&language, "language", "", "the `TAG` of the language that --send-to writes in, like fr; without it, the default one")
 	})
 	if err == nil && send && impl.CheckAddress(address) != nil {
 		err = mistakes{"--send-to: must be one address, like me@example.com"}
+	}
+	if err == nil && language != "" && (!send || !slices.Contains(settings.writer.Languages(), language)) {
+		err = mistakes{"--language: must be one of " + strings.Join(settings.writer.Languages(), ", ") + ", and goes with --send-to"}
 	}
 	var wrong mistakes
 	var report checkReport
@@ -70,7 +75,7 @@ func check(ctx context.Context, args, environ []string, stdout, stderr io.Writer
 		c.printFindings(<-result)
 	}
 	if send {
-		c.printFindings(c.sendTo(ctx, address))
+		c.printFindings(c.sendTo(ctx, address, language))
 	} else {
 		c.printFindings(findings{{skipped, aboutMail, "whether a link can be made, which writes to Supabase's database, and mailed is not tried: --send-to does"}})
 	}
@@ -161,7 +166,7 @@ func (c *checker) printFindings(all findings) {
 // prepare makes what the checks work with, and judges what needs no network.
 func (c *checker) prepare() (found findings) {
 	s := c.settings
-	c.links, c.mailer, c.writer = newSupabase(s), newMailgun(s), mailWriter{s.writer}
+	c.links, c.mailer, c.writer = newSupabase(s), newMailgun(s), mailWriter{Renderer: s.writer}
 	c.redirectTo = "https://resetd.invalid" + s.ResetPath // the checks of Supabase and Mailgun need no real one
 	if s.pages != nil {
 		c.redirectTo = s.pages.Site()

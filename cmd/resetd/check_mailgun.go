@@ -106,7 +106,7 @@ func (c *checker) otherRegion(ctx context.Context, mail delivery.Mail, advice st
 
 // sendTo does for the operator's address what is done for a user's: with an account, a real link
 // goes to the address stored with it; without one, a made-up link to the address given.
-func (c *checker) sendTo(ctx context.Context, address string) (found findings) {
+func (c *checker) sendTo(ctx context.Context, address, language string) (found findings) {
 	if c.failed[aboutSettings]+c.failed[aboutSupabase]+c.failed[aboutMailgun] > 0 {
 		found.add(bad, aboutMail, "nothing was sent to %s. What to do: mend what has failed above first", address)
 		return found
@@ -130,7 +130,7 @@ func (c *checker) sendTo(ctx context.Context, address string) (found findings) {
 			found = append(found, c.redirectReplaced(onSupabasesList(c.redirectTo), leadsTo))
 		}
 	}
-	mail, err := c.writer.Write("", "", text)
+	mail, err := c.writer.Write(language, "", text)
 	if err != nil {
 		found.add(bad, aboutMail, "nothing was sent to %s: the mail cannot be written: %s%s. What to do: mend the templates", address, oneLine(err), lost)
 		return found

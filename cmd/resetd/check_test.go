@@ -1143,3 +1143,21 @@ func TestCheckTakesNoLimits(t *testing.T) {
 		t.Error("a key was left to expire by itself")
 	}
 }
+
+// TestCheckLanguage: --send-to writes in the language that is asked for, and else in the default one.
+func TestCheckLanguage(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"--send-to", knownEmail}, "password"},
+		{[]string{"--send-to", knownEmail, "--language", "fr"}, "mot de passe"},
+		{[]string{"--send-to", "me@example.com", "--language", "zh-Hant"}, "密碼"},
+	} {
+		mails := trial{args: c.args, mails: c.args[1:2]}.do(t).stack.Mails()
+		if len(mails) != 1 || !strings.Contains(mails[0].Subject, c.want) {
+			t.Errorf("%q: %d mails; %+v", c.args, len(mails), mails)
+		}
+	}
+}

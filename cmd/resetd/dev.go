@@ -96,6 +96,12 @@ func dev(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		config.Accounts = []string{} // they are elsewhere
 		config.AuthURL, config.AuthKey = settings.authURL, settings.SupabaseKey.Reveal()
 	}
+	logger := newLogger(settings, stderr)
+	live := newLive(settings, logger)
+	config.Preview = live.preview()
+	if settings.TemplatesDir != "" {
+		settings.reread = live.renderer
+	}
 	stack := devstack.New(config)
 	defer stack.Close()
 	standIns := http.NewServeMux()
@@ -105,7 +111,7 @@ func dev(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	go func() { _ = server.Serve(upstreams) }()
 	defer server.Close()
 
-	app, err := newApp(ctx, settings, newLogger(settings, stderr))
+	app, err := newApp(ctx, settings, logger)
 	if err != nil {
 		return err
 	}
@@ -170,7 +176,7 @@ func greet(w io.Writer, s *settings, here string, standIn bool) {
 	} else {
 		fmt.Fprintf(w, "resetd dev: the accounts and links of %s, which are real; mail goes to the inbox, and none is sent.\n\n", s.authURL)
 	}
-	fmt.Fprintf(w, "  Inbox     %s/dev/inbox\n  API       %s/api/docs\n", here, here)
+	fmt.Fprintf(w, "  Inbox     %s/dev/inbox\n  Preview   %s/dev/preview\n  API       %s/api/docs\n", here, here, here)
 	if standIn {
 		fmt.Fprintf(w, "  Accounts  %s\n            Any other address gets the same answer, and no mail.\n", strings.Join(devstack.DefaultAccounts(), ", "))
 	}

@@ -38,6 +38,7 @@ func TestScripts(t *testing.T) {
 			"await":       await,
 			"await-body":  awaitBody,
 			"http":        httpRequest,
+			"http-in":     httpIn,
 			"http-later":  httpLater,
 			"http-now":    httpNow,
 			"follow":      follow,
@@ -147,7 +148,14 @@ func httpRequest(ts *testscript.TestScript, _ bool, args []string) {
 	_, _ = ts.Stdout().Write([]byte(text))
 }
 
-func send(args []string) (string, error) {
+// httpIn LANGUAGE METHOD URL BODY: httpRequest with an Accept-Language.
+func httpIn(ts *testscript.TestScript, _ bool, args []string) {
+	text, err := send(args[1:], args[0])
+	ts.Check(err)
+	_, _ = ts.Stdout().Write([]byte(text))
+}
+
+func send(args []string, language ...string) (string, error) {
 	body := ""
 	if len(args) > 2 {
 		body = args[2]
@@ -159,6 +167,7 @@ func send(args []string) (string, error) {
 		return "", err
 	}
 	request.Header.Set("Content-Type", "application/json")
+	request.Header["Accept-Language"] = language
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
 		return "", err

@@ -99,8 +99,9 @@ type settings struct {
 	browser origin.Browsers
 	redis   *redisclient.Target // nil without REDIS_URL
 	from    mail.Address
-	replyTo mail.Address      // zero: none
-	writer  *message.Renderer // nil for healthcheck, and without what mail needs
+	replyTo mail.Address             // zero: none
+	writer  *message.Renderer        // nil for healthcheck, and without what mail needs
+	reread  func() *message.Renderer // in dev alone: the templates as they are now
 	authURL string
 	tracing bool // OpenTelemetry's own variables set an exporter
 

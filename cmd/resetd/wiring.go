@@ -68,7 +68,7 @@ func newApp(ctx context.Context, s *settings, logger *slog.Logger) (*app, error)
 
 	upstreams := newHealth(s, observer)
 	pending, err := newOutbox(s, registry, &delivery.Deliverer{
-		Writer: mailWriter{s.writer}, Watcher: observer, Resting: upstreams.Resting,
+		Writer: mailWriter{s.writer, s.reread}, Watcher: observer, Resting: upstreams.Resting,
 		LinkMode: delivery.LinkMode(s.LinkMode), Timeout: s.DeliveryTimeout,
 		MaxLinkAge:  s.LinkExpiresIn / 10, // the mail says how long the link works
 		Fingerprint: fingerprint,
@@ -351,9 +351,16 @@ type limit struct{ *ratelimit.Limiter }
 
 func (l limit) Take(ctx context.Context, key string) bool { return l.Limiter.Take(ctx, key).Allowed }
 
-type mailWriter struct{ *message.Renderer }
+type mailWriter struct {
+	*message.Renderer
+	reread func() *message.Renderer // nil: the templates are read once
+}
 
 func (w mailWriter) Write(accountLanguage, acceptLanguage, link string) (delivery.Mail, error) {
-	mail, err := w.Render(accountLanguage, acceptLanguage, link)
+	renderer := w.Renderer
+	if w.reread != nil {
+		renderer = w.reread()
+	}
+	mail, err := renderer.Render(accountLanguage, acceptLanguage, link)
 	return delivery.Mail(mail), err
 }

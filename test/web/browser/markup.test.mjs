@@ -43,7 +43,7 @@ test('the pages', async (t) => {
 	})
 	const { mails: [mail] } = await resetd.inbox()
 	const [link] = /http:\S+token_hash=\S+/.exec(mail.text)
-	for (const page of [`${resetd.url}/api/docs`, `${resetd.url}/dev/inbox`, `${resetd.url}/dev/inbox?mail=${mail.id}`, link, `${resetd.url}/dev/reset-password`]) {
+	for (const page of [`${resetd.url}/api/docs`, `${resetd.url}/dev/inbox`, `${resetd.url}/dev/inbox?mail=${mail.id}`, `${resetd.url}/dev/preview`, link, `${resetd.url}/dev/reset-password`]) {
 		assert.deepEqual(await faults(await (await fetch(page)).text()), [], page)
 	}
 	assert.deepEqual(await faults(readFileSync(new URL('../client/form.html', import.meta.url), 'utf8')), [], 'form.html')
