@@ -12,8 +12,8 @@ import (
 
 // templates writes the built-in templates into a folder, for TEMPLATES_DIR.
 func templates(args []string, stdout, stderr io.Writer) error {
-	switch {
-	case len(args) == 1 && (args[0] == "--help" || args[0] == "-h"):
+	switch asked := strings.Join(args, " "); {
+	case asked == "--help", asked == "-h":
 		fmt.Fprint(stderr, "Usage: resetd templates DIR\n\nWrites the built-in templates of the mail into DIR. Change what you want to change, delete the rest,\nand set TEMPLATES_DIR=DIR: docs/templates.md.\n")
 		return nil
 	case len(args) != 1 || args[0] == "" || strings.HasPrefix(args[0], "-"):
