@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"net/netip"
 	"net/url"
 	"strings"
@@ -31,7 +32,7 @@ func (s *settings) judgeLimits(found *findings) {
 	}
 	for _, window := range s.RecipientLimit {
 		if window.Period == 24*time.Hour && window.Limit < fewMails {
-			found.add(risky, aboutSettings, "RECIPIENT_LIMIT lets an address have no more than %d mails a day: anybody can use it up by asking for it, and then its owner gets no mail until the next day, and is told that it is on its way. What to do: leave it at 1-M,5-H", window.Limit)
+			found.add(risky, aboutSettings, "RECIPIENT_LIMIT lets an address be asked for %s a day: anybody can use that up, and then its owner gets no mail until the next day, and is told that it is on its way. What to do: leave it at 1-M,5-H", times(window.Limit))
 		}
 	}
 	for _, window := range s.RateLimit {
@@ -40,9 +41,16 @@ func (s *settings) judgeLimits(found *findings) {
 			if window.Period > time.Hour {
 				period = "day"
 			}
-			found.add(risky, aboutSettings, "RATE_LIMIT lets a client ask %d times in one %s, mistyped addresses counted in, and offices and mobile networks share one: people are locked out. What to do: leave it at 5-M,30-H", window.Limit, period)
+			found.add(risky, aboutSettings, "RATE_LIMIT lets a client ask %s in one %s, mistyped addresses counted in, and offices and mobile networks share one: people are locked out. What to do: leave it at 5-M,30-H", times(window.Limit), period)
 		}
 	}
+}
+
+func times(n int64) string {
+	if n == 1 {
+		return "once"
+	}
+	return fmt.Sprintf("%d times", n)
 }
 
 func perHour(rate ratelimit.Rate) int64 {

@@ -296,12 +296,12 @@ func TestCheck(t *testing.T) {
 		"limits that lock people out": {
 			env: map[string]string{"RATE_LIMIT": "1-H,9-D", "RECIPIENT_LIMIT": "1-D"},
 			want: []string{
-				`warning settings  RECIPIENT_LIMIT lets an address have no more than 1 mails a day: anybody can use it up`,
-				`warning settings  RATE_LIMIT lets a client ask 1 times in one hour`, `warning settings  RATE_LIMIT lets a client ask 9 times in one day`,
+				`warning settings  RECIPIENT_LIMIT lets an address be asked for once a day: anybody can use that up`,
+				`warning settings  RATE_LIMIT lets a client ask once in one hour`, `warning settings  RATE_LIMIT lets a client ask 9 times in one day`,
 			},
 		},
 		"a limit of one request a day": {
-			env: map[string]string{"RATE_LIMIT": "1-D"}, want: []string{`warning settings  RATE_LIMIT lets a client ask 1 times in one day, mistyped addresses counted in, and offices .*: people are locked out\. What to do: leave it at 5-M,30-H`},
+			env: map[string]string{"RATE_LIMIT": "1-D"}, want: []string{`warning settings  RATE_LIMIT lets a client ask once in one day, mistyped addresses counted in, and offices .*: people are locked out\. What to do: leave it at 5-M,30-H`},
 		},
 		"a limit that limits nobody": {
 			env: map[string]string{"RATE_LIMIT": "1-S"}, want: []string{`warning settings  RATE_LIMIT lets one client ask 3600 times an hour, .*: it limits nobody`},

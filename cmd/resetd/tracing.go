@@ -20,6 +20,7 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/resetd/resetd/impl/setting"
 	"github.com/resetd/resetd/impl/upstream"
 )
 
@@ -29,6 +30,13 @@ import (
 func tracingWanted(variables map[string]string, wrong *mistakes) bool {
 	const exporter = "OTEL_TRACES_EXPORTER"
 	wanted := false
+	if variables["OTEL_EXPORTER_OTLP_ENDPOINT"]+variables["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"]+variables[exporter] != "" {
+		for name, value := range variables {
+			if strings.HasPrefix(name, "OTEL_") {
+				wrong.judge(name, setting.CheckText(value))
+			}
+		}
+	}
 	for _, name := range []string{"OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"} {
 		if variables[name] == "" {
 			continue

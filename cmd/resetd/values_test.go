@@ -184,6 +184,22 @@ func TestValuesOfAllSettings(t *testing.T) {
 	}
 }
 
+// TestValuesOfOpenTelemetry: its variables are judged likewise where they are used. Other programs of the
+// machine may read them too.
+func TestValuesOfOpenTelemetry(t *testing.T) {
+	t.Parallel()
+	const name = `OTEL_SERVICE_NAME="resetd"`
+	if _, err := readSettings("serve", nil, []string{name}, io.Discard); err != nil {
+		t.Errorf("without traces: %v", err)
+	}
+	for _, endpoint := range []string{"http://127.0.0.1:1", `"http://127.0.0.1:1"`} {
+		_, err := readSettings("serve", nil, []string{name, "OTEL_EXPORTER_OTLP_ENDPOINT=" + endpoint}, io.Discard)
+		if err == nil || !strings.Contains(err.Error(), "OTEL_SERVICE_NAME: is wrapped in quotes") || strings.Contains(err.Error(), "OTEL_EXPORTER_OTLP_ENDPOINT: is wrapped in quotes") != strings.HasPrefix(endpoint, `"`) {
+			t.Errorf("traces to %s: %v", endpoint, err)
+		}
+	}
+}
+
 // TestWhiteSpaceAroundValues: it means nothing, wherever the value comes from.
 func TestWhiteSpaceAroundValues(t *testing.T) {
 	t.Parallel()
