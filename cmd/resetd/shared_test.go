@@ -23,7 +23,8 @@ import (
 // cluster is several instances of the shipped binary behind one Redis, and their upstreams.
 type cluster struct {
 	t         *testing.T
-	redis     *redistest.Server
+	redis     *redistest.Server          // where it is a single one
+	servers   func() []*redistest.Server // all that keys are on
 	stack     *devstack.Stack
 	environ   []string
 	instances []*process
@@ -68,8 +69,17 @@ func (c *cluster) always() {
 // startCluster starts Redis, and no instance yet. Its settings win over the defaults.
 func startCluster(t *testing.T, people []string, mailgun func(http.Handler) http.Handler, settings ...string) *cluster {
 	t.Helper()
-	c := &cluster{t: t, redis: newRedis(t), promised: map[string]int{}}
-	c.redis.Start()
+	server := newRedis(t)
+	server.Start()
+	c := startClusterAt(t, server.URL(), people, mailgun, settings...)
+	c.redis, c.servers = server, func() []*redistest.Server { return []*redistest.Server{server} }
+	return c
+}
+
+// startClusterAt does so where a Redis is there already.
+func startClusterAt(t *testing.T, redisURL string, people []string, mailgun func(http.Handler) http.Handler, settings ...string) *cluster {
+	t.Helper()
+	c := &cluster{t: t, promised: map[string]int{}}
 	c.stack = devstack.New(devstack.Config{
 		Accounts: people, SiteURL: site, MaxMails: 10_000,
 		ServiceRoleKey: "test-service-role-key", MailgunKey: "test-mailgun-key", MailgunDomain: "mg.example.com",
@@ -83,7 +93,7 @@ func startCluster(t *testing.T, people []string, mailgun func(http.Handler) http
 		"LISTEN_ADDR=127.0.0.1:0", "ADMIN_ADDR=127.0.0.1:0", "LOG_FORMAT=json", "LOG_LEVEL=debug",
 		"SUPABASE_URL=" + supabase.URL, "SUPABASE_SERVICE_ROLE_KEY=test-service-role-key",
 		"MAILGUN_API_BASE=" + mails.URL, "MAILGUN_API_KEY=test-mailgun-key", "MAILGUN_DOMAIN=mg.example.com",
-		"SITE_URL=" + site, "REDIS_URL=" + c.redis.URL(), "SHUTDOWN_DELAY=0s", "SHUTDOWN_TIMEOUT=20s",
+		"SITE_URL=" + site, "REDIS_URL=" + redisURL, "SHUTDOWN_DELAY=0s", "SHUTDOWN_TIMEOUT=20s",
 		"RATE_LIMIT=100000-M", "RECIPIENT_LIMIT=100000-M", "MAX_DELIVERIES=16",
 	}, settings...)
 	transport := &http.Transport{MaxIdleConnsPerHost: 64}
@@ -203,17 +213,30 @@ func (c *cluster) wantMailed(within time.Duration, least, twice int) {
 
 var notable = regexp.MustCompile(`.*(?:WARN|ERROR).*`)
 
+// keys are the names of all keys that match.
+func (c *cluster) keys(pattern string) (keys []string) {
+	c.t.Helper()
+	for _, server := range c.servers() {
+		for _, key := range server.Do("KEYS", pattern).([]any) {
+			keys = append(keys, key.(string))
+		}
+	}
+	return keys
+}
+
 // wantEmpty: when all is delivered, Redis holds no request and no account.
 func (c *cluster) wantEmpty() {
 	c.t.Helper()
 	for began := time.Now(); ; time.Sleep(50 * time.Millisecond) {
 		var left []string
-		for _, key := range c.redis.Do("KEYS", "resetd:{*").([]any) {
-			if key := key.(string); strings.Contains(key, ":account:") {
-				left = append(left, key)
-			} else if strings.HasSuffix(key, ":requests") {
-				if n := c.redis.Do("XLEN", key); n != int64(0) {
-					left = append(left, fmt.Sprint(key, " with ", n))
+		for _, server := range c.servers() {
+			for _, key := range server.Do("KEYS", "resetd:{*").([]any) {
+				if key := key.(string); strings.Contains(key, ":account:") {
+					left = append(left, key)
+				} else if strings.HasSuffix(key, ":requests") {
+					if n := server.Do("XLEN", key); n != int64(0) {
+						left = append(left, fmt.Sprint(key, " with ", n))
+					}
 				}
 			}
 		}
@@ -225,7 +248,9 @@ func (c *cluster) wantEmpty() {
 			return
 		}
 	}
-	checkKeys(c.t, c.redis)
+	for _, server := range c.servers() {
+		checkKeys(c.t, server)
+	}
 }
 
 // TestInstanceKilled: one of two instances is killed while 200 requests for 200 accounts are answered.
