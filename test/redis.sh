@@ -5,7 +5,7 @@ if command -v redis-server >/dev/null; then
 	exit 0
 fi
 if ! command -v apt-get >/dev/null || [ "$(id -u)" != 0 ]; then
-	echo "The tests of the shared limits need redis-server (6 or later) on the PATH." >&2
+	echo "The tests with Redis need redis-server (7 or later) on the PATH; it is their Sentinels and Clusters, too." >&2
 	echo "On Debian and Ubuntu: sudo apt-get install redis-server; on macOS: brew install redis." >&2
 	exit 1
 fi

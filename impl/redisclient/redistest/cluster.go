@@ -207,10 +207,15 @@ func (s *Sentinels) URL() string {
 	return "redis://:" + s.Sentinels[0].Password + "@" + s.Sentinels[0].Addr + "/0?" + query.Encode()
 }
 
-// Fail kills the primary, and returns when the replica is the primary.
+// Fail kills the primary, and returns when the replica is the primary and all Sentinels say so.
 func (s *Sentinels) Fail() {
 	s.tb.Helper()
 	s.Primary.Kill()
+	for _, sentinel := range s.Sentinels {
+		until(s.tb, "a Sentinel names the new primary", func() bool {
+			return fmt.Sprint(sentinel.Do("SENTINEL", "GET-MASTER-ADDR-BY-NAME", Name)) == "["+s.Replica.Host()+" "+s.Replica.Port()+"]"
+		})
+	}
 	until(s.tb, "the replica is the primary", func() bool {
 		info, _ := s.Replica.Do("INFO", "replication").(string)
 		return strings.Contains(info, "role:master")
