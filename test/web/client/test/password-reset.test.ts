@@ -52,7 +52,7 @@ describe("a server that works", () => {
 		await server.delivered(response.headers.get("X-Request-Id") ?? "");
 		const inbox = await (await fetch(`${server.url}/dev/inbox.json`)).text();
 		assert.match(inbox, /hello@example\.com/);
-		assert.match(inbox, /https:\/\/app\.example\.com\/dev\/reset-password\?token_hash=/);
+		assert.match(inbox, /https:\/\/app\.example\.com\/reset-password\?token_hash=/);
 	});
 
 	test("200: the very same for an address without an account, and without a callback origin", async () => {
