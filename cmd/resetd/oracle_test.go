@@ -526,6 +526,7 @@ func (c *oracleCase) run(t *testing.T, who who) seen {
 
 	s.checkAnswers()
 	s.checkMailed()
+	s.checkLanguages()
 	s.checkTruth()
 	checkSecrets(t, s.fixture)
 	return s.seen
@@ -812,6 +813,20 @@ func (f *fixture) checkMailed() {
 		}
 		if len(call.To) != 1 {
 			f.t.Errorf("a message to %q", call.To)
+		}
+	}
+}
+
+// checkLanguages: where the setting says so, an account is mailed in its own language.
+func (s *side) checkLanguages() {
+	s.t.Helper()
+	want := "en"
+	if s.env["USER_LANGUAGE_FIELD"] != "" {
+		want = "ja"
+	}
+	for _, mail := range s.stack.Mails() {
+		if got := mail.Fields["h:Content-Language"]; mail.To[0] == knownEmail && (len(got) != 1 || got[0] != want) {
+			s.t.Errorf("the account is mailed in %s, want %s", got, want)
 		}
 	}
 }

@@ -98,8 +98,9 @@ type SendPasswordResetRequest struct {
 
 // SendPasswordResetParams defines parameters for SendPasswordReset.
 type SendPasswordResetParams struct {
-	// AcceptLanguage The language of the mail, as browsers send it (RFC 9110, section 12.5.4). What is
-	// not understood, or not offered, gives English.
+	// AcceptLanguage The language of the mail, as browsers send it (RFC 9110, section 12.5.4), unless the
+	// account has one of its own. What is not understood, or not offered, gives the server's
+	// default.
 	AcceptLanguage string `json:"Accept-Language,omitempty"`
 }
 

@@ -85,31 +85,29 @@ func cutText(text string) ([]string, error) {
 	return parts, nil
 }
 
-// cutHTML cuts a document at its links, and makes sure that a link can be put
-// there with plain HTML escaping: it reads back a difficult one through an
-// HTML parser and finds it whole, everywhere, between tags or as the value of
-// an href, and at least once as the latter. It finds nothing either that has
-// no place in a mail.
-func cutHTML(document string, logos ...string) ([]string, error) {
+// checkHTML makes sure that a link can be put into a document with plain HTML
+// escaping: it reads back a difficult one through an HTML parser and finds it
+// whole, everywhere, between tags or as the value of an href, and at least once
+// as the latter. It finds nothing either that has no place in a mail.
+func checkHTML(document string, logos ...string) error {
 	if len(document) > maxHTML {
-		return nil, fmt.Errorf("the message has %d bytes, and mail programs cut off more than %d", len(document), maxHTML)
+		return fmt.Errorf("the message has %d bytes, and mail programs cut off more than %d", len(document), maxHTML)
 	}
-	parts := strings.Split(document, placeholder)
-	root, err := html.Parse(strings.NewReader(strings.Join(parts, html.EscapeString(probe))))
+	root, err := html.Parse(strings.NewReader(strings.ReplaceAll(document, placeholder, html.EscapeString(probe))))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	r := reader{logos: logos}
 	if err := r.read(root); err != nil {
-		return nil, err
+		return err
 	}
 	switch {
 	case r.hrefs == 0:
-		return nil, errors.New(`<a href="{{.Link}}"> is missing`)
+		return errors.New(`<a href="{{.Link}}"> is missing`)
 	case r.hrefs+r.shown != strings.Count(document, token):
-		return nil, errors.New(`{{.Link}} can only stand between tags or as the whole value of href in <a href="{{.Link}}">`)
+		return errors.New(`{{.Link}} can only stand between tags or as the whole value of href in <a href="{{.Link}}">`)
 	}
-	return parts, nil
+	return nil
 }
 
 // reader reads a document as a mail program does.
@@ -240,7 +238,7 @@ func opens(href string) bool {
 var htmlFuncs = htmltemplate.FuncMap{
 	// mso writes markup for Outlook for Windows alone.
 	"mso": func(markup string) htmltemplate.HTML {
-		return htmltemplate.HTML("<!--[if mso]>" + markup + "<![endif]-->") //nolint:gosec // the argument comes from a template, which the operator owns, and is read by cutHTML
+		return htmltemplate.HTML("<!--[if mso]>" + markup + "<![endif]-->") //nolint:gosec // the argument comes from a template, which the operator owns, and is read by checkHTML
 	},
 	// filler is invisible space (combining grapheme joiner, zero-width
 	// non-joiner, no-break space) that fills the rest of an inbox's preview

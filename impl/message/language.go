@@ -15,7 +15,7 @@ const (
 	// header: nothing of a longer one, and no more languages. Browsers send
 	// less than 100 bytes.
 	maxAcceptLanguage = 256
-	maxWishes         = 10
+	maxWishes         = 8
 
 	// maxTag bounds the language of an account, which its user may have
 	// written. RFC 5646, section 4.4.1, calls 35 characters enough.

@@ -69,6 +69,7 @@ type templates struct {
 	text     *texttemplate.Template
 	html     *htmltemplate.Template
 	paths    map[string]string // of the layouts, for errors
+	ownHTML  bool              // layout.html is not the built-in one alone
 	replaced []string
 	warnings []string
 }
@@ -163,6 +164,7 @@ func (set *templates) overlay(files, own map[string]blocks) {
 		case len(replaced) > 0:
 			set.replaced = append(set.replaced, name+": "+strings.Join(replaced, ", "))
 		}
+		set.ownHTML = set.ownHTML || name == layoutHTML
 		files[name] = merged
 	}
 }
@@ -312,7 +314,12 @@ func (set *templates) render(tag language.Tag, opts Options, colors palette) (pa
 		}
 		return page{}, err
 	}
-	if p.html, err = cutHTML(strings.TrimSpace(out.String())+"\n", b.LogoURL, b.LogoDarkURL); err != nil {
+	document := strings.TrimSpace(out.String()) + "\n"
+	p.html = strings.Split(document, placeholder)
+	if set.ownHTML { // the built-in one is read by tests, in every language, and not at each start
+		err = checkHTML(document, b.LogoURL, b.LogoDarkURL)
+	}
+	if err != nil {
 		return page{}, fmt.Errorf("%s: %w", set.paths[layoutHTML], err)
 	}
 	return p, nil

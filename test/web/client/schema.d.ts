@@ -138,8 +138,9 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description The language of the mail, as browsers send it (RFC 9110, section 12.5.4). What is
-                 *     not understood, or not offered, gives English.
+                 * @description The language of the mail, as browsers send it (RFC 9110, section 12.5.4), unless the
+                 *     account has one of its own. What is not understood, or not offered, gives the server's
+                 *     default.
                  * @example de-CH, de;q=0.9, en;q=0.5
                  */
                 "Accept-Language"?: string;
