@@ -82,7 +82,7 @@ func TestReadmeExamples(t *testing.T) {
 	f := start(t, setup{accounts: []string{"hello@example.com"}, env: map[string]string{"SITE_URL": origin, "CALLBACK_ORIGINS": ""}})
 	for body, replaced := range map[string]bool{first: false, published: true} {
 		a := f.post(body, nil)
-		if a.status != http.StatusOK || string(a.raw) != answer {
+		if a.status != http.StatusOK || a.raw != answer {
 			t.Errorf("%s: %d %s", body, a.status, a.raw)
 		}
 		f.logs.await(t, `"msg":"delivery","request_id":"`+a.header.Get("X-Request-Id")+`","outcome":"sent"`)

@@ -100,9 +100,7 @@ func parseApp(scheme, host string) (string, error) {
 	if strings.ContainsAny(host, "/?#") {
 		return "", errors.New("has a path, a query or a fragment: an origin ends after the host")
 	}
-	if strings.ContainsFunc(host, func(r rune) bool {
-		return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("-._~:", r))
-	}) {
+	if strings.Trim(host, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~:") != "" {
 		return "", errors.New("has a character in its host that no origin has")
 	}
 	return scheme + "://" + host, nil

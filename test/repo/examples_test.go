@@ -13,7 +13,7 @@ import (
 
 var (
 	fencedBlock = regexp.MustCompile("(?ms)^```([a-z]+)\n(.*?)^```$")
-	answerRow   = regexp.MustCompile("(?m)^\\| ([0-9, ]+) \\| ([^|]*)\\|")
+	answerRow   = regexp.MustCompile(`(?m)^\| ([0-9, ]+) \| ([^|]*)\|`)
 )
 
 // exampleFiles are the files of docs/examples, without what is installed and built there.
