@@ -67,7 +67,7 @@ func (c *checker) mailgunAdvice(err error) string {
 	}
 	switch {
 	case status.Status == http.StatusUnauthorized:
-		return fmt.Sprintf("give a sending key of %s or the account's API key, whole (not its ID, nor the public validation key), and the MAILGUN_API_BASE of its region", s.MailgunDomain)
+		return fmt.Sprintf("give a sending key of %s or the account's API key, whole (not its ID, the public validation key, or the webhook signing key), and the MAILGUN_API_BASE of its region", s.MailgunDomain)
 	case status.Status == http.StatusNotFound:
 		return fmt.Sprintf("check that MAILGUN_DOMAIN=%s is spelt as in Mailgun, and MAILGUN_API_BASE: %s for domains in the US, %s for the EU", s.MailgunDomain, mailgun.BaseUS, mailgun.BaseEU)
 	case status.Status == http.StatusPaymentRequired:
