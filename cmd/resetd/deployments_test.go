@@ -31,6 +31,22 @@ func (c *cluster) served(p *process, client string) (n int) {
 	return n
 }
 
+// whileQuiet runs a test, and runs it again, three times in all, where it has failed and the machine was
+// too busy meanwhile.
+func whileQuiet(t *testing.T, test func(*testing.T) *cluster) {
+	t.Helper()
+	for run := 1; ; run++ {
+		wasBusy := redistest.WatchMachine()
+		c := test(t)
+		if busy := wasBusy(); busy && len(c.failures) > 0 && run < 3 {
+			t.Logf("run %d failed on a busy machine:\n%s", run, strings.Join(c.failures, "\n"))
+			continue
+		}
+		c.always()
+		return
+	}
+}
+
 // awaitLimitsIn waits until limits are counted there, and returns for how long.
 func awaitLimitsIn(t testing.TB, p *process, store string) time.Duration {
 	t.Helper()
@@ -66,6 +82,10 @@ func (c *cluster) wantTruth(most int) {
 // mailed, limits hold, and both are in Redis again soon after the fail-over.
 func TestBehindSentinels(t *testing.T) {
 	t.Parallel()
+	whileQuiet(t, behindSentinels)
+}
+
+func behindSentinels(t *testing.T) *cluster {
 	people := numbered(accounts, 300)
 	sentinels := redistest.StartSentinels(t)
 	c := startClusterAt(t, sentinels.URL(), people, nil)
@@ -73,11 +93,11 @@ func TestBehindSentinels(t *testing.T) {
 	one, other := c.start(), c.start()
 	limited := c.start("RATE_LIMIT=5-M", "TRUSTED_PROXIES=127.0.0.0/8")
 	if n := c.served(limited, "198.51.100.1"); n != 5 {
-		t.Errorf("before, a client is served %d times of 7, want 5", n)
+		c.errorf("before, a client is served %d times of 7, want 5", n)
 	}
 	c.askAll(people[:150], []*process{one, other}, 75, sentinels.Primary.Kill)
 	if n := c.served(limited, "198.51.100.2"); n != 5 {
-		t.Errorf("while Redis is away, a client is served %d times of 7, want 5", n)
+		c.errorf("while Redis is away, a client is served %d times of 7, want 5", n)
 	}
 	c.askAll(people[150:250], []*process{one, other}, -1, nil)
 	sentinels.Fail()
@@ -89,18 +109,22 @@ func TestBehindSentinels(t *testing.T) {
 	}
 	t.Logf("TABLE | Sentinels | all instances are back %v after the fail-over", time.Since(began).Round(time.Millisecond))
 	if n := c.served(limited, "198.51.100.1"); n != 0 {
-		t.Errorf("after the fail-over, a client that was refused before is served %d times of 7", n)
+		c.errorf("after the fail-over, a client that was refused before is served %d times of 7", n)
 	}
 	c.askAll(people[250:], []*process{one, other}, -1, nil)
 	c.wantMailed(60*time.Second, len(people), 8)
 	c.wantEmpty()
 	c.wantTruth(12)
-	c.always()
+	return c
 }
 
 // TestInCluster: the slot of the requests is moved, and then its node killed, while requests are answered.
 func TestInCluster(t *testing.T) {
 	t.Parallel()
+	whileQuiet(t, inCluster)
+}
+
+func inCluster(t *testing.T) *cluster {
 	people := numbered(accounts, 300)
 	redisCluster := redistest.StartCluster(t)
 	c := startClusterAt(t, redisCluster.URL(), people, nil)
@@ -113,7 +137,7 @@ func TestInCluster(t *testing.T) {
 	stream := c.keys("resetd:{*}:requests")[0]
 	for i := range 20 {
 		if n := c.served(limited, fmt.Sprintf("198.51.100.%d", i)); n != 5 {
-			t.Errorf("client %d is served %d times of 7, want 5", i, n)
+			c.errorf("client %d is served %d times of 7, want 5", i, n)
 		}
 	}
 	c.askAll(people[:100], []*process{one, other}, 50, func() {
@@ -128,7 +152,7 @@ func TestInCluster(t *testing.T) {
 		c.served(limited, fmt.Sprintf("192.0.2.%d", i%256))
 	}
 	if n := c.served(limited, "203.0.113.1"); n != 5 {
-		t.Errorf("while a node is away, a client is served %d times of 7, want 5", n)
+		c.errorf("while a node is away, a client is served %d times of 7, want 5", n)
 	}
 	redisCluster.Fail(node)
 	began := time.Now()
@@ -139,14 +163,14 @@ func TestInCluster(t *testing.T) {
 	t.Logf("TABLE | Cluster | all instances are back %v after the fail-over", time.Since(began).Round(time.Millisecond))
 	for i := range 20 {
 		if n := c.served(limited, fmt.Sprintf("198.51.100.%d", i)); n != 0 {
-			t.Errorf("after the fail-over, client %d that was refused before is served %d times of 7", i, n)
+			c.errorf("after the fail-over, client %d that was refused before is served %d times of 7", i, n)
 		}
 	}
 	c.askAll(people[200:], []*process{one, other}, -1, nil)
 	c.wantMailed(60*time.Second, len(people), 8)
 	c.wantEmpty()
 	c.wantTruth(14)
-	c.always()
+	return c
 }
 
 // TestAtSocket: at a Unix socket, as a user with the rights that docs/operations.md lists and no more,

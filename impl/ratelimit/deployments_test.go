@@ -23,7 +23,7 @@ type watched struct {
 	changes []string // what is in use since each
 }
 
-func watch(t *testing.T, url string) *watched {
+func watch(t testing.TB, url string) *watched {
 	t.Helper()
 	w := &watched{log: &logBuffer{}}
 	w.Store = open(t, Options{
@@ -39,7 +39,7 @@ func watch(t *testing.T, url string) *watched {
 }
 
 // want waits until these have been the changes, and says what they were otherwise.
-func (w *watched) want(t *testing.T, want ...string) {
+func (w *watched) want(t testing.TB, want ...string) {
 	t.Helper()
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -55,6 +55,10 @@ func (w *watched) want(t *testing.T, want ...string) {
 // for longer than promised, and they are shared again soon after the Sentinels have a new primary.
 func TestSentinelFailOver(t *testing.T) {
 	t.Parallel()
+	redistest.Steadily(t, sentinelFailOver)
+}
+
+func sentinelFailOver(t testing.TB) {
 	sentinels := redistest.StartSentinels(t)
 	store := watch(t, sentinels.URL())
 	wantInUse(t, store.Store, Redis)
@@ -91,6 +95,10 @@ func TestSentinelFailOver(t *testing.T) {
 // until its replica has taken its place.
 func TestCluster(t *testing.T) {
 	t.Parallel()
+	redistest.Steadily(t, clusterOfThree)
+}
+
+func clusterOfThree(t testing.TB) {
 	cluster := redistest.StartCluster(t)
 	store := watch(t, cluster.URL())
 	wantInUse(t, store.Store, Redis)
@@ -181,6 +189,10 @@ func keyOf(l *Limiter, client string) string {
 // each node.
 func TestClusterNodeHangs(t *testing.T) {
 	t.Parallel()
+	redistest.Steadily(t, clusterNodeHangs)
+}
+
+func clusterNodeHangs(t testing.TB) {
 	cluster := redistest.StartCluster(t)
 	store := watch(t, cluster.URL())
 	wantInUse(t, store.Store, Redis)
@@ -210,6 +222,10 @@ func TestClusterNodeHangs(t *testing.T) {
 // not tell of each time.
 func TestRedisFlaps(t *testing.T) {
 	t.Parallel()
+	redistest.Steadily(t, redisFlaps)
+}
+
+func redisFlaps(t testing.TB) {
 	server := redistest.Start(t)
 	proxy := &delay{to: server.Addr}
 	store := watch(t, "redis://"+proxy.listen(t))
