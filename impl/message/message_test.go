@@ -610,6 +610,7 @@ func TestAccountLanguage(t *testing.T) {
 		{account: "fr;q=0.5", accept: "it", want: "it"},
 		{account: "fr\r\nBcc: x@evil.org", accept: "it", want: "it"},
 		{account: strings.Repeat("fr-", 12) + "FR", accept: "it", want: "it"},
+		{account: "fr-x-" + strings.Repeat("abcdefgh-", 4) + "a", accept: "it", want: "it"}, // one, and longer than any that is used
 		{account: "\xff", accept: "it", want: "it"},
 		{account: "*", accept: "it", want: "it"},
 	} {
