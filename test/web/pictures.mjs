@@ -10,7 +10,7 @@ after(closeBrowser)
 
 test('pictures', async (t) => {
 	const resetd = await startResetd(t, 'dev')
-	const { page } = await openPage(t, { origins: [resetd.url], viewport: { width: 880, height: 540 } })
+	const { page } = await openPage(t, { origins: [resetd.url], viewport: { width: 940, height: 640 } })
 	const picture = (name) => page.screenshot({ path: new URL(`../../docs/pictures/${name}.png`, import.meta.url).pathname })
 
 	for (const [email, language] of [['ada@example.com', 'ja'], ['Grace.Hopper@example.com', 'ar'], ['hello@example.com', 'en']]) {
@@ -31,5 +31,6 @@ test('pictures', async (t) => {
 
 	await page.goto(`${resetd.url}/api/docs`)
 	await page.getByText('With curl').evaluate((title) => title.closest('.card').querySelector('.part').scrollIntoView())
+	await page.evaluate(() => scrollBy(0, -8))
 	await picture('api')
 })
