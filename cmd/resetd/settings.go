@@ -555,7 +555,7 @@ func (s *settings) checkTemplates(wrong *mistakes) {
 	}
 	var err error
 	s.writer, err = message.New(options)
-	var all message.Mistakes
+	var all message.SettingErrors
 	if errors.As(err, &all) {
 		for _, one := range all { // TEMPLATES_DIR more than once: each names its file
 			*wrong = append(*wrong, one.Setting+": "+strings.ReplaceAll(one.Text, "\n", " "))

@@ -83,8 +83,14 @@ func parseColor(text string) (c rgb, err error) {
 	if len(digits) == 3 {
 		digits = strings.Join([]string{digits[:1], digits[:1], digits[1:2], digits[1:2], digits[2:], digits[2:]}, "")
 	}
-	n, err := strconv.ParseUint(digits, 16, 24)
-	return rgb{uint8(n >> 16), uint8(n >> 8), uint8(n)}, err
+	for i := range c {
+		n, err := strconv.ParseUint(digits[2*i:2*i+2], 16, 8)
+		if err != nil {
+			return c, err
+		}
+		c[i] = uint8(n)
+	}
+	return c, nil
 }
 
 // until mixes the colour with another one, as little as is enough to be read

@@ -70,16 +70,16 @@ type Options struct {
 	TemplatesDir string
 }
 
-// Mistake is one thing that is wrong with a setting.
-type Mistake struct {
+// SettingError is one thing that is wrong with a setting.
+type SettingError struct {
 	Setting string
 	Text    string // what must be instead; names the file if it is in a template
 }
 
-// Mistakes are all that is wrong with the Options.
-type Mistakes []Mistake
+// SettingErrors are all that is wrong with the Options.
+type SettingErrors []SettingError
 
-func (m Mistakes) Error() string {
+func (m SettingErrors) Error() string {
 	lines := make([]string, len(m))
 	for i, one := range m {
 		lines[i] = one.Setting + ": " + one.Text
@@ -113,14 +113,14 @@ type page struct {
 }
 
 // New renders everything but the link, in every language. Its errors are
-// Mistakes, each once: in the templates of TemplatesDir, which name the file,
+// SettingErrors, each once: in the templates of TemplatesDir, which name the file,
 // and a default language that there is not. The other options are taken to be
 // good.
 func New(opts Options) (*Renderer, error) {
-	var wrong Mistakes
+	var wrong SettingErrors
 	add := func(setting string, err error) {
-		if err != nil && !slices.ContainsFunc(wrong, func(m Mistake) bool { return m.Text == err.Error() }) {
-			wrong = append(wrong, Mistake{setting, err.Error()})
+		if err != nil && !slices.ContainsFunc(wrong, func(m SettingError) bool { return m.Text == err.Error() }) {
+			wrong = append(wrong, SettingError{setting, err.Error()})
 		}
 	}
 	opts.Brand.Name = strings.TrimSpace(opts.Brand.Name)

@@ -628,7 +628,7 @@ func TestDefaultLanguage(t *testing.T) {
 		opts := plain
 		opts.DefaultLanguage = tag
 		_, err := message.New(opts)
-		var wrong message.Mistakes
+		var wrong message.SettingErrors
 		if !errors.As(err, &wrong) || len(wrong) != 1 || wrong[0].Setting != "DEFAULT_LANGUAGE" || !strings.HasSuffix(wrong[0].Text, "there are: "+strings.Join(languages, ", ")) {
 			t.Errorf("%q: %v", tag, err)
 		}

@@ -234,7 +234,7 @@ func parseBlocks(name, path, text string) (blocks, error) {
 	known, funcs := append(slices.Clone(sentences), durations...), wordFuncs(language.English)
 	switch name {
 	case layoutHTML:
-		known, funcs = []string{"document", "head", "styles", "preview", "header", "card", "action", "copy", "footer"}, texttemplate.FuncMap(htmlFuncs)
+		known, funcs = []string{"document", "head", "styles", "preview", "header", "card", "action", "copy", "footer"}, htmlFuncs
 	case layoutText:
 		known, funcs = []string{"document", "footer"}, nil
 	}

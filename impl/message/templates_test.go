@@ -234,7 +234,7 @@ func TestBrokenOverrides(t *testing.T) {
 			t.Parallel()
 			opts := overrides(t, map[string]string{test.file: test.text})
 			_, err := message.New(opts)
-			var wrong message.Mistakes
+			var wrong message.SettingErrors
 			if !errors.As(err, &wrong) || len(wrong) != 1 || wrong[0].Setting != "TEMPLATES_DIR" {
 				t.Fatalf("not one mistake of TEMPLATES_DIR: %v", err)
 			}
@@ -262,7 +262,7 @@ func TestBrokenFolder(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := message.New(opts)
-	var wrong message.Mistakes
+	var wrong message.SettingErrors
 	if !errors.As(err, &wrong) || len(wrong) != 6 {
 		t.Fatalf("New: %v", err)
 	}
