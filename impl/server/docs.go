@@ -34,9 +34,9 @@ type docs struct {
 	csp  string
 }
 
-// newDocs writes the page. Operations are under base.
-func newDocs(document *openapi3.T, base string) (*docs, error) {
-	operations := docsOperations(document, base)
+// newDocs writes the page. Operations are under basePath.
+func newDocs(document *openapi3.T) (*docs, error) {
+	operations := docsOperations(document)
 	placed := map[string]bool{}
 	var html bytes.Buffer
 	page, err := template.New("page").Funcs(template.FuncMap{
@@ -62,7 +62,7 @@ func newDocs(document *openapi3.T, base string) (*docs, error) {
 		"server": func() string {
 			for _, server := range document.Servers {
 				if strings.Contains(server.URL, "://") {
-					return strings.TrimSuffix(server.URL, base)
+					return strings.TrimSuffix(server.URL, basePath)
 				}
 			}
 			return "http://localhost:8080"
@@ -130,7 +130,7 @@ type docsOperation struct {
 func (o docsOperation) secured() bool { return o.Security != nil && len(*o.Security) > 0 }
 
 // docsOperations lists the operations in the order of their tags, undeclared ones last.
-func docsOperations(document *openapi3.T, base string) (operations []docsOperation) {
+func docsOperations(document *openapi3.T) (operations []docsOperation) {
 	tags := slices.Clone(document.Tags)
 	paths := document.Paths.Map()
 	for _, path := range slices.Sorted(maps.Keys(paths)) {
@@ -140,7 +140,7 @@ func docsOperations(document *openapi3.T, base string) (operations []docsOperati
 			if tags.Get(name) == nil {
 				tags = append(tags, &openapi3.Tag{Name: name})
 			}
-			operations = append(operations, docsOperation{methods[method], method, base + path, tags.Get(name)})
+			operations = append(operations, docsOperation{methods[method], method, basePath + path, tags.Get(name)})
 		}
 	}
 	slices.SortStableFunc(operations, func(a, b docsOperation) int {

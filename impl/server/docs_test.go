@@ -97,7 +97,7 @@ func expectDocumented(t *testing.T, encoded []byte) (seen int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	reference, err := newDocs(document, basePath)
+	reference, err := newDocs(document)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -249,7 +249,7 @@ func TestDocsExamples(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	reference, err := newDocs(document, basePath)
+	reference, err := newDocs(document)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -285,7 +285,7 @@ func TestDocsExamples(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if reference, err = newDocs(quoted, basePath); err != nil {
+	if reference, err = newDocs(quoted); err != nil {
 		t.Fatal(err)
 	}
 	if shown := textOf(t, string(reference.page)); !strings.Contains(shown, `curl -i http://localhost:8080/api/a \ -H 'Content-Type: application/json' \ -d '{"it'\''s":["it'\''s"]}'`) {
@@ -299,7 +299,7 @@ func TestDocsStatusTexts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	reference, err := newDocs(document, basePath)
+	reference, err := newDocs(document)
 	if err != nil {
 		t.Fatal(err)
 	}
