@@ -50,7 +50,7 @@ func TestPicture(t *testing.T) {
 	if !*update {
 		t.Fatalf("CONTRIBUTING.md's picture is not that of the imports; go test ./test/repo -run TestPicture -update draws:\n%s", want)
 	}
-	if err := os.WriteFile("../../CONTRIBUTING.md", []byte(before+want+after), 0o644); err != nil { //nolint:gosec // a page of the project
+	if err := os.WriteFile("../../CONTRIBUTING.md", []byte(before+want+after), 0o644); err != nil {
 		t.Fatal(err)
 	}
 }
