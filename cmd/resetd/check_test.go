@@ -285,7 +285,7 @@ func TestCheck(t *testing.T) {
 		},
 		"nothing set, send": {
 			env: map[string]string{"MAILGUN_API_KEY": ""}, args: []string{"--send-to", knownEmail},
-			want:   []string{`FAILED  settings  MAILGUN_API_KEY`, `FAILED  mail      nothing was sent to known@example\.com\. What to do: mend what has failed above first`},
+			want:   []string{`FAILED  settings  MAILGUN_API_KEY`, `FAILED  mail      nothing was sent to known@example\.com\. What to do: correct what has failed above first`},
 			status: 1,
 		},
 		"risky": {
@@ -314,7 +314,7 @@ func TestCheck(t *testing.T) {
 		"a link that works for a day": {env: map[string]string{"LINK_EXPIRES_IN": "24h"}},
 		"SITE_URL on this machine": {
 			env:  map[string]string{"SITE_URL": "http://localhost:3000"},
-			want: []string{`warning settings  SITE_URL is http://localhost:3000: links lead to the machine of whoever opens the mail\. What to do: give the address of the app`, `warning redirect  `},
+			want: []string{`warning settings  SITE_URL is http://localhost:3000: links lead to the machine on which the mail is opened\. What to do: give the address of the app`, `warning redirect  `},
 		},
 		"many instances, perhaps": {
 			env: map[string]string{"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, want: []string{`warning redis     REDIS_URL is not set, and this is Kubernetes, where there is often more than one instance; how many of this one, cannot be told from here\..* What to do: set REDIS_URL, or run one instance`},
@@ -324,7 +324,7 @@ func TestCheck(t *testing.T) {
 		},
 		"http to the upstreams": {
 			env:  map[string]string{"SUPABASE_URL": "http://supabase.example.com", "SUPABASE_AUTH_URL": "$SUPABASE/auth/v1"},
-			want: []string{`warning settings  SUPABASE_URL is http, and does not look like an address of your own network: whoever is on the way can read the key`},
+			want: []string{`warning settings  SUPABASE_URL is http, and does not look like an address of your own network: anybody on the way can read the key`},
 		},
 		"http within a network": {env: map[string]string{"SUPABASE_URL": "http://kong:8000", "SUPABASE_AUTH_URL": "$SUPABASE/auth/v1"}},
 		"one key for two": {
@@ -555,7 +555,7 @@ func TestCheck(t *testing.T) {
 		},
 		"wrong Mailgun key, send": {
 			env: map[string]string{"MAILGUN_API_KEY": "key-of-somebody-else"}, args: []string{"--send-to", knownEmail}, status: 1,
-			want: []string{`FAILED  mailgun   `, `FAILED  mail      nothing was sent to known@example\.com\. What to do: mend`},
+			want: []string{`FAILED  mailgun   `, `FAILED  mail      nothing was sent to known@example\.com\. What to do: correct`},
 		},
 		"unverified domain":      mailgunAnswers(403, `FAILED  mailgun   the message is not accepted \(status 403\)\. What to do: see in Mailgun whether mg\.example\.com is verified and active.*whether no-reply@mg\.example\.com may be the sender`),
 		"bad Mailgun request":    mailgunAnswers(400, `FAILED  mailgun   the message is not accepted \(status 400\)\. What to do: see in Mailgun whether`),

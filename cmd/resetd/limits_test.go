@@ -213,7 +213,7 @@ func TestWaitAsTold(t *testing.T) {
 	}
 }
 
-// TestRefusedBodyIsNotRead: whoever is refused is told so before any of the body is there.
+// TestRefusedBodyIsNotRead: a client that is refused is told so before any of the body is there.
 func TestRefusedBodyIsNotRead(t *testing.T) {
 	t.Parallel()
 	f := start(t, setup{env: map[string]string{"RATE_LIMIT": "1-H", "RECIPIENT_LIMIT": "1-H"}})

@@ -19,7 +19,7 @@ import (
 	"github.com/resetd/resetd/impl/devstack"
 )
 
-// The tests of this file are about H9: what was answered 200 is not lost, by calls that fail now and
+// The tests of this file are about promise 9 of SECURITY.md: what was answered 200 is not lost, by calls that fail now and
 // then, or by SIGTERM. What an outage does is in outage_test.go.
 
 // everyThird fails each third call of an upstream, and each third one of its probes. It spares an

@@ -166,6 +166,11 @@ func TestMetrics(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
+			limited := "no"
+			if c.want[answered("429", "rate_limited")] > 0 {
+				limited = "yes"
+			}
+			c.want[`resetd_clients_total{client_from="connection",limited="`+limited+`"}`] = 1
 			f := start(t, c.setup)
 			before := f.scrape()
 			for series := range c.want {

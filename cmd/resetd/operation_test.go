@@ -37,7 +37,7 @@ func TestDocumentedExample(t *testing.T) {
 	}
 }
 
-// TestWhoIsMailed: the stored address gets the mail, whatever spelling was asked for (H2).
+// TestWhoIsMailed: the stored address gets the mail, whatever spelling was asked for (SECURITY.md, promise 2).
 func TestWhoIsMailed(t *testing.T) {
 	t.Parallel()
 	f := start(t, setup{})
@@ -169,7 +169,7 @@ func editAnswer(edit func(map[string]any)) func(http.Handler) http.Handler {
 	}
 }
 
-// TestCallbackOrigins: the link leads to an allowed origin and to nothing else (H3), by either
+// TestCallbackOrigins: the link leads to an allowed origin and to nothing else (SECURITY.md, promise 3), by either
 // policy; package origin has the table of attacks. Each origin is asked for with an account of its own.
 func TestCallbackOrigins(t *testing.T) {
 	t.Parallel()

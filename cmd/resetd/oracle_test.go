@@ -956,7 +956,7 @@ var (
 	mailLink  = regexp.MustCompile(`token(?:_hash)?=([0-9a-f]+)`)
 )
 
-// checkSecrets is stricter than the search at the end of every test (H7, privacy_test.go): there
+// checkSecrets is stricter than the search at the end of every test (SECURITY.md, promise 7; privacy_test.go): there
 // is nothing in the log, at whatever level, or in the metrics that looks like an address, a link
 // or a token, not even of a probe.
 func checkSecrets(t *testing.T, f *fixture) {

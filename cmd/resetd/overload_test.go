@@ -182,7 +182,7 @@ func TestOverloadComesAfterTheLimit(t *testing.T) {
 	f.askAs(knownEmail, "192.0.2.1").checkRefusal(t, 3500, 3600)
 }
 
-// TestStalledBodiesTakeNoPlace: whoever has not yet sent a request takes no place from those
+// TestStalledBodiesTakeNoPlace: a client that has not yet sent a request takes no place from those
 // who have.
 func TestStalledBodiesTakeNoPlace(t *testing.T) {
 	t.Parallel()
@@ -304,7 +304,7 @@ func TestStalledClients(t *testing.T) {
 	t.Parallel()
 	const each = 300
 	f := start(t, setup{env: with(behindProxy, map[string]string{"RATE_LIMIT": "1-H"})})
-	f.askAs(unknownEmail, "192.0.2.1") // whoever comes from there is refused from now on
+	f.askAs(unknownEmail, "192.0.2.1") // requests from there are refused from now on
 
 	var clients atomic.Int64
 	head := func(length string) string {

@@ -20,7 +20,7 @@ import (
 	"time"
 )
 
-// The tests of this file are about H7: no address, token, link, code or key, and nothing that an
+// The tests of this file are about promise 7 of SECURITY.md: no address, token, link, code or key, and nothing that an
 // upstream wrote, is in anything that the process writes. They are part of every test that starts
 // a server: at its end all that the server wrote is searched for all that it was told. What was
 // written is the standard output and the log, at its lowest level; the metrics; and what a
@@ -219,13 +219,13 @@ func (p *private) search(t testing.TB, where, written string) {
 		folded, exact := forms(text)
 		for _, form := range folded {
 			if at := strings.Index(lower, form); at >= 0 {
-				t.Errorf("H7: %s has %q: …%s…", where, text, show(at, len(form)))
+				t.Errorf("promise 7: %s has %q: …%s…", where, text, show(at, len(form)))
 				break
 			}
 		}
 		for _, form := range exact {
 			if at := strings.Index(written, form); at >= 0 {
-				t.Errorf("H7: %s has %q in base64: …%s…", where, text, show(at, len(form)))
+				t.Errorf("promise 7: %s has %q in base64: …%s…", where, text, show(at, len(form)))
 				break
 			}
 		}
@@ -240,13 +240,13 @@ func (p *private) search(t testing.TB, where, written string) {
 			// A number beside a letter, or with a point and more digits, is a time, a duration or a hash.
 			start := from - len(code)
 			if !numberBefore.MatchString(written[max(0, start-1):start]) && !numberAfter.MatchString(written[from:min(len(written), from+2)]) {
-				t.Errorf("H7: %s has the code %s: …%s…", where, code, show(start, len(code)))
+				t.Errorf("promise 7: %s has the code %s: …%s…", where, code, show(start, len(code)))
 				break
 			}
 		}
 	}
 	if at := strings.Index(lower, gossip); at >= 0 {
-		t.Errorf("H7: %s has what an upstream wrote: …%s…", where, show(at, len(gossip)))
+		t.Errorf("promise 7: %s has what an upstream wrote: …%s…", where, show(at, len(gossip)))
 	}
 }
 
@@ -356,7 +356,7 @@ func loudest(c *collecting, redis string) map[string]string {
 	})
 }
 
-// TestNothingIsTold is H7 for the binary itself: its deliveries meet every fault there is, with
+// TestNothingIsTold is promise 7 of SECURITY.md for the binary itself: its deliveries meet every fault there is, with
 // everything on that writes: the log at debug, metrics, traces, webhooks, and a Redis that repeats its
 // password. Each fault has addresses of its own, so that deliveries meet all of them at the same time.
 func TestNothingIsTold(t *testing.T) {
@@ -434,7 +434,7 @@ func TestNothingIsTold(t *testing.T) {
 	// The search itself comes at the end of every test.
 }
 
-// TestProbesTellNothing is H7 for the probes of the binary, which meet every fault there is, each at a
+// TestProbesTellNothing is promise 7 of SECURITY.md for the probes of the binary, which meet every fault there is, each at a
 // server of its own.
 func TestProbesTellNothing(t *testing.T) {
 	t.Parallel()

@@ -368,7 +368,7 @@ func TestRedisFaults(t *testing.T) {
 }
 
 // run is sound if Redis was lost because of the fault alone, and nobody waited longer than
-// promised. A machine that is busy enough breaks both now and then, a mistake of ours each time.
+// promised. A machine that is busy enough breaks both now and then, a mistake in the program each time.
 func (c *redisFault) run(t *testing.T) (failures []string, sound bool) {
 	fail := func(format string, args ...any) { failures = append(failures, fmt.Sprintf(format, args...)) }
 	server := newRedis(t)

@@ -17,7 +17,7 @@ import (
 	"github.com/resetd/resetd/impl/redisclient/redistest"
 )
 
-// The tests of this file are about H9 with Redis: what any instance has answered 200 is mailed,
+// The tests of this file are about promise 9 of SECURITY.md with Redis: what any instance has answered 200 is mailed,
 // whatever becomes of that instance, or of Redis.
 
 // cluster is several instances of the shipped binary behind one Redis, and their upstreams.

@@ -249,7 +249,7 @@ func TestTraceOfCaller(t *testing.T) {
 }
 
 // TestTracesTellNothing: no address, token, link, key, or text of an upstream is in anything
-// that the collector is sent, whatever fails (H7).
+// that the collector is sent, whatever fails (SECURITY.md, promise 7).
 func TestTracesTellNothing(t *testing.T) {
 	t.Parallel()
 	const gossip = "gossip of the upstream"

@@ -213,7 +213,7 @@ func TestWhiteSpaceAroundValues(t *testing.T) {
 		"file": {nil, []string{"MAILGUN_DOMAIN_FILE=" + file + "\r"}},
 	} {
 		s, err := readSettings("serve", c.args, c.environ, io.Discard)
-		if err != nil || s.MailgunDomain != "mg.example.com" || s.MailFrom != "no-reply@mg.example.com" {
+		if err != nil || s.MailgunDomain != "mg.example.com" || s.from.Address != "no-reply@mg.example.com" {
 			t.Errorf("%s: %v", how, err)
 		}
 	}

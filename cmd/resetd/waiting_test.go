@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -109,30 +110,61 @@ func TestIdleTimeout(t *testing.T) {
 	}
 }
 
-// TestManyIdle: of more idle connections than are kept, those that have waited longest are closed.
+// TestManyIdle: of more idle connections than are kept, as many are closed as are too many. The others
+// go on.
 func TestManyIdle(t *testing.T) {
 	t.Parallel()
 	f := start(t, setup{})
 	const surplus = 20
 	idle := make([]*wire, 0, maxIdle+surplus)
-	for range maxIdle {
+	for range maxIdle + surplus {
 		w := f.dial()
 		w.healthz(t)
 		idle = append(idle, w)
 	}
-	idle[0].healthz(t) // it has waited for the shortest time now
-	for range surplus {
-		w := f.dial()
-		w.healthz(t)
-		idle = append(idle, w)
+	closed := 0
+	for deadline := time.Now().Add(time.Minute); closed < surplus && time.Now().Before(deadline); {
+		idle = slices.DeleteFunc(idle, func(w *wire) bool { return w.ends(time.Millisecond) })
+		closed = maxIdle + surplus - len(idle)
 	}
-	for i, w := range idle[1 : 1+surplus] {
-		if !w.ends(time.Minute) {
-			t.Fatalf("connection %d goes on", i+1)
+	if closed != surplus {
+		t.Errorf("%d connections are closed, want %d", closed, surplus)
+	}
+	for _, w := range idle {
+		w.healthz(t)
+	}
+}
+
+// TestOldestIdle: the connections that are closed are those that have waited longest.
+func TestOldestIdle(t *testing.T) {
+	t.Parallel()
+	waiting := newIdleConnections(2)
+	var connections [5]net.Conn
+	for i := range connections {
+		connections[i], _ = net.Pipe()
+	}
+	for step, c := range []struct {
+		connection int
+		state      http.ConnState
+		surplus    int // the one that is closed; -1: none
+	}{
+		{connection: 0, state: http.StateIdle, surplus: -1},
+		{connection: 1, state: http.StateIdle, surplus: -1},
+		{connection: 0, state: http.StateActive, surplus: -1}, // has a request
+		{connection: 0, state: http.StateIdle, surplus: -1},   // and waits again, for the shortest time
+		{connection: 2, state: http.StateIdle, surplus: 1},
+		{connection: 1, state: http.StateClosed, surplus: -1}, // as its server notices
+		{connection: 2, state: http.StateClosed, surplus: -1}, // by its client
+		{connection: 3, state: http.StateIdle, surplus: -1},
+		{connection: 4, state: http.StateIdle, surplus: 0},
+	} {
+		var want net.Conn
+		if c.surplus >= 0 {
+			want = connections[c.surplus]
 		}
-	}
-	for _, w := range append(idle[1+surplus:], idle[0]) {
-		w.healthz(t)
+		if got := waiting.note(connections[c.connection], c.state == http.StateIdle); got != want {
+			t.Errorf("step %d: closes %v, want connection %d", step, got, c.surplus)
+		}
 	}
 }
 

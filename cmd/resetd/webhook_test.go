@@ -40,7 +40,7 @@ type report struct {
 	code      any
 }
 
-// newReport is that of a mail of ours that will never arrive.
+// newReport returns the report of a password-reset mail that will never arrive.
 func newReport(recipient string) report {
 	return report{
 		at: time.Now(), token: strings.ToLower(rand.Text() + rand.Text())[:50], key: signingKey,
@@ -199,7 +199,7 @@ func TestDeliveryEvents(t *testing.T) {
 		{func(r *report) { r.recipient = otherKnown }, "permanent_fail", "WARN", 550.0, true},
 		{func(r *report) { r.code = 10000 }, "permanent_fail", "WARN", nil, false},
 		{func(r *report) { r.code = "550 secret-code" }, "permanent_fail", "WARN", nil, false},
-		// What is not of ours, or no news.
+		// Another sender's mail, or no news.
 		{func(r *report) { r.tags = []string{"newsletter"} }, "other", "", nil, false},
 		{func(r *report) { r.testMode = true }, "other", "", nil, false},
 		{func(r *report) { r.event = "delivered" }, "other", "", nil, false},
@@ -369,7 +369,7 @@ func (w *wire) status() int {
 	return response.StatusCode
 }
 
-// TestWebhookFlood: whoever never ends a body takes no place from the reports of our mails,
+// TestWebhookFlood: a sender that never ends a body takes no place from the reports of password-reset mails,
 // takes only so much memory, and not for long.
 func TestWebhookFlood(t *testing.T) {
 	t.Parallel()
@@ -397,7 +397,7 @@ func TestWebhookFlood(t *testing.T) {
 		t.Errorf("a large body more than there are places: %d %s", a.status, a.raw)
 	}
 	if a := f.hook(newReport(knownEmail).body()); a.status != http.StatusOK {
-		t.Errorf("a report of ours meanwhile: %d %s", a.status, a.raw)
+		t.Errorf("a good report meanwhile: %d %s", a.status, a.raw)
 	}
 	if a := f.ask(knownEmail); a.status != http.StatusOK {
 		t.Errorf("a request meanwhile: %d %s", a.status, a.raw)
@@ -418,7 +418,7 @@ func TestWebhookFlood(t *testing.T) {
 	}
 }
 
-// TestWebhookReplay: one signature counts once, whatever body comes with it, and whoever only
+// TestWebhookReplay: one signature counts once, whatever body comes with it, and a sender that only
 // repeats what was answered before is told so again.
 func TestWebhookReplay(t *testing.T) {
 	t.Parallel()
@@ -506,7 +506,7 @@ func TestWebhookReplayShared(t *testing.T) {
 }
 
 // TestWebhookPrivacy: whatever is posted, signed or not, none of it is in an answer, the log or
-// the metrics (H7); and the answer to a report says nothing about its recipient.
+// the metrics (SECURITY.md, promise 7); and the answer to a report says nothing about its recipient.
 func TestWebhookPrivacy(t *testing.T) {
 	t.Parallel()
 	f := start(t, setup{env: withWebhooks})
@@ -587,7 +587,7 @@ func TestWebhookMetricsPrivacy(t *testing.T) {
 	}
 }
 
-// TestWebhooksChangeNoAnswer: what happened to an address changes nothing for whoever asks for
+// TestWebhooksChangeNoAnswer: what happened to an address changes nothing for those who ask for
 // it: not the answer, not the calls, not whether there is a mail.
 func TestWebhooksChangeNoAnswer(t *testing.T) {
 	t.Parallel()
