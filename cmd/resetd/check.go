@@ -148,7 +148,7 @@ type checker struct {
 func (c *checker) printFindings(all findings) {
 	for _, f := range all {
 		if c.printed[f] {
-			continue // --send-to meets with what the checks have met with
+			continue // --send-to fails by what the checks have found
 		}
 		c.printed[f] = true
 		if f.verdict == bad {

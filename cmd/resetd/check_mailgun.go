@@ -21,7 +21,7 @@ func (c *checker) mailgun(ctx context.Context) (found findings) {
 	}
 	mail, err := c.writer.Write("", "", c.linkURL(c.sampleLink()))
 	if err != nil {
-		found.add(bad, aboutMailgun, "the mail cannot be written: %s. What to do: mend the templates", oneLine(err))
+		found.add(bad, aboutMailgun, "the mail cannot be written: %s. What to do: correct the templates", oneLine(err))
 		return found
 	}
 	began := time.Now()
@@ -108,7 +108,7 @@ func (c *checker) otherRegion(ctx context.Context, mail delivery.Mail, advice st
 // goes to the address stored with it; without one, a made-up link to the address given.
 func (c *checker) sendTo(ctx context.Context, address, language string) (found findings) {
 	if c.failed[aboutSettings]+c.failed[aboutSupabase]+c.failed[aboutMailgun] > 0 {
-		found.add(bad, aboutMail, "nothing was sent to %s. What to do: mend what has failed above first", address)
+		found.add(bad, aboutMail, "nothing was sent to %s. What to do: correct what has failed above first", address)
 		return found
 	}
 	link, err := c.links.MakeLink(ctx, address, c.redirectTo)
@@ -132,7 +132,7 @@ func (c *checker) sendTo(ctx context.Context, address, language string) (found f
 	}
 	mail, err := c.writer.Write(language, "", text)
 	if err != nil {
-		found.add(bad, aboutMail, "nothing was sent to %s: the mail cannot be written: %s%s. What to do: mend the templates", address, oneLine(err), lost)
+		found.add(bad, aboutMail, "nothing was sent to %s: the mail cannot be written: %s%s. What to do: correct the templates", address, oneLine(err), lost)
 		return found
 	}
 	if err := c.mailer.Send(ctx, recipient, mail); err != nil {

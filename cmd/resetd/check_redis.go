@@ -23,7 +23,7 @@ func (c *checker) redis(ctx context.Context) (found findings) {
 		return found
 	}
 	if target.Unverified {
-		found.add(risky, aboutRedis, "REDIS_URL has skip_verify: whoever is on the way can play Redis, read the password and lift the limits. What to do: remove it, and give the certificate of its authority in REDIS_CA_FILE")
+		found.add(risky, aboutRedis, "REDIS_URL has skip_verify: anybody on the way can play Redis, read the password and lift the limits. What to do: remove it, and give the certificate of its authority in REDIS_CA_FILE")
 	}
 	const inMemory = "each instance would count limits for itself"
 	pong, err := ratelimit.Ping(ctx, target, c.settings.UpstreamTimeout)

@@ -79,10 +79,10 @@ func (s *settings) judgeAddresses(found *findings) {
 			switch {
 			case isLoopback(u.Hostname()):
 				if i == 0 {
-					found.add(risky, aboutSettings, "SITE_URL is %s: links lead to the machine of whoever opens the mail. What to do: give the address of the app, as its users have it", of)
+					found.add(risky, aboutSettings, "SITE_URL is %s: links lead to the machine on which the mail is opened. What to do: give the address of the app, as its users have it", of)
 				}
 			case u.Scheme == "http":
-				found.add(risky, aboutSettings, "%s is http: whoever is on the way can read the link and use it first. What to do: use https", of)
+				found.add(risky, aboutSettings, "%s is http: anybody on the way can read the link and use it first. What to do: use https", of)
 			}
 		}
 	}
@@ -90,7 +90,7 @@ func (s *settings) judgeAddresses(found *findings) {
 		{"SUPABASE_URL", s.SupabaseURL}, {"SUPABASE_AUTH_URL", s.SupabaseAuthURL}, {"MAILGUN_API_BASE", s.MailgunBase},
 	} {
 		if u, err := url.Parse(upstream.address); err == nil && u.Scheme == "http" && !isNear(u.Hostname()) {
-			found.add(risky, aboutSettings, "%s is http, and does not look like an address of your own network: whoever is on the way can read the key. What to do: use https", upstream.name)
+			found.add(risky, aboutSettings, "%s is http, and does not look like an address of your own network: anybody on the way can read the key. What to do: use https", upstream.name)
 		}
 	}
 	if s.WebhookKey != "" && s.WebhookKey == s.MailgunKey {

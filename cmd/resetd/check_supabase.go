@@ -228,7 +228,7 @@ func redirectAdvice(err error) string {
 		case http.StatusTooManyRequests:
 			return limited
 		case http.StatusUnauthorized, http.StatusForbidden:
-			return "open /auth/v1/verify in the gateway for requests without a key: the browser of whoever opens a link has none"
+			return "open /auth/v1/verify in the gateway for requests without a key: the browser in which a link is opened has none"
 		}
 	}
 	return "see what is said of supabase above; if nothing, let GET requests through to /auth/v1/verify"

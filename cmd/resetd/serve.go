@@ -93,7 +93,7 @@ func (a *app) run(ctx context.Context, public net.Listener, handler http.Handler
 	case <-ctx.Done():
 	}
 
-	// Whoever balances the load has to learn it before the listener is gone, or sends requests
+	// What balances the load has to learn it before the listener is gone, or sends requests
 	// to where nobody answers.
 	a.ready.Stop()
 	a.logger.Info("stopping", "taking_requests_for", a.settings.ShutdownDelay.String(), "then_in_at_most", a.settings.ShutdownTimeout.String())
@@ -145,7 +145,7 @@ func (a *app) newServer(handler http.Handler) *http.Server {
 		IdleTimeout:    a.settings.IdleTimeout,
 		MaxHeaderBytes: maxHeaderBytes,
 		ConnState:      newIdleConnections(maxIdle).changed,
-		// net/http's own complaints hold clients' addresses and pieces of what they sent (H7).
+		// net/http's own complaints hold clients' addresses and pieces of what they sent (SECURITY.md, promise 7).
 		ErrorLog: log.New(io.Discard, "", 0),
 	}
 }

@@ -65,7 +65,7 @@ type settings struct {
 	RedisCert      string         `env:"REDIS_CLIENT_CERT" help:"certificate that Redis is shown, PEM"`
 	RedisKey       Secret         `env:"REDIS_CLIENT_KEY" help:"private key of REDIS_CLIENT_CERT, PEM"`
 	TrustedProxies string         `env:"TRUSTED_PROXIES" help:"proxies that are believed who the client is, comma separated: networks, loopback, private, or all (only with one of the next two); the client is the rightmost address of X-Forwarded-For that is not one of them"`
-	TrustedHops    int            `env:"TRUSTED_HOPS" help:"the client is the n-th address of X-Forwarded-For from the right instead, from whomever it comes unless TRUSTED_PROXIES says from whom"`
+	TrustedHops    int            `env:"TRUSTED_HOPS" help:"the client is the n-th address of X-Forwarded-For from the right instead, as any peer says it, or only those of TRUSTED_PROXIES where that is set"`
 	ClientIPHeader string         `env:"CLIENT_IP_HEADER" help:"the header that proxies write instead of X-Forwarded-For: with one address (Fly-Client-IP, CF-Connecting-IP, X-Real-IP, …), or Forwarded"`
 	CORSOrigins    []string       `env:"CORS_ORIGINS" help:"origins from which browsers may call, those of web views too (capacitor://localhost), comma separated; or *, every page (default SITE_URL and CALLBACK_ORIGINS)"`
 	APIDocs        onOff          `env:"API_DOCS" envDefault:"on" help:"the API reference page at /api/docs: on or off"`

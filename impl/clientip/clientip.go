@@ -299,6 +299,6 @@ func parseHop(s string) netip.Addr {
 		return netip.Addr{}
 	}
 	// ::ffff:192.0.2.1 is 192.0.2.1 as a socket for both kinds sees it. A zone
-	// is a name of an interface of ours or of somebody else, no part of who it is.
+	// names an interface of this machine or of another one, and is no part of who it is.
 	return addr.Unmap().WithZone("")
 }

@@ -127,7 +127,7 @@ func TestSource(t *testing.T) {
 	}
 }
 
-// TestHops: the place is counted from the right, whoever the peer is, and a list that is too short or
+// TestHops: the place is counted from the right, of any peer, and a list that is too short or
 // broken is the peer's.
 func TestHops(t *testing.T) {
 	long := strings.Repeat("9", 5000)

@@ -422,7 +422,7 @@ func (s *Stack) authURL(r *http.Request) string {
 	return "http://" + r.Host + "/auth/v1"
 }
 
-// verifyGet is where action_link leads: it uses the link up, whoever follows it, and sends
+// verifyGet is where action_link leads: it uses the link up, also for a program that merely follows it, and sends
 // the browser on with the tokens, or the error, in the fragment.
 func (s *Stack) verifyGet(w http.ResponseWriter, r *http.Request) {
 	if r.Method == http.MethodHead {

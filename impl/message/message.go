@@ -201,7 +201,7 @@ func (r *Renderer) Render(accountLanguage, acceptLanguage, link string) (Message
 	}, nil
 }
 
-// checkLink refuses what could not be a link of ours: then something went
+// checkLink refuses what could not be a link to an allowed page: then something went
 // wrong earlier, and no mail is better than one that leads astray.
 func checkLink(link string) error {
 	if len(link) > maxLink {

@@ -92,7 +92,7 @@ func put(paths map[Origin]string, o Origin, path string) error {
 // anyonesNames tells whether strangers can have names directly under domain:
 // it is a public suffix, of a registry (com, co.uk) or of a hosting company
 // (vercel.app, netlify.app, github.io). A single label is one in any case.
-// A wildcard there would send reset links to whoever takes such a name.
+// A wildcard there would send reset links to anybody who takes such a name.
 func anyonesNames(domain string) bool {
 	if suffix, _ := publicsuffix.PublicSuffix(domain); suffix == domain {
 		return true

@@ -113,7 +113,7 @@ func (p *pipeline) exec(ctx context.Context, batch []*call) {
 	}
 	_, err := pipe.Exec(limited)
 	for _, c := range batch {
-		// Each command has its own error, unless no connection was to be had for them.
+		// Each command has its own error, unless there was no connection for them.
 		if err != nil && c.cmd.Err() == nil && c.cmd.Val() == nil {
 			c.cmd.SetErr(err)
 		}

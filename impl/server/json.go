@@ -12,7 +12,7 @@ import (
 const maxDepth = 32
 
 // What makes a body unfit to be judged by a schema. Every reader of it has to see the same
-// value, and encoding/json lets each of these pass or mends them silently (H4).
+// value, and encoding/json lets each of these pass or corrects them silently (SECURITY.md, promise 4).
 var (
 	errNotUTF8     = errors.New("Send the body in UTF-8.")
 	errNotOneValue = errors.New("Send exactly one JSON value.")

@@ -100,7 +100,7 @@ func (v *validator) refuse(issues []gen.Issue) *answer {
 }
 
 // validatedBody hands the value that was judged to the generated binding, which takes it
-// instead of reading bytes a second time (H4).
+// instead of reading bytes a second time (SECURITY.md, promise 4).
 type validatedBody struct {
 	io.ReadCloser
 	value any

@@ -99,12 +99,12 @@ func (c *Client) Distance(ctx context.Context) (time.Duration, error) {
 	return quickest, nil
 }
 
-// RedirectOrigin says where Supabase Auth leads whoever follows a link that was made with
+// RedirectOrigin says where Supabase Auth leads those who follow a link that was made with
 // redirectTo: its origin if the project's allow-list has it, and else that of the project's
 // site URL. It follows such a link with a token that is made up, and so uses none up; Supabase
 // Auth counts it in its limit for verification, 30 in five minutes by default.
 //
-// No key is sent, because the browser of whoever opens a mail has none either. Errors are a
+// No key is sent, because the browser in which a mail is opened has none either. Errors are a
 // *StatusError, ErrNotAuth, or the kind of a network's fault.
 func (c *Client) RedirectOrigin(ctx context.Context, redirectTo string) (string, error) {
 	query := url.Values{"token": {randomHex(28)}, // as long as a real one

@@ -157,7 +157,7 @@ func readLink(a answer) (*delivery.Link, error) {
 		return nil, fmt.Errorf("%w: %w: status 200 without a usable hashed_token", impl.ErrAuthUnavailable, delivery.ErrRefused)
 	case !usableLink(answer.ActionLink):
 		return nil, fmt.Errorf("%w: %w: status 200 without a usable action_link", impl.ErrAuthUnavailable, delivery.ErrRefused)
-	case impl.CheckAddress(answer.Email) != nil: // a list or a display name would mail somebody else (H2)
+	case impl.CheckAddress(answer.Email) != nil: // a list or a display name would mail somebody else (SECURITY.md, promise 2)
 		return nil, fmt.Errorf("%w: %w: status 200 without a usable stored address", impl.ErrAuthUnavailable, delivery.ErrRefused)
 	}
 	return &delivery.Link{

@@ -1,0 +1,40 @@
+package repo
+
+import (
+	"os/exec"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// unwanted are words that read like a riddle, or like a book of the nineteenth century. Where one of
+// them is right, as a name or in a file of others, the line is in excepted.
+var unwanted = regexp.MustCompile(`\b(?i:whoever|whomever|to be had|of ours|met with|mend(s|ed|ing)?|lest|ought|thereof|therein|herein|hitherto|were it|had it|should it)\b|\bH[1-9]\b`)
+
+var excepted = regexp.MustCompile(`unwanted = regexp|"Adlm", "Rohg"`) // themselves, and a script called Mend
+
+// TestWords: comments, errors and pages have none of the unwanted words.
+func TestWords(t *testing.T) {
+	t.Parallel()
+	files, err := exec.Command("git", "-C", "../..", "ls-files", "*.go", "*.md", "*.sh", "*.yaml", "*.mjs", "*.ts", "*.tsx", "*.txtar", "*.env", "Makefile", "Dockerfile").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := 0
+	for name := range strings.FieldsSeq(string(files)) {
+		if strings.HasPrefix(name, "gen/") || strings.HasPrefix(name, "test/released/") {
+			continue
+		}
+		seen++
+		number := 0
+		for line := range strings.Lines(read(t, name)) {
+			number++
+			if word := unwanted.FindString(line); word != "" && !excepted.MatchString(line) {
+				t.Errorf("%s:%d: %q: say it in plain words", name, number, word)
+			}
+		}
+	}
+	if seen < 200 {
+		t.Errorf("only %d files were read", seen)
+	}
+}
