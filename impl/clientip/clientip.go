@@ -103,7 +103,7 @@ func (r *Rule) find(remoteAddr string, header map[string][]string) found {
 	peer := parseHop(remoteAddr)
 	switch {
 	case !r.believes(peer):
-		if r.forwardingHeader(header) != "" {
+		if r.forwards(header) {
 			return found{peer, NotTrusted, peerNotTrusted}
 		}
 		return found{peer, Connection, peerAlone}

@@ -21,6 +21,26 @@ var canonical = func() (names []string) {
 	return names
 }()
 
+// isForwarding has the names of canonical.
+var isForwarding = func() map[string]bool {
+	names := make(map[string]bool, len(canonical))
+	for _, name := range canonical {
+		names[name] = true
+	}
+	return names
+}()
+
+// forwards says whether there is a header that says who the client is. Every request is asked, and has
+// fewer headers than there are such names.
+func (r *Rule) forwards(header map[string][]string) bool {
+	for name, lines := range header {
+		if len(lines) > 0 && (name == r.header || isForwarding[name]) {
+			return true
+		}
+	}
+	return false
+}
+
 // forwardingHeader is one that says who the client is; "": there is none.
 func (r *Rule) forwardingHeader(header map[string][]string) string {
 	if len(header[r.header]) > 0 {

@@ -24,6 +24,7 @@ type metrics struct {
 	verdict          *prometheus.GaugeVec
 	notices          *prometheus.CounterVec
 	limited          *prometheus.CounterVec
+	limitedClients   prometheus.Counter
 	clients          [clientip.Sources]struct{ served, limited prometheus.Counter }
 	limitsIn         *prometheus.GaugeVec
 	requestsIn       *prometheus.GaugeVec
@@ -130,6 +131,7 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 		m.requests.WithLabelValues(strconv.Itoa(answer.Status), answer.Code)
 	}
 	m.requests.WithLabelValues("200", "")
+	m.limitedClients = m.limited.WithLabelValues(limitIP)
 	isIn(m.limitsIn, inMemory)
 	isIn(m.requestsIn, inMemory)
 	return m
@@ -169,7 +171,7 @@ func (m *metrics) answered(a server.Answered, took time.Duration) {
 	m.requests.WithLabelValues(status, a.Code).Inc()
 	m.duration.WithLabelValues(status).Observe(took.Seconds())
 	if a.Status == http.StatusTooManyRequests {
-		m.limited.WithLabelValues(limitIP).Inc()
+		m.limitedClients.Inc()
 	}
 }
 
