@@ -41,7 +41,8 @@ func (r *Rule) forwards(header map[string][]string) bool {
 	return false
 }
 
-// forwardingHeader is one that says who the client is; "": there is none.
+// forwardingHeader returns the name of a header that says who the client is, as people write it; "" where
+// there is none.
 func (r *Rule) forwardingHeader(header map[string][]string) string {
 	if len(header[r.header]) > 0 {
 		return spelled(r.header)

@@ -19,10 +19,10 @@ type Recovery struct {
 	back   time.Time
 }
 
-// Failed is to be called when Redis was tried and does not work.
+// Failed notes that Redis was tried and does not work.
 func (r *Recovery) Failed() { r.proofs = 0 }
 
-// Works is to be called when Redis was tried and works. It says whether it is used now.
+// Works notes that Redis was tried and works, and returns whether it is used now.
 func (r *Recovery) Works() bool {
 	r.proofs++
 	if r.proofs < min(r.losses, maxProofs) {
@@ -32,7 +32,7 @@ func (r *Recovery) Works() bool {
 	return true
 }
 
-// Lost is to be called when Redis was in use and is lost.
+// Lost notes that Redis was in use and is lost.
 func (r *Recovery) Lost() {
 	if time.Since(r.back) > calm {
 		r.losses = 0

@@ -75,8 +75,7 @@ func newVerifier(signingKey string) *verifier {
 	return &verifier{library}
 }
 
-// read returns the event of a body that is signed with the key and was so lately, by a clock that says
-// now.
+// read returns the event of a body that was signed with the key, and recently. now is the time.
 func (v *verifier) read(body []byte, now time.Time) (event, error) {
 	var posted struct {
 		Signature struct {
