@@ -38,7 +38,7 @@ func watch(t testing.TB, url string) *watched {
 	return w
 }
 
-// want waits until these have been the changes, and says what they were otherwise.
+// want fails the test unless these were the changes, and the last of them holds.
 func (w *watched) want(t testing.TB, want ...string) {
 	t.Helper()
 	w.mu.Lock()
