@@ -54,7 +54,10 @@ func New(target *Target, timeout time.Duration, connections int) *Client {
 	// Neither is of any use here, and each costs a new connection a round trip.
 	options.DisableIdentity = true
 	options.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
-	if target.tls != nil {
+	switch {
+	case target.Dial != nil:
+		options.Dialer = target.Dial
+	case target.tls != nil:
 		options.Dialer = target.dialTLS
 	}
 	// go-redis writes to stderr, in a format of its own, each time it cannot connect. It has one

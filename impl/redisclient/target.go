@@ -1,10 +1,12 @@
 package redisclient
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"net"
 	"net/url"
 	"slices"
 	"strconv"
@@ -38,6 +40,8 @@ type Target struct {
 	Unverified bool
 	// HasCA and HasClientCert say which certificates the operator has given.
 	HasCA, HasClientCert bool
+	// Dial, if set, connects in place of the network, so that tests need none.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 
 	options redis.UniversalOptions
 	tls     *tls.Config // nil without TLS

@@ -1,5 +1,6 @@
-// Package redistest starts real Redis servers for tests: single ones, Sentinels and what they monitor,
-// Clusters, and TLS with an authority of its own.
+// Package redistest starts Redis for tests: real servers (single ones, Sentinels and what they monitor,
+// Clusters, TLS with an authority of its own), and miniredis in the test's own process, which needs nothing
+// but Go.
 package redistest
 
 import (
@@ -18,18 +19,20 @@ import (
 	"testing"
 	"time"
 
+	"github.com/alicebob/miniredis/v2"
 	"github.com/redis/go-redis/v9"
 )
 
-// Server is a real redis-server at an address of its own.
+// Server is a Redis at an address of its own.
 type Server struct {
 	Addr     string
 	Password string   // empty: none is asked for
 	Args     []string // on top of those of Start
 	Dir      string   // its working directory
 
-	tb  testing.TB
-	cmd *exec.Cmd
+	tb   testing.TB
+	cmd  *exec.Cmd
+	mini *miniredis.Miniredis // in place of cmd
 }
 
 // New reserves an address and starts nothing.
@@ -45,6 +48,18 @@ func New(tb testing.TB, args ...string) *Server {
 func Start(tb testing.TB, args ...string) *Server {
 	tb.Helper()
 	s := New(tb, args...)
+	s.Start()
+	return s
+}
+
+// StartInProcess starts a Redis in the test's own process (miniredis). It is for tests of our own code, as
+// what is about Redis itself wants a real one: it has no CONFIG, maxmemory, ACL, TLS, replicas, Sentinels or
+// Cluster, and runs scripts in a Lua of its own. It keeps its keys when it is killed.
+func StartInProcess(tb testing.TB) *Server {
+	tb.Helper()
+	s := &Server{tb: tb, Addr: freeAddr(tb), mini: miniredis.NewMiniRedis()}
+	s.mini.ClockTTL(true)
+	tb.Cleanup(s.Kill)
 	s.Start()
 	return s
 }
@@ -130,6 +145,13 @@ func (s *Server) UseSocket() (path string) {
 // Start returns when the server accepts connections.
 func (s *Server) Start() {
 	s.tb.Helper()
+	if s.mini != nil {
+		s.mini.RequireAuth(s.Password)
+		if err := s.mini.StartAddr(s.Addr); err != nil {
+			s.tb.Fatal(err)
+		}
+		return
+	}
 	args := []string{"--port", s.Port(), "--bind", s.Host(), "--dir", s.Dir, "--save", "", "--appendonly", "no"}
 	if s.Password != "" {
 		args = append(args, "--requirepass", s.Password, "--masterauth", s.Password)
@@ -168,6 +190,9 @@ func (s *Server) Keep() {
 
 // Kill ends the server at once, also one that is stopped.
 func (s *Server) Kill() {
+	if s.mini != nil {
+		s.mini.Close()
+	}
 	if s.cmd != nil {
 		_ = s.cmd.Process.Kill()
 		_ = s.cmd.Wait()

@@ -1,0 +1,106 @@
+package redistest
+
+import (
+	"context"
+	"io"
+	"net"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/alicebob/miniredis/v2"
+)
+
+// Piped is a Redis in the test's own process (miniredis) that is reached by Dial, without a network. In a
+// synctest bubble it answers at once, or exactly as late as it is told to, and its keys expire by the
+// bubble's clock.
+//
+// It is for tests of our own code. What is about Redis itself wants a real one: it has no maxmemory, ACL,
+// TLS, replicas, Sentinels or Cluster, and runs scripts in a Lua of its own.
+type Piped struct {
+	*miniredis.Miniredis
+
+	delay atomic.Int64                  // of each answer, in nanoseconds
+	hung  atomic.Pointer[chan struct{}] // nil while it answers
+	down  atomic.Bool
+}
+
+// NewPiped starts one.
+func NewPiped(tb testing.TB) *Piped {
+	tb.Helper()
+	p := &Piped{Miniredis: miniredis.NewMiniRedis()}
+	p.ClockTTL(true)
+	tb.Cleanup(func() {
+		p.Resume()
+		p.Close()
+	})
+	return p
+}
+
+// DelayBy makes each answer take so long.
+func (p *Piped) DelayBy(d time.Duration) { p.delay.Store(int64(d)) }
+
+// Hang makes it accept connections and commands, and answer none until Resume.
+func (p *Piped) Hang() {
+	gate := make(chan struct{})
+	p.hung.Store(&gate)
+}
+
+// Resume lets it answer, also what it was sent meanwhile.
+func (p *Piped) Resume() {
+	if gate := p.hung.Swap(nil); gate != nil {
+		close(*gate)
+	}
+}
+
+// Kill closes all connections, and refuses new ones.
+func (p *Piped) Kill() {
+	p.down.Store(true)
+	p.Close()
+}
+
+// Start makes a killed one accept connections again. It has the keys and scripts of before.
+func (p *Piped) Start() { p.down.Store(false) }
+
+// Dial connects to it, whatever the address.
+func (p *Piped) Dial(context.Context, string, string) (net.Conn, error) {
+	if p.down.Load() {
+		return nil, &net.OpError{Op: "dial", Net: "pipe", Err: syscall.ECONNREFUSED}
+	}
+	server, err := p.Miniredis.Dial()
+	if err != nil {
+		return nil, err
+	}
+	client, wire := net.Pipe()
+	// A pipe has no buffer, and a client writes all of its commands before it reads the first answer.
+	sent := make(chan []byte, 1024)
+	go func() {
+		defer close(sent)
+		for {
+			chunk := make([]byte, 4096)
+			n, err := wire.Read(chunk)
+			if err != nil {
+				return
+			}
+			sent <- chunk[:n]
+		}
+	}()
+	go func() {
+		defer server.Close()
+		for chunk := range sent {
+			time.Sleep(time.Duration(p.delay.Load()))
+			if gate := p.hung.Load(); gate != nil {
+				<-*gate
+			}
+			if _, err := server.Write(chunk); err != nil {
+				return
+			}
+		}
+	}()
+	go func() {
+		defer wire.Close()
+		_, _ = io.Copy(wire, server)
+	}()
+	return client, nil
+}
