@@ -95,11 +95,7 @@ func New(config Config) (http.Handler, error) {
 		return c.Blob(http.StatusOK, echo.MIMEApplicationJSON, documentJSON)
 	})
 	if config.Docs {
-		reference, err := newDocs(document)
-		if err != nil {
-			return nil, err
-		}
-		reference.register(e, basePath)
+		serveDocs(e, basePath)
 	}
 
 	if config.Webhooks != nil {
