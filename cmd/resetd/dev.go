@@ -12,6 +12,7 @@ import (
 
 	"github.com/resetd/resetd/impl/devstack"
 	"github.com/resetd/resetd/impl/mailgun"
+	"github.com/resetd/resetd/impl/supabase"
 )
 
 // The stand-ins' keys. They open nothing else.
@@ -85,7 +86,7 @@ func dev(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		settings.authURL, settings.SupabaseKey = there+"/auth/v1", devServiceRoleKey
 		config.ServiceRoleKey, config.PublishableKey, config.PublicAuthURL = devServiceRoleKey, devPublishableKey, here+"/auth/v1"
 		for _, page := range settings.pages.All() {
-			config.RedirectAllowList = append(config.RedirectAllowList, onSupabasesList(page))
+			config.RedirectAllowList = append(config.RedirectAllowList, supabase.AllowListEntry(page))
 		}
 		for _, origin := range []string{"http://localhost:*", "https://localhost:*"} {
 			config.RedirectAllowList = append(config.RedirectAllowList, origin, origin+"/**")

@@ -88,7 +88,7 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	case "dev":
 		return dev(ctx, args, environ, stdout, stderr)
 	case "check":
-		return check(ctx, args, environ, stdout, stderr)
+		return checkSettings(ctx, args, environ, stdout, stderr)
 	case "healthcheck":
 		return healthcheck(ctx, args, environ, stdout, stderr)
 	case "templates":

@@ -125,13 +125,13 @@ func newApp(ctx context.Context, s *settings, logger *slog.Logger) (*app, error)
 // newHealth makes the probes. Each has a client of its own: on a connection that a mail has opened
 // it would be quicker.
 func newHealth(s *settings, observer *observe.Observer) *health.Health {
-	links, mailer := newSupabase(s), newMailgun(s)
 	switch {
-	case links == nil || s.pages == nil:
+	case !s.supabase().Set() || s.pages == nil:
 		return health.Fixed(impl.ErrAuthNotConfigured)
-	case mailer == nil:
+	case !s.mailgun().Set():
 		return health.Fixed(impl.ErrEmailDelivery)
 	}
+	links, mailer := supabase.New(s.supabase()), mailgun.New(s.mailgun())
 	redirectTo := s.pages.Site()
 	probes := []health.Probe{health.Supabase(func(ctx context.Context) error {
 		ctx, end := observer.Observe(ctx, observe.ProbeSupabase)
@@ -170,9 +170,9 @@ type requests interface {
 // newOutbox makes the outbox of deliveries, which is empty as long as Health reports that an
 // upstream is not configured.
 func newOutbox(s *settings, registry prometheus.Registerer, d *delivery.Deliverer, observer *observe.Observer) (requests, error) {
-	links, mailer := newSupabase(s), newMailgun(s)
-	configured := links != nil && mailer != nil
+	configured := s.supabase().Set() && s.mailgun().Set()
 	if configured {
+		links, mailer := supabase.New(s.supabase()), mailgun.New(s.mailgun())
 		d.Links, d.Mailer = observedLinks{observer, links}, observedMailer{observer, mailer}
 		if s.MailProbe != "off" {
 			d.Test = observedTest(observer, mailer)
@@ -299,25 +299,17 @@ func newLimits(s *settings, logger *slog.Logger, onChange func(store string)) (*
 	})
 }
 
-// newSupabase returns nil where Supabase is not configured.
-func newSupabase(s *settings) *supabase.Client {
-	if s.authURL == "" || s.SupabaseKey == "" {
-		return nil
-	}
-	return supabase.New(supabase.Config{
+func (s *settings) supabase() supabase.Config {
+	return supabase.Config{
 		AuthURL: s.authURL, Key: s.SupabaseKey.Reveal(), Timeout: s.UpstreamTimeout, LanguageField: s.LanguageField, Propagate: observe.Propagate,
-	})
+	}
 }
 
-// newMailgun returns nil where Mailgun is not configured.
-func newMailgun(s *settings) *mailgun.Client {
-	if s.MailgunKey == "" || s.MailgunDomain == "" {
-		return nil
-	}
-	return mailgun.New(mailgun.Config{
+func (s *settings) mailgun() mailgun.Config {
+	return mailgun.Config{
 		Base: s.MailgunBase, Domain: s.MailgunDomain, Key: s.MailgunKey.Reveal(),
 		From: s.from, ReplyTo: s.replyTo, RequireTLS: s.RequireTLS == "on", Timeout: s.UpstreamTimeout,
-	})
+	}
 }
 
 // keyFrom derives a key for one purpose from the Supabase key, which all instances share and

@@ -38,6 +38,9 @@ type Config struct {
 	Timeout           time.Duration
 }
 
+// Set says whether there is what a client needs.
+func (c Config) Set() bool { return c.Domain != "" && c.Key != "" }
+
 // Client sends mail. Its methods may be called concurrently.
 type Client struct {
 	config  Config

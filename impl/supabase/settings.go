@@ -148,3 +148,10 @@ func projectAddress(of string) string {
 	}
 	return "https://PROJECT.supabase.co"
 }
+
+// AllowListEntry writes a page as it belongs on Supabase's allow-list of redirects: that is compared without
+// the fragment (utilities.IsRedirectURLValid of v2.196).
+func AllowListEntry(page string) string {
+	withoutFragment, _, _ := strings.Cut(page, "#")
+	return withoutFragment
+}

@@ -46,6 +46,9 @@ type Config struct {
 	Propagate func(ctx context.Context, header http.Header)
 }
 
+// Set says whether there is what a client needs.
+func (c Config) Set() bool { return c.AuthURL != "" && c.Key != "" }
+
 // Client makes recovery links. Its methods may be called concurrently.
 type Client struct {
 	http      *http.Client

@@ -35,9 +35,12 @@ var rooms = map[string]struct {
 	"impl/server/docs":           {nil, "the reference page is written from openapi.yaml alone"},
 	"impl/observe":               {[]string{"impl", "impl/clientip", "impl/health", "impl/server"}, "what the operator sees knows those who tell it, and nothing of upstreams"},
 	"impl/webhook":               {[]string{"impl"}, "reports end in the log and the counters"},
-	"impl/devstack":              {nil, "stand-ins share no code with what they are to test"},
+	"impl/check": {[]string{
+		"impl", "impl/delivery", "impl/mailgun", "impl/message", "impl/origin", "impl/outbox", "impl/ratelimit", "impl/redisclient", "impl/supabase", "impl/upstream",
+	}, "asks each adapter whether it works, and so is the one room that knows them; it knows no flags and no environment"},
+	"impl/devstack": {nil, "stand-ins share no code with what they are to test"},
 	"cmd/resetd": {[]string{
-		"gen", "gen/client", "impl", "impl/clientip", "impl/delivery", "impl/devstack", "impl/health", "impl/mailgun", "impl/message", "impl/observe", "impl/origin", "impl/outbox",
+		"gen", "gen/client", "impl", "impl/check", "impl/clientip", "impl/delivery", "impl/devstack", "impl/health", "impl/mailgun", "impl/message", "impl/observe", "impl/origin", "impl/outbox",
 		"impl/ratelimit", "impl/redisclient", "impl/server", "impl/setting", "impl/supabase", "impl/upstream", "impl/webhook",
 	}, "wires all of them"},
 	"test/bench":     {nil, "measures from outside"},
@@ -62,7 +65,7 @@ var forbidden = []struct {
 	{"github.com/prometheus/", []string{"impl/observe", "impl/webhook", "cmd/resetd"}, "the operation knows no metrics"},
 	{"go.opentelemetry.io/otel/", []string{"impl/observe", "cmd/resetd"}, "the operation knows no traces"},
 	{"github.com/caarlos0/env/", []string{"cmd/resetd"}, "only the settings read the environment"},
-	{"net/http", []string{"gen", "gen/client", "impl/server", "impl/server/docs", "impl/observe", "impl/webhook", "impl/upstream", "impl/supabase", "impl/mailgun", "impl/devstack", "cmd/resetd", "test/bench", "test/timing", "test/goclient", "test/container"}, "the operation knows no HTTP"},
+	{"net/http", []string{"gen", "gen/client", "impl/check", "impl/server", "impl/server/docs", "impl/observe", "impl/webhook", "impl/upstream", "impl/supabase", "impl/mailgun", "impl/devstack", "cmd/resetd", "test/bench", "test/timing", "test/goclient", "test/container"}, "the operation knows no HTTP"},
 }
 
 // answeringRooms are the rooms that decide an answer, and askingRooms those that can find out whether an

@@ -1,4 +1,4 @@
-package main
+package check
 
 import (
 	"context"
@@ -13,10 +13,10 @@ import (
 
 // redis counts in Redis as the limits do, and keeps a request there as the outbox does.
 func (c *checker) redis(ctx context.Context) (found findings) {
-	target := c.settings.redis
+	target := c.Redis
 	switch {
-	case target == nil && c.settings.platform != "":
-		found.add(risky, aboutRedis, "REDIS_URL is not set, and this is %s, where there is often more than one instance; how many of this one, cannot be told from here. With several, each client has its limit once per instance, and what one has accepted is lost with it. What to do: set REDIS_URL, or run one instance and no more", c.settings.platform)
+	case target == nil && c.Platform != "":
+		found.add(risky, aboutRedis, "REDIS_URL is not set, and this is %s, where there is often more than one instance; how many of this one, cannot be told from here. With several, each client has its limit once per instance, and what one has accepted is lost with it. What to do: set REDIS_URL, or run one instance and no more", c.Platform)
 		return found
 	case target == nil:
 		found.add(noted, aboutRedis, "REDIS_URL is not set: limits are per instance, and begin anew with each start; right for one instance")
@@ -26,10 +26,10 @@ func (c *checker) redis(ctx context.Context) (found findings) {
 		found.add(risky, aboutRedis, "REDIS_URL has skip_verify: anybody on the way can play Redis, read the password and lift the limits. What to do: remove it, and give the certificate of its authority in REDIS_CA_FILE")
 	}
 	const inMemory = "each instance would count limits for itself"
-	pong, err := ratelimit.Ping(ctx, target, c.settings.UpstreamTimeout)
+	pong, err := ratelimit.Ping(ctx, target, c.Supabase.Timeout)
 	kept := err
 	if err == nil && pong.RoundTrip <= redisclient.MaxRoundTrip {
-		kept = outbox.Ping(ctx, target, c.settings.UpstreamTimeout)
+		kept = outbox.Ping(ctx, target, c.Supabase.Timeout)
 	}
 	switch {
 	case err != nil:

@@ -1,4 +1,4 @@
-package main
+package check
 
 import (
 	"context"
@@ -19,7 +19,7 @@ import (
 // supabase asks for a link for an address that cannot exist. Only Supabase Auth's own "no such
 // user" will do: the server takes any other answer for an outage.
 func (c *checker) supabase(ctx context.Context) (found findings) {
-	if c.links == nil {
+	if !c.Supabase.Set() {
 		found.add(skipped, aboutSupabase, "it is not configured")
 		return found
 	}
@@ -33,7 +33,7 @@ func (c *checker) supabase(ctx context.Context) (found findings) {
 		err = c.links.CheckUnknown(ctx, c.redirectTo)
 		took = time.Since(began)
 	}
-	doubt, advice := c.settings.keyDoubt(time.Now())
+	doubt, advice := c.keyDoubt(time.Now())
 	switch {
 	case err == nil && refused:
 		found.add(risky, aboutSupabase, "the key was refused, and accepted when asked again. What to do: nothing if it stays at that, the server asks again too; if not, ask Supabase's support")
@@ -42,7 +42,7 @@ func (c *checker) supabase(ctx context.Context) (found findings) {
 		if away, err := c.links.Distance(ctx); err == nil {
 			found.add(noted, aboutSupabase, "Supabase Auth is %s away, there and back", millis(away))
 		}
-		if doubt := c.settings.otherProject(); doubt != "" {
+		if doubt := c.otherProject(); doubt != "" {
 			found.add(risky, aboutSupabase, "the key is accepted, though %s. What to do: %s", doubt, advice)
 		}
 	case errors.Is(err, impl.ErrAuthNotConfigured):
@@ -106,11 +106,11 @@ func supabaseAdvice(err error) string {
 
 // keyDoubt reads what the key says of itself, without judging its signature: why it cannot work,
 // or "", and which key would. It is a guess: what counts is what Supabase says.
-func (s *settings) keyDoubt(now time.Time) (doubt, advice string) {
+func (c *checker) keyDoubt(now time.Time) (doubt, advice string) {
 	advice = "give the service_role key or a secret key (sb_secret_…) of this very project (Project Settings > API Keys; self-hosted: SERVICE_ROLE_KEY)"
-	key := s.SupabaseKey.Reveal()
+	key := c.Supabase.Key
 	if supabase.IsSecretKey(key) {
-		if s.SupabaseAuthURL != "" {
+		if c.SupabaseAuthURL != "" {
 			advice += "; or, if SUPABASE_AUTH_URL is Supabase Auth without a gateway, a JWT with the role service_role: only the gateway knows secret keys"
 		}
 		return "", advice
@@ -122,8 +122,8 @@ func (s *settings) keyDoubt(now time.Time) (doubt, advice string) {
 	switch {
 	case claims.Role != "service_role" && claims.Role != "supabase_admin":
 		return ": it is a JWT with the role " + plain(claims.Role), advice
-	case s.otherProject() != "":
-		return ": " + s.otherProject(), advice
+	case c.otherProject() != "":
+		return ": " + c.otherProject(), advice
 	case !claims.Expires.IsZero() && now.After(claims.Expires):
 		return ": it has expired on " + claims.Expires.UTC().Format(time.DateOnly), advice
 	}
@@ -131,9 +131,9 @@ func (s *settings) keyDoubt(now time.Time) (doubt, advice string) {
 }
 
 // otherProject says which projects key and address belong to, where these are two.
-func (s *settings) otherProject() string {
-	claims, err := supabase.ReadClaims(s.SupabaseKey.Reveal())
-	project, hosted := supabase.Project(s.SupabaseURL)
+func (c *checker) otherProject() string {
+	claims, err := supabase.ReadClaims(c.Supabase.Key)
+	project, hosted := supabase.Project(c.SupabaseURL)
 	if err != nil || !hosted || claims.Project == "" || claims.Project == project {
 		return ""
 	}
@@ -156,17 +156,15 @@ const sampleLabel = "resetd-check"
 // redirects asks Supabase, for each page that links may lead to, whether its own allow-list has it: it
 // replaces what it does not allow by the project's site URL, without a word.
 func (c *checker) redirects(ctx context.Context) (found findings) {
-	s := c.settings
-	if s.authURL == "" || s.pages == nil {
+	if c.Supabase.AuthURL == "" || c.Pages == nil {
 		found.add(skipped, aboutRedirect, "Supabase or SITE_URL is not configured")
 		return found
 	}
-	links := supabase.New(supabase.Config{AuthURL: s.authURL, Key: s.SupabaseKey.Reveal(), Timeout: s.UpstreamTimeout})
-	pages := s.pages.All()
+	pages := c.Pages.All()
 	for i, page := range pages {
 		asked := strings.Replace(page, "://*.", "://"+sampleLabel+".", 1)
-		leadsTo, err := links.RedirectOrigin(ctx, asked)
-		wanted := onSupabasesList(page)
+		leadsTo, err := c.links.RedirectOrigin(ctx, asked)
+		wanted := supabase.AllowListEntry(page)
 		if err != nil {
 			// Nothing of it depends on the page, so the others would meet with the same.
 			others := ""
@@ -185,13 +183,6 @@ func (c *checker) redirects(ctx context.Context) (found findings) {
 	return found
 }
 
-// onSupabasesList writes a page as it belongs on Supabase's allow-list: that is compared without the
-// fragment (utilities.IsRedirectURLValid of v2.196).
-func onSupabasesList(page string) string {
-	withoutFragment, _, _ := strings.Cut(page, "#")
-	return withoutFragment
-}
-
 // redirectReplaced: in the mode action_link the mail carries the link that leads astray. In the
 // mode token_hash resetd makes the link itself, and what Supabase thinks of it changes nothing.
 func (c *checker) redirectReplaced(wanted, leadsTo string) finding {
@@ -201,7 +192,7 @@ func (c *checker) redirectReplaced(wanted, leadsTo string) finding {
 		leadsTo = "the project's site URL, which is none,"
 	}
 	consequence := "links are not affected, since with LINK_MODE=token_hash resetd makes them itself, but each mail would count as redirect_replaced"
-	if c.settings.LinkMode == linkMode(delivery.ActionLink) {
+	if c.LinkMode == delivery.ActionLink {
 		consequence = "with LINK_MODE=action_link users would end up there"
 	}
 	return finding{c.redirectVerdict(nil), aboutRedirect, fmt.Sprintf(
@@ -211,7 +202,7 @@ func (c *checker) redirectReplaced(wanted, leadsTo string) finding {
 
 func (c *checker) redirectVerdict(err error) string {
 	var status *supabase.StatusError
-	if c.settings.LinkMode != linkMode(delivery.ActionLink) || isBusy(err) || errors.As(err, &status) && status.Status == http.StatusTooManyRequests {
+	if c.LinkMode != delivery.ActionLink || isBusy(err) || errors.As(err, &status) && status.Status == http.StatusTooManyRequests {
 		return risky
 	}
 	return bad

@@ -1,0 +1,226 @@
+// Package check owns `resetd check`: it tries the settings as the first user would, and says of each thing
+// that it tried what was found, and what to do where something is wrong.
+//
+// It asks Supabase for a link for an address that cannot exist, hands Mailgun a message in test mode to
+// the sender (accepted, billed, delivered to nobody), and counts in Redis under a key that it removes. Only
+// with Config.SendTo does it do the whole thing, for that address. It must never print a key, a link or an
+// upstream's text.
+package check
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/resetd/resetd/impl/delivery"
+	"github.com/resetd/resetd/impl/mailgun"
+	"github.com/resetd/resetd/impl/message"
+	"github.com/resetd/resetd/impl/origin"
+	"github.com/resetd/resetd/impl/ratelimit"
+	"github.com/resetd/resetd/impl/redisclient"
+	"github.com/resetd/resetd/impl/supabase"
+)
+
+// Config is what is tried: settings that have no mistake in themselves.
+type Config struct {
+	Missing []Missing // what the server cannot do its work without
+
+	Supabase                     supabase.Config // where not Set it is not configured
+	SupabaseURL, SupabaseAuthURL string          // as they are set
+	Mailgun                      mailgun.Config  // likewise
+	WebhookKey                   string
+	Redis                        *redisclient.Target // nil: it is not configured
+	Platform                     string              // where it runs, if that is one that runs several instances by itself
+
+	Pages                          *origin.Pages // nil without SITE_URL
+	Writer                         *message.Renderer
+	LinkMode                       delivery.LinkMode
+	LinkExpiresIn, DeliveryTimeout time.Duration
+	RateLimit, RecipientLimit      ratelimit.Rate
+	ProbesMail, TrustsProxies      bool
+
+	SendTo   string // gets a real mail; empty: nobody does
+	Language string // of that mail; empty: the default one
+}
+
+// Missing is a setting that is not set, and what it is for.
+type Missing struct{ Name, Help string }
+
+// Format writes findings: for people a line each as soon as it is there, or one object.
+type Format struct {
+	JSON    bool
+	Version string // in the object
+}
+
+// Run tries what is configured, and writes what it finds. Its error says how many checks have failed, or is
+// that of ctx.
+func Run(ctx context.Context, config Config, format Format, out io.Writer) error {
+	c := &checker{
+		Config: config, format: format, out: out, links: supabase.New(config.Supabase), mailer: mailgun.New(config.Mailgun),
+		redirectTo: "https://resetd.invalid/reset-password", // the checks of Supabase and Mailgun need no real one
+	}
+	if c.Pages != nil {
+		c.redirectTo = c.Pages.Site()
+	}
+	c.tell(c.settings())
+	// At the same time, so that one that hangs holds up nothing; told in this order all the same.
+	var results []<-chan findings
+	for _, check := range []func(context.Context) findings{c.supabase, c.redirects, c.mailgun, c.redis} {
+		result := make(chan findings, 1)
+		results = append(results, result)
+		go func() { result <- check(ctx) }()
+	}
+	for _, result := range results {
+		c.tell(<-result)
+	}
+	c.tell(c.mail(ctx))
+	return errors.Join(c.verdict(ctx), c.end())
+}
+
+// WriteMistakes writes the object for settings that stop the start, of which nothing can be tried.
+func WriteMistakes(mistakes []string, version string, out io.Writer) error {
+	c := &checker{format: Format{JSON: true, Version: version}, out: out}
+	for _, mistake := range mistakes {
+		c.tell(findings{{bad, aboutSettings, mistake + whatToDo + "correct it, or resetd serve will not start"}})
+	}
+	return c.end()
+}
+
+// The verdicts. Only bad makes the exit status 1.
+const (
+	good    = "ok"
+	bad     = "FAILED"
+	risky   = "warning"
+	noted   = "note"    // what is worth knowing
+	skipped = "skipped" // what was not tried
+)
+
+// What the findings are about.
+const (
+	aboutSettings = "settings"
+	aboutSupabase = "supabase"
+	aboutRedirect = "redirect"
+	aboutMailgun  = "mailgun"
+	aboutRedis    = "redis"
+	aboutMail     = "mail"
+)
+
+// whatToDo is between what was found and the advice, where something is wrong.
+const whatToDo = ". What to do: "
+
+type finding struct{ verdict, about, text string }
+
+type findings []finding
+
+// add adds a finding. What is wrong ends with what to do about it.
+func (f *findings) add(verdict, about, format string, args ...any) {
+	*f = append(*f, finding{verdict, about, fmt.Sprintf(format, args...)})
+}
+
+// checker is one run.
+type checker struct {
+	Config
+	format Format
+	out    io.Writer
+	told   findings
+
+	links      *supabase.Client
+	mailer     *mailgun.Client
+	redirectTo string // where links lead by default
+}
+
+// tell writes findings that are new: a mail fails by what the checks have found.
+func (c *checker) tell(all findings) {
+	for _, f := range all {
+		f.text = strings.Join(strings.Fields(f.text), " ") // one line each, whatever an error may hold
+		if slices.Contains(c.told, f) {
+			continue
+		}
+		c.told = append(c.told, f)
+		if !c.format.JSON {
+			fmt.Fprintf(c.out, "%-7s %-9s %s\n", f.verdict, f.about, f.text)
+		}
+	}
+}
+
+// failures counts what has failed of some things, or of all.
+func (c *checker) failures(about ...string) (number int) {
+	for _, f := range c.told {
+		if f.verdict == bad && (len(about) == 0 || slices.Contains(about, f.about)) {
+			number++
+		}
+	}
+	return number
+}
+
+// verdict returns what becomes the exit status.
+func (c *checker) verdict(ctx context.Context) error {
+	switch failures := c.failures(); {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case failures == 1:
+		return errors.New("one check has failed")
+	case failures > 1:
+		return fmt.Errorf("%d checks have failed", failures)
+	}
+	return nil
+}
+
+// end writes the object, which docs/operations.md documents; members may be added.
+func (c *checker) end() error {
+	if !c.format.JSON {
+		return nil
+	}
+	type check struct {
+		Name    string `json:"name"`   // what it is about
+		Status  string `json:"status"` // ok, warning, failed, skipped or note
+		Message string `json:"message"`
+		Advice  string `json:"advice,omitempty"` // what to do; where something is wrong
+	}
+	report := struct {
+		Status  string  `json:"status"` // the worst of the checks: failed, warning or ok
+		Version string  `json:"version"`
+		Checks  []check `json:"checks"`
+	}{Status: good, Version: c.format.Version}
+	for _, f := range c.told {
+		text, advice, _ := strings.Cut(f.text, whatToDo)
+		report.Checks = append(report.Checks, check{f.about, strings.ToLower(f.verdict), text, advice})
+		if f.verdict == bad || f.verdict == risky && report.Status == good {
+			report.Status = strings.ToLower(f.verdict)
+		}
+	}
+	encoder := json.NewEncoder(c.out)
+	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(report)
+}
+
+// shortDuration writes 1h for 1h0m0s.
+func shortDuration(d time.Duration) string {
+	text := d.String()
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	return text
+}
+
+// plainCause leaves out of upstream.Cause what is there for programs.
+func plainCause(err error) string {
+	return strings.TrimSuffix(err.Error(), ": "+context.DeadlineExceeded.Error())
+}
+
+// millis writes a time as people compare it.
+func millis(d time.Duration) string {
+	if d < time.Millisecond {
+		return "under 1 ms"
+	}
+	return fmt.Sprintf("%d ms", d.Milliseconds())
+}
