@@ -8,20 +8,20 @@ import (
 const (
 	// maxAddress is Supabase Auth's own bound (internal/api/mail.go of v2.196).
 	maxAddress = 255
-	// maxLabel is that of a host name's label (RFC 1035, section 2.3.4).
+	// maxLabel bounds one label of a host name (RFC 1035, section 2.3.4).
 	maxLabel = 63
 )
 
-// ErrAddress says that Supabase Auth stores no such address. It repeats nothing of it.
+// ErrAddress says that a text is no address that Supabase Auth stores. It does not repeat the text.
 var ErrAddress = errors.New("not an address")
 
-// CheckAddress returns nil for what Supabase Auth stores as an address, and so looks up: local@domain,
-// with signs of RFC 5322's atoms and dots in any place before the @, and a host name after it. It is
-// looser than RFC 5321, because people have addresses such as a..b@example.com. It takes none of the
-// forms that a mail header, or a list of recipients, could be broken with: quoted local parts, address
-// literals, comments, display names, white space, anything beyond ASCII.
+// CheckAddress returns nil for an address that Supabase Auth stores, and ErrAddress for any other text. The
+// local part has atom characters of RFC 5322 and dots in any place, the domain is a host name. That is
+// looser than RFC 5321, because people have addresses such as a..b@example.com. It excludes every form that
+// could break a mail header or a list of recipients: quoted local parts, address literals, comments, display
+// names, white space, anything beyond ASCII.
 //
-// It is the one rule for both ends: for what a caller types, and for the stored address that is mailed.
+// The same rule judges the address that a caller types, and the stored address that gets the mail.
 func CheckAddress(address string) error {
 	local, domain, found := strings.Cut(address, "@")
 	if !found || local == "" || len(address) > maxAddress || strings.IndexFunc(local, isNotLocal) >= 0 {
@@ -36,7 +36,7 @@ func CheckAddress(address string) error {
 	return nil
 }
 
-// isNotLocal: atext of RFC 5322, section 3.2.3, and the dot.
+// isNotLocal reports whether a character is neither atext (RFC 5322, section 3.2.3) nor a dot.
 func isNotLocal(r rune) bool {
 	return isNotAlphanumeric(r) && (r >= 0x80 || !strings.ContainsRune(".!#$%&'*+-/=?^_`{|}~", r))
 }

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// EventKind is what became of a request, or what was noticed on the way.
+// EventKind names what happened to a request.
 type EventKind string
 
 // The kinds of events.
@@ -13,7 +13,7 @@ const (
 	// Accepted says that a request is in the outbox. Its delivery ends with one of the next six.
 	Accepted EventKind = "accepted"
 
-	Suppressed  EventKind = "suppressed"  // by the recipient limit, or a newer request for the account took its place
+	Suppressed  EventKind = "suppressed"  // refused by the recipient limit, or replaced by a newer request for the account
 	Sent        EventKind = "sent"        // Mailgun has accepted the mail
 	NoAccount   EventKind = "no_account"  // nothing to send
 	Banned      EventKind = "banned"      // nothing to send: the account's links open nothing
@@ -21,10 +21,10 @@ const (
 	Undelivered EventKind = "undelivered" // given up, and Mailgun has accepted nothing; Err says why
 
 	CallbackReplaced EventKind = "callback_replaced" // a callback origin that is not allowed led to the site instead
-	RedirectReplaced EventKind = "redirect_replaced" // Supabase's own allow-list lacks our redirect_to
+	RedirectReplaced EventKind = "redirect_replaced" // Supabase's own allow-list lacks the redirect_to that it was asked for
 )
 
-// Event is what the operator learns of a request.
+// Event tells the operator what happened to a request.
 type Event struct {
 	Kind      EventKind
 	RequestID string
@@ -35,10 +35,10 @@ type Event struct {
 	Err       error         // why it ended without a mail; holds no address, link or key
 }
 
-// Watcher is told what became of each request: for the operator, never for the caller.
+// Watcher records events, for the operator and never for the caller.
 type Watcher interface {
 	Saw(ctx context.Context, event Event)
 }
 
-// MailTag marks every mail at Mailgun, so that its reports tell our mail from that of other senders.
+// MailTag marks resetd's mail at Mailgun, so that webhooks can tell it from other mail of the domain.
 const MailTag = "password-reset"

@@ -1,9 +1,9 @@
 // Package impl is the operation: what happens to one valid request for a password reset.
 //
-// It decides the answer before the account is looked up. It asks whether the upstreams serve
-// anybody, and how often an address was asked for, and puts what it accepts into an outbox. None of
-// these can say whether an account exists, and this package imports nothing that can, so no answer
-// depends on it. It must never decide on an HTTP status, or wait for a delivery.
+// It decides the answer before the account is looked up: by the health of the upstreams and the number of
+// requests for the address. An accepted request goes into an outbox, and is delivered after the answer. Nothing
+// that this package imports or is given can say whether an account exists, so no answer depends on that. It must
+// never choose an HTTP status, or wait for a delivery.
 package impl
 
 import (
@@ -15,8 +15,8 @@ import (
 	"github.com/resetd/resetd/gen"
 )
 
-// The faults that a caller is told. Each of them holds for every address. The server's table turns
-// them into answers.
+// The faults that a caller is told. Each is the same for every address. The table in impl/server turns them
+// into answers.
 var (
 	// ErrAuthNotConfigured says that Supabase Auth is not configured, or refuses the key.
 	ErrAuthNotConfigured = errors.New("auth not configured")
@@ -32,37 +32,36 @@ var (
 // Acknowledgment is the message of every 200. It is true for an address without an account too.
 const Acknowledgment = "If an account exists for that address, a password reset email is on its way."
 
-// Health says what is wrong with the upstreams for everybody: nil, or one of the faults above.
+// Health checks whether the upstreams serve anybody. Check returns nil, or one of the faults above.
 type Health interface {
 	Check() error
 }
 
-// Limit counts by key. Take says whether one more is allowed.
+// Limit counts by key. Take reports whether one more is allowed, and counts it.
 type Limit interface {
 	Take(ctx context.Context, key string) (allowed bool)
 }
 
-// Outbox takes requests and delivers them later. Admit lets one more in, or returns ErrOverloaded.
-// Put takes one that was let in. What they return, and when, must not depend on what became of
-// earlier requests.
+// Outbox takes accepted requests and delivers them later. Admit lets a request in, or returns ErrOverloaded;
+// Put takes the request that was let in. What they return, and when, must not depend on earlier deliveries.
 type Outbox interface {
 	Admit() error
 	Put(ctx context.Context, request Request) error
 }
 
-// Pages says which page a link leads to: that of the callback origin if that is allowed, else that of
-// the site.
+// Pages chooses the page that a link leads to: the page of the callback origin if that is allowed, or else the
+// page of the site.
 type Pages interface {
 	Resolve(callbackOrigin string) (page string, allowed bool)
 }
 
-// Request is what is kept of an accepted request until it is delivered.
+// Request holds what a delivery needs of an accepted request.
 type Request struct {
 	ID          string // names the request in the log
 	Traceparent string // W3C trace context of the request; empty where it is not traced
-	Email       string // as asked for: it finds the account, and is never mailed
+	Email       string // as the caller typed it: it finds the account, and never gets mail
 	RedirectTo  string // the page that the link leads to
-	Language    string // value of Accept-Language; may be empty
+	Language    string // the value of Accept-Language; may be empty
 	Accepted    time.Time
 }
 
@@ -90,9 +89,9 @@ var acknowledged = gen.SendPasswordReset200JSONResponse{
 	Body: gen.Acknowledgment{Ok: true, Message: Acknowledgment},
 }
 
-// SendPasswordReset puts the request into the outbox, unless nobody can be served or too many came
-// for this address. The outbox lets a request in before it counts for the address, so that a retry
-// after ErrOverloaded is not one of the too many.
+// SendPasswordReset puts the request into the outbox, unless nobody can be served or too many requests came
+// for this address. The outbox lets a request in before it counts for the address, so that requests that were
+// answered ErrOverloaded do not use up the address's limit.
 func (s *Service) SendPasswordReset(ctx context.Context, in gen.SendPasswordResetRequestObject) (gen.SendPasswordResetResponseObject, error) {
 	if err := s.Health.Check(); err != nil {
 		return nil, err
@@ -112,8 +111,8 @@ func (s *Service) SendPasswordReset(ctx context.Context, in gen.SendPasswordRese
 	return acknowledged, nil
 }
 
-// newRequest copies what a delivery needs. Values of headers share memory with all headers of
-// their request, which must not be kept until the delivery.
+// newRequest copies what a delivery needs. It clones values of headers, because they share memory with all
+// headers of their request, which would be kept until the delivery.
 func (s *Service) newRequest(ctx context.Context, in gen.SendPasswordResetRequestObject) Request {
 	request := Request{Email: strings.Clone(in.Body.Email), Accepted: time.Now()}
 	if caller := CallerOf(ctx); caller != nil {
@@ -137,7 +136,7 @@ func (s *Service) saw(ctx context.Context, kind EventKind, request *Request) {
 	s.Watcher.Saw(ctx, Event{Kind: kind, RequestID: request.ID, Account: s.Fingerprint(request.Account())})
 }
 
-// Caller is how the operator finds a request: by its id in the log, and by its trace.
+// Caller identifies a request for the operator: by its id in the log, and by its trace.
 type Caller interface {
 	RequestID() string
 	Traceparent() string
@@ -145,7 +144,7 @@ type Caller interface {
 
 type callerKey struct{}
 
-// WithCaller returns a context of the caller's request.
+// WithCaller returns a context that carries the caller of a request.
 func WithCaller(ctx context.Context, caller Caller) context.Context {
 	return context.WithValue(ctx, callerKey{}, caller)
 }

@@ -1,27 +1,21 @@
-// Package clientip says who a client is: the address by which its requests are
-// counted. It owns the three settings that say whose word about a client is
-// believed, and reads what proxies write.
+// Package clientip finds the address of a request's client, by which its requests are counted. It owns the
+// three settings that name trusted proxies, and reads the headers that these write.
 //
-// A request comes from a peer, the address of its connection. The peer is the
-// client unless its word about the client is believed:
+// The peer is the address of a connection. It is the client, unless it is a trusted proxy:
 //
-//   - TRUSTED_PROXIES says whose word that is: networks, or the words loopback,
-//     private and all. The client is then the rightmost address of
-//     X-Forwarded-For that is not trusted.
-//   - TRUSTED_HOPS=n counts instead: the client is the n-th address of
-//     X-Forwarded-For from the right. Without TRUSTED_PROXIES every peer is
-//     believed.
-//   - CLIENT_IP_HEADER names another header: with one address, which is the
-//     client, or Forwarded (RFC 7239), which is a list and is read as
-//     X-Forwarded-For would be.
+//   - TRUSTED_PROXIES lists trusted networks, or the words loopback, private and all. The client is then
+//     the rightmost address of X-Forwarded-For that is not trusted.
+//   - TRUSTED_HOPS=n counts instead: the client is the n-th address of X-Forwarded-For from the right.
+//     Without TRUSTED_PROXIES every peer is trusted.
+//   - CLIENT_IP_HEADER names another header. It has one address, which is the client's; or it is Forwarded
+//     (RFC 7239), a list that is read like X-Forwarded-For.
 //
-// What cannot be read leads back to the hop that wrote it, in the end to the
-// peer, and never to what the client may have written itself. In a list that
-// is the last address that could be read; where hops are counted, and with a
-// header of one address, it is the peer.
+// An entry that cannot be read counts as the hop that wrote it, and never as what the client may have written
+// itself. In a list that hop is the last address that could be read; with TRUSTED_HOPS, and with a header of
+// one address, it is the peer.
 //
-// This package must never believe a peer that the operator has not named, and
-// never spend more on a header than its right end is worth.
+// This package must never trust a peer that the operator has not named, or read more of a header than its
+// right end.
 package clientip
 
 import (
@@ -29,9 +23,8 @@ import (
 	"strings"
 )
 
-// Of X-Forwarded-For only the right end is looked at, where the proxies nearest
-// to us write. A chain of 64 proxies is beyond any use, and 4 KiB hold that
-// many of the longest entries ("[…39 characters]:65535").
+// Only the right end of X-Forwarded-For is read, where the nearest proxies write. No real chain has 64
+// proxies, and 4 KiB hold that many of the longest entries ("[…39 characters]:65535").
 const (
 	maxHops  = 64
 	maxChain = 4 << 10
@@ -40,19 +33,18 @@ const (
 // noAddress is the key of all clients whose address is unknown: one client.
 const noAddress = "no address"
 
-// The headers that have a list. CLIENT_IP_HEADER is in the form of net/http's
-// keys, as these are.
+// The headers that hold a list, in the form of net/http's keys. CLIENT_IP_HEADER has that form too.
 const (
 	xForwardedFor = "X-Forwarded-For"
 	forwarded     = "Forwarded"
 )
 
-// Rule is whom to believe. The zero Rule believes nobody.
+// Rule says which peers are trusted about their clients. The zero Rule trusts none.
 type Rule struct {
-	trusted []netip.Prefix // peers that are believed, and hops that are passed over
-	anybody bool           // every peer is believed
-	hops    int            // the client's place in the list, from the right; 0: left of what is trusted
-	header  string         // where it is; "": X-Forwarded-For
+	trusted []netip.Prefix // the trusted proxies, as peers and as hops
+	anybody bool           // every peer is trusted
+	hops    int            // the client's place in the list, from the right; 0: the first that is not trusted
+	header  string         // that has the client's address; "": X-Forwarded-For
 }
 
 // Source is where a client's address was taken from.
@@ -61,11 +53,11 @@ type Source int
 // The sources. For the last three, all clients of a proxy may count as one.
 const (
 	Connection Source = iota // the peer, which says nothing of another client
-	Header                   // what a peer that is believed has written
-	NotTrusted               // the peer, which is not believed and has written a forwarding header
-	Missing                  // the peer, which is believed and has not written the header
-	Unusable                 // the peer or a hop, because what was written left of it is too short or broken
-	Sources                  // how many there are
+	Header                   // a header that a trusted peer has written
+	NotTrusted               // the peer, which is not trusted and has written a forwarding header
+	Missing                  // the peer, which is trusted and has not written the header
+	Unusable                 // the peer or a hop, because the list left of it is too short or broken
+	Sources                  // the number of sources
 )
 
 // String returns the name of a source in metrics.
@@ -73,9 +65,9 @@ func (s Source) String() string {
 	return [Sources]string{"connection", "header", "not_trusted", "missing", "unusable"}[s]
 }
 
-// Client returns what the client is counted by, an IPv4 address or the /64 of an
-// IPv6 address, since that is what one customer gets, and where it was taken from.
-// remoteAddr is http.Request.RemoteAddr, header http.Request.Header.
+// Client returns the key by which a client is counted, and its source. The key is an IPv4 address, or the /64
+// of an IPv6 address, because one customer gets a whole /64. remoteAddr is http.Request.RemoteAddr, header
+// http.Request.Header.
 func (r *Rule) Client(remoteAddr string, header map[string][]string) (key string, source Source) {
 	f := r.find(remoteAddr, header)
 	return f.key(), f.source
@@ -83,7 +75,7 @@ func (r *Rule) Client(remoteAddr string, header map[string][]string) (key string
 
 // found is an address, and how it was found.
 type found struct {
-	addr   netip.Addr // not valid: not known
+	addr   netip.Addr // invalid where it is unknown
 	source Source
 	why    reason
 }
@@ -116,7 +108,7 @@ func (r *Rule) find(remoteAddr string, header map[string][]string) found {
 	return r.walk(peer, header[r.list()])
 }
 
-// list is the header that has the list of hops.
+// list returns the name of the header that has the list of hops.
 func (r *Rule) list() string {
 	if r.header == forwarded {
 		return forwarded
@@ -135,7 +127,7 @@ func (r *Rule) trusts(addr netip.Addr) bool {
 	return false
 }
 
-// readSingle reads a header of one address. Two lines are two clients.
+// readSingle reads a header of one address. Two lines are as unusable as none: they name two clients.
 func readSingle(peer netip.Addr, lines []string) found {
 	switch {
 	case len(lines) == 0:
@@ -149,9 +141,8 @@ func readSingle(peer netip.Addr, lines []string) found {
 	return found{peer, Unusable, headerBroken}
 }
 
-// walk goes from the peer to the left as long as hops are trusted. An entry that
-// is no address ends the way at the last hop before it, because what stands left
-// of it may be the client's own text. Empty entries do not count (RFC 9110,
+// walk goes from the peer to the left as long as hops are trusted. It ends at an entry that is no address,
+// because the client itself may have written all that is left of that. Empty entries do not count (RFC 9110,
 // section 5.6.1.2).
 func (r *Rule) walk(peer netip.Addr, lines []string) found {
 	f := found{peer, Missing, headerMissing}
@@ -173,9 +164,8 @@ func (r *Rule) walk(peer netip.Addr, lines []string) found {
 	return f
 }
 
-// count takes the entry at one place, if all that stand right of it are addresses
-// too. An empty entry breaks the list here: whether a proxy has written it, and so
-// which place is the client's, cannot be told.
+// count takes the entry at the client's place, if all entries right of it are addresses too. An empty entry
+// makes the list unusable here: a proxy may have written it or not, so the client's place is unknown.
 func (r *Rule) count(peer netip.Addr, lines []string) found {
 	if len(lines) == 0 {
 		return found{peer, Missing, headerMissing}
@@ -194,7 +184,7 @@ func (r *Rule) count(peer netip.Addr, lines []string) found {
 	return found{peer, Unusable, listShort}
 }
 
-// entries are those of all lines of a list, last first.
+// entries iterates over the entries of all lines of a list, the last first.
 type entries struct {
 	forwarded bool
 	lines     []string // that were not begun
@@ -209,11 +199,11 @@ func (r *Rule) entries(lines []string) entries {
 	return entries{forwarded: r.header == forwarded, lines: lines, bytes: maxChain}
 }
 
-// beyond stands for what is too much to be looked at, or no list at all. It is no
-// address, so the search ends there.
+// beyond is the entry in place of everything that is too long to be read, or no list. It is no address, so the
+// search ends there.
 const beyond = "beyond"
 
-// next returns the entry to the left of the last one; after beyond there is none.
+// next returns the entry to the left of the one before. It returns none after beyond.
 func (e *entries) next() (entry string, more bool) {
 	if !e.begun {
 		if len(e.lines) == 0 {
@@ -251,8 +241,7 @@ func (e *entries) end() (entry string, more bool) {
 }
 
 func (e *entries) nextOfLine() string {
-	// One more byte than an entry may have, so that a longer one is seen to be
-	// none instead of being cut to something that looks like one.
+	// One byte more than an entry may have, so that a longer one is refused, and not cut into a valid one.
 	start := max(0, len(e.line)-e.bytes-1)
 	comma := strings.LastIndexByte(e.line[start:], ',')
 	switch {
@@ -298,7 +287,7 @@ func parseHop(s string) netip.Addr {
 	if err != nil {
 		return netip.Addr{}
 	}
-	// ::ffff:192.0.2.1 is 192.0.2.1 as a socket for both kinds sees it. A zone
-	// names an interface of this machine or of another one, and is no part of who it is.
+	// A socket for both kinds has ::ffff:192.0.2.1 for 192.0.2.1. A zone names an interface of a machine, and
+	// does not tell clients apart.
 	return addr.Unmap().WithZone("")
 }

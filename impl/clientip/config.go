@@ -23,10 +23,10 @@ type Config struct {
 	ClientIPHeader string
 }
 
-// Mistake is what is wrong with a setting, and the way out.
+// Mistake names a setting, what is wrong with it, and what to write instead.
 type Mistake struct{ Setting, Text string }
 
-// New makes the rule, or returns all that is wrong with the settings.
+// New makes the rule, or returns all mistakes in the settings.
 func New(c Config) (Rule, []Mistake) {
 	var wrong []Mistake
 	add := func(setting, format string, args ...any) {
@@ -65,7 +65,7 @@ func New(c Config) (Rule, []Mistake) {
 	return r, nil
 }
 
-// Set says whether anybody is believed.
+// Set reports whether any peer is trusted.
 func (r *Rule) Set() bool { return r.anybody || len(r.trusted) > 0 }
 
 func prefixes(texts ...string) (parsed []netip.Prefix) {
@@ -137,8 +137,8 @@ func parsePrefix(entry string) (netip.Prefix, error) {
 	return prefix, nil
 }
 
-// coversEverybody says whether networks together have all public addresses, of IPv4
-// or of IPv6: 0.0.0.0/1 and 128.0.0.0/1 are 0.0.0.0/0 in two pieces.
+// coversEverybody reports whether networks together have all public addresses of IPv4, or of IPv6: 0.0.0.0/1
+// and 128.0.0.0/1 are 0.0.0.0/0 in two pieces.
 func coversEverybody(trusted []netip.Prefix) bool {
 	trusted = slices.Concat(trusted, private) // whether they are trusted too makes no difference
 	slices.SortFunc(trusted, func(a, b netip.Prefix) int { return a.Addr().Compare(b.Addr()) })
@@ -146,7 +146,7 @@ func coversEverybody(trusted []netip.Prefix) bool {
 		coversRange(trusted, netip.MustParseAddr("2000::"), netip.MustParseAddr("3fff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"))
 }
 
-// coversRange says whether networks, sorted by their addresses, leave no gap.
+// coversRange reports whether networks, sorted by their addresses, leave no gap.
 func coversRange(sorted []netip.Prefix, from, to netip.Addr) bool {
 	for _, prefix := range sorted {
 		if prefix.Addr().BitLen() != from.BitLen() || lastOf(prefix).Less(from) {
@@ -171,7 +171,7 @@ func lastOf(prefix netip.Prefix) netip.Addr {
 	return last
 }
 
-// refuseHeader says why a header cannot hold a client's address; "": it can.
+// refuseHeader returns why a header cannot hold a client's address, or "" if it can.
 func refuseHeader(name string) string {
 	switch {
 	case name == "":

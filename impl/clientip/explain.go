@@ -13,7 +13,7 @@ var wellKnown = []string{
 	"Fastly-Client-IP", "X-Envoy-External-Address", "X-Azure-ClientIP", "X-AppEngine-User-IP", "DO-Connecting-IP", "Client-IP",
 }
 
-// canonical are the same as net/http has them.
+// canonical are the wellKnown headers in the form of net/http's keys.
 var canonical = func() (names []string) {
 	for _, name := range wellKnown {
 		names = append(names, textproto.CanonicalMIMEHeaderKey(name))
@@ -21,7 +21,7 @@ var canonical = func() (names []string) {
 	return names
 }()
 
-// isForwarding has the names of canonical.
+// isForwarding is the set of canonical.
 var isForwarding = func() map[string]bool {
 	names := make(map[string]bool, len(canonical))
 	for _, name := range canonical {
@@ -30,8 +30,8 @@ var isForwarding = func() map[string]bool {
 	return names
 }()
 
-// forwards says whether there is a header that says who the client is. Every request is asked, and has
-// fewer headers than there are such names.
+// forwards reports whether a request has a forwarding header. It looks at the request's headers and not for
+// each name in turn, because a request has fewer headers than there are names, and each request is judged.
 func (r *Rule) forwards(header map[string][]string) bool {
 	for name, lines := range header {
 		if len(lines) > 0 && (name == r.header || isForwarding[name]) {
@@ -41,8 +41,7 @@ func (r *Rule) forwards(header map[string][]string) bool {
 	return false
 }
 
-// forwardingHeader returns the name of a header that says who the client is, as people write it; "" where
-// there is none.
+// forwardingHeader returns the name of a request's forwarding header as people write it, or "" without one.
 func (r *Rule) forwardingHeader(header map[string][]string) string {
 	if len(header[r.header]) > 0 {
 		return spelled(r.header)
@@ -55,7 +54,7 @@ func (r *Rule) forwardingHeader(header map[string][]string) string {
 	return ""
 }
 
-// spelled is a header's name as people write it.
+// spelled returns a header's name as people write it.
 func spelled(name string) string {
 	if i := slices.Index(canonical, name); i >= 0 {
 		return wellKnown[i]
@@ -63,7 +62,7 @@ func spelled(name string) string {
 	return name
 }
 
-// reason is why an address was found where it was.
+// reason says why an address is the client's.
 type reason int
 
 const (
@@ -80,14 +79,13 @@ const (
 	listBroken
 )
 
-// Explanation says how a client was found, for people. No part of it but Client is
-// from the request.
+// Explanation tells people how a client was found. Nothing in it but Client comes from the request.
 type Explanation struct {
 	Client string // as Client returns it
 	Source Source
-	Header string // that decided; "": none
+	Header string // the header that decided; "" for none
 	Why    string
-	Fix    string // what to do if all clients of a proxy count as one; "": nothing
+	Fix    string // what to do where all clients of a proxy count as one; "" for nothing
 }
 
 // Explain does what Client does, and says why.
@@ -145,8 +143,8 @@ func (r *Rule) Explain(remoteAddr string, header map[string][]string) Explanatio
 	return e
 }
 
-// adviceFor says how to trust a peer, if it is a proxy. It never says to believe
-// everybody: anybody may be the first to send such a header.
+// adviceFor says how to trust a peer that is a proxy. It never advises to trust everybody, because the sender
+// of the header may be an attacker.
 func (r *Rule) adviceFor(peer netip.Addr, name string) string {
 	among := func(networks []netip.Prefix) bool { return (&Rule{trusted: networks}).trusts(peer) }
 	b := &strings.Builder{}

@@ -2,14 +2,13 @@ package clientip
 
 import "strings"
 
-// parseForwarded returns the for= node of each element of a Forwarded line, first
-// to last (RFC 7239, section 4), without port where that is obfuscated. It returns
-// a node that is no address for an element without one, and false for a line that
-// is no list of elements: a quoted string that the client has left open would hide
-// what a proxy has written behind it.
+// parseForwarded returns the for= node of each element of a Forwarded line, first to last (RFC 7239, section
+// 4), without an obfuscated port. An element without for= gives a node that is no address. A line that is no
+// list of elements gives false: a quoted string that the client has left open would hide the elements that
+// proxies have added after it.
 //
-// More is taken than the RFC allows, because proxies write it: blanks around
-// semicolons, and colons and brackets outside of quotes.
+// It accepts what the RFC does not allow and proxies write: blanks around semicolons, and colons and brackets
+// outside of quotes.
 func parseForwarded(line string) (nodes []string, ok bool) {
 	for more := true; more; {
 		var node string
@@ -25,7 +24,7 @@ func parseForwarded(line string) (nodes []string, ok bool) {
 	return nodes, true
 }
 
-// hidden stands for a hop that does not say whom it forwards for.
+// hidden is the node of an element without for=.
 const hidden = "unknown"
 
 // parseElement reads up to the next comma. filled is false for an empty element, more
@@ -97,8 +96,8 @@ func unescape(s string) string {
 	return b.String()
 }
 
-// token is the longest beginning of s that is a token (RFC 9110, section 5.6.2),
-// with some more characters.
+// token returns the longest beginning of s whose characters are those of a token (RFC 9110, section 5.6.2), or
+// in more.
 func token(s, more string) string {
 	for i := range len(s) {
 		c := s[i]
@@ -111,7 +110,7 @@ func token(s, more string) string {
 	return s
 }
 
-// withoutObfuscatedPort leaves out a port like ":_mk" (section 6.3).
+// withoutObfuscatedPort removes a port like ":_mk" (RFC 7239, section 6.3).
 func withoutObfuscatedPort(node string) string {
 	if i := strings.LastIndex(node, ":_"); i >= 0 && len(node) > i+2 && token(node[i+2:], "") == node[i+2:] {
 		return node[:i]

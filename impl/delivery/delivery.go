@@ -1,5 +1,5 @@
-// Package delivery brings one accepted request to its account: it asks for a recovery link, writes
-// the mail, sends it, and says when to try again.
+// Package delivery delivers one accepted request: it asks for a recovery link, writes the mail, sends it, and
+// says when to try again.
 //
 // It runs after the answer, and nothing that answers may import it. It must never send to an
 // address other than the one stored with the account, or let an address, a link or an upstream's
@@ -23,17 +23,17 @@ import (
 // Link is what Supabase Auth made for an account.
 type Link struct {
 	Email      string // the address stored with the account: the only one that gets mail
-	Banned     bool   // the account is, so the link opens nothing
+	Banned     bool   // whether the account is banned, so that the link opens nothing
 	TokenHash  string // for verifyOtp
 	ActionLink string // Supabase's own one-time link
-	RedirectTo string // where ActionLink leads, which may not be where it was asked to
-	Language   string // the account's own, as its user may have written it; empty: not known
+	RedirectTo string // where ActionLink leads; Supabase may have replaced the page that was asked for
+	Language   string // the account's own, any text that its user has set; empty if unknown
 }
 
 // Mail is a message as its recipient reads it.
 type Mail struct {
 	Subject, Text, HTML string
-	Language            string // of all three, a BCP 47 tag; empty: not told
+	Language            string // a BCP 47 tag; empty if unknown
 }
 
 // LinkMaker makes a recovery link for the account of an address, and makes every earlier one
@@ -53,18 +53,18 @@ type Writer interface {
 	Write(accountLanguage, acceptLanguage, link string) (Mail, error)
 }
 
-// Watcher is told how a delivery ends. Attempt opens the trace of one attempt; the function that it
-// returns closes it.
+// Watcher records how a delivery ends. Attempt opens the trace of one attempt, and returns the function that
+// closes it.
 type Watcher interface {
 	impl.Watcher
 	Attempt(ctx context.Context, request *impl.Request) (context.Context, func())
 }
 
-// What decides about the next attempt. Adapters wrap these. After an error with a method
-// RetryAfter() time.Duration the next attempt follows after that time at least; where that is later
-// than Deliverer.Timeout, the delivery ends. After any other error it follows after the usual pause.
+// The errors that decide about the next attempt. Adapters wrap them. After an error with a method
+// RetryAfter() time.Duration the next attempt waits for that time at least; if it would then come later than
+// Deliverer.Timeout, the delivery ends. After any other error it waits for the usual pause.
 var (
-	// ErrRefused says that the upstream refuses this account or this message, and not others.
+	// ErrRefused says that the upstream refuses this account or this message alone.
 	ErrRefused = errors.New("refused")
 	// ErrFateUnknown says that Mailgun was sent a message and gave no usable answer.
 	ErrFateUnknown = errors.New("Mailgun may have accepted it")
@@ -81,8 +81,8 @@ const (
 	ActionLink LinkMode = "action_link"
 )
 
-// URL returns the address that the mail carries, for the page that it leads to. The token is added to
-// the query of the page; or, where a hash router has its route in the fragment, to that of the route.
+// URL returns the address of the link in the mail. In mode TokenHash that is the page with the token in its
+// query, or in the query of the route where the page has a hash router's route in its fragment.
 func (m LinkMode) URL(link *Link, page string) string {
 	if m == ActionLink {
 		return link.ActionLink
@@ -96,14 +96,14 @@ func (m LinkMode) URL(link *Link, page string) string {
 }
 
 const (
-	// maxRefusals is how often an account or a message is tried that the upstream refuses. Hosted
-	// upstreams refuse good calls now and then, so one refusal does not end a delivery.
+	// maxRefusals is the number of refusals that end a delivery. It is more than one, because hosted
+	// upstreams refuse good calls now and then.
 	maxRefusals = 3
-	// maxUnknown is how many sends of unknown fate one request may cost: Mailgun knows no
-	// idempotency key, so each may have been accepted.
+	// maxUnknown bounds the sends of unknown fate for one request. Mailgun knows no idempotency key, so
+	// each may have been accepted.
 	maxUnknown = 2
-	// restPause is how long a delivery waits before it looks again whether its upstreams are back;
-	// up to as much again is added at random, so that not all begin at once.
+	// restPause is the time after which a resting delivery looks whether its upstreams are back. Up to as
+	// much again is added at random, so that not all deliveries begin at once.
 	restPause = time.Second
 	// The pauses between attempts grow from the first to the last, each half more or less at random.
 	firstPause = 500 * time.Millisecond
@@ -112,13 +112,13 @@ const (
 	lastChance = time.Second
 )
 
-// Deliverer is what deliveries work with. Its methods may be called concurrently.
+// Deliverer holds the upstreams and the bounds of all deliveries. Its methods may be called concurrently.
 type Deliverer struct {
 	Links   LinkMaker
 	Mailer  Mailer
 	Writer  Writer
 	Watcher Watcher
-	// Resting says whether the probes say that an upstream serves nobody. No call is made then.
+	// Resting reports whether an upstream serves nobody, by its probe. Deliveries make no call then.
 	Resting func() bool
 	// Test asks whether Mailgun accepts messages at all, before a send of unknown fate is repeated.
 	// May be nil: then it is repeated without asking.
@@ -136,8 +136,8 @@ type Delivery struct {
 	*Deliverer
 	request  impl.Request
 	pauses   backoff.ExponentialBackOff
-	to, url  string // of the link, once it is made
-	language string // of the account, likewise
+	to, url  string // of the link; empty until it is made
+	language string // of the account; empty until the link is made
 	made     time.Time
 	replaced bool // Supabase has put another redirect into the link
 	rested   bool // the last call of Try made no attempt, because an upstream was down
@@ -253,9 +253,8 @@ func (d *Delivery) giveUp() {
 	d.End(impl.Undelivered, d.err)
 }
 
-// End reports the outcome. It is called once, by Try or by the owner of a delivery that gets no
-// further attempt. An outcome is what is known: after a send of unknown fate, nobody knows that there
-// was no mail.
+// End reports the outcome. Try calls it, or else the owner of a delivery that gets no further attempt, once.
+// After a send of unknown fate it reports Unconfirmed instead of an outcome without a mail.
 func (d *Delivery) End(outcome impl.EventKind, err error) {
 	if d.unknown > 0 && outcome != impl.Sent {
 		outcome = impl.Unconfirmed

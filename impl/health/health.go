@@ -1,9 +1,8 @@
-// Package health knows whether the upstreams serve anybody.
+// Package health probes the upstreams, and says whether they serve anybody.
 //
-// For each upstream it runs a probe by its own clock: a question about nobody, over connections of
-// its own. What becomes of real mail must not affect a verdict, because that would tell the next
-// caller that there was an account. For the same reason this package must never import what can
-// look up an account or send a mail.
+// A probe asks an upstream a question about nobody, by a clock and over connections of its own. The outcome of
+// real mail must not affect a verdict, because that would tell the next caller that there was an account. For
+// the same reason this package must never import what can look up an account or send a mail.
 package health
 
 import (
@@ -16,19 +15,19 @@ import (
 	"github.com/resetd/resetd/impl"
 )
 
-// Verdict is what a probe last found out, in the words of the log and the metrics.
+// Verdict is the result of a probe, in the words of the log and the metrics.
 type Verdict string
 
-// Callers are told of KeyRefused and Down.
+// The verdicts. Callers are told KeyRefused and Down.
 const (
-	Unknown    Verdict = "unknown"     // no request has come for long, so nothing was asked
+	Unknown    Verdict = "unknown"     // no request has come for a while, so nothing was asked
 	OK         Verdict = "ok"          // it serves
 	Limited    Verdict = "limited"     // it refuses for a reason that real mail can bring about, such as a quota
 	KeyRefused Verdict = "key_refused" // Supabase Auth refuses the key
 	Down       Verdict = "down"        // it serves nobody
 )
 
-// Verdicts returns all of them.
+// Verdicts returns all verdicts.
 func Verdicts() []Verdict { return []Verdict{Unknown, OK, Limited, KeyRefused, Down} }
 
 // verdictOf judges the answer to a question about nobody. Errors other than the operation's own are
@@ -59,8 +58,7 @@ type Probe struct {
 	// OnDemand asks nothing while no request comes, because each question is billed. While the
 	// upstream fails it asks all the same: deliveries wait for its return.
 	OnDemand bool
-	// Retry returns the time from one question to the next while the upstream fails, and has failed
-	// for so long.
+	// Retry returns the time to the next question, where the upstream has been failing for a time.
 	Retry func(failing time.Duration) time.Duration
 }
 
@@ -84,13 +82,12 @@ func Mailgun(ask func(context.Context) error) Probe {
 	}
 }
 
-// Watcher is told of each change of a verdict. err is what the question was answered; nil where
-// it serves or is unknown.
+// Watcher records each change of a verdict. err is the answer to the question; nil for OK and Unknown.
 type Watcher interface {
 	Probed(upstream string, was, is Verdict, err error)
 }
 
-// Health is the latest verdicts. Its methods may be called concurrently.
+// Health holds the latest verdicts. Its methods may be called concurrently.
 type Health struct {
 	probers []*prober // in the order in which their verdicts count
 	fixed   error
@@ -116,11 +113,11 @@ func New(watcher Watcher, rest time.Duration, probes ...Probe) *Health {
 	return h
 }
 
-// Fixed returns the health where a setting is missing: it is always the same.
+// Fixed returns a health without probes that always says the same: for a server that lacks a setting.
 func Fixed(err error) *Health { return &Health{fixed: err, cancel: func() {}} }
 
-// Check returns what is wrong for everybody by the latest verdicts: nil, or one of the operation's
-// errors. It waits only where there is no verdict yet, and then for two questions at most.
+// Check returns what the latest verdicts say is wrong for everybody: nil, or one of the operation's errors. It
+// waits only where there is no verdict yet, and then for two questions at most.
 func (h *Health) Check() error {
 	if h.fixed != nil {
 		return h.fixed
@@ -136,7 +133,7 @@ func (h *Health) Check() error {
 	return nil
 }
 
-// Resting says whether deliveries should rest, because an upstream serves nobody.
+// Resting reports whether deliveries should rest, because an upstream serves nobody.
 func (h *Health) Resting() bool {
 	for _, p := range h.probers {
 		p.mu.Lock()
@@ -149,7 +146,7 @@ func (h *Health) Resting() bool {
 	return false
 }
 
-// Close ends the probes. Checks that wait return.
+// Close ends the probes. Waiting calls of Check return.
 func (h *Health) Close() {
 	h.cancel()
 	h.running.Wait()
@@ -159,7 +156,7 @@ func (h *Health) Close() {
 type prober struct {
 	Probe
 	health *Health
-	demand chan struct{} // holds one where a request has come since the last question
+	demand chan struct{} // has a value where a request has come since the last question
 
 	mu        sync.Mutex
 	requested time.Time     // when the latest request came
@@ -210,17 +207,17 @@ func (p *prober) run() {
 		failing   time.Time       // since when no answer was good; zero: the latest was
 		demanded  <-chan struct{} // p.demand where the next question waits for a request; else nil
 	)
-	drop := func() { // the questions that are not answered yet
+	drop := func() { // forgets the questions that are not answered yet
 		forget()
 		questions, forget = context.WithCancel(p.health.closed) //nolint:fatcontext // each is a new one, and not nested
 		answers = make(chan error)                              // answers on their way are dropped too
 	}
 	ask := func() {
 		select {
-		case <-p.demand: // this question is for it
+		case <-p.demand: // the question that follows answers it
 		default:
 		}
-		ctx, answers := questions, answers // of now: drop replaces both
+		ctx, answers := questions, answers // as they are now: drop replaces both
 		go func() {
 			err := p.ask(ctx)
 			select {
@@ -281,7 +278,7 @@ func (p *prober) run() {
 	}
 }
 
-// ask puts the question. A panic is a bug here, so it is no verdict that callers are told.
+// ask puts the question. A panic is a bug here and no fault of the upstream, so callers are not told.
 func (p *prober) ask(ctx context.Context) (err error) {
 	defer func() {
 		if value := recover(); value != nil {
@@ -291,7 +288,7 @@ func (p *prober) ask(ctx context.Context) (err error) {
 	return p.Ask(ctx)
 }
 
-// set makes a verdict known.
+// set stores a verdict, and tells the watcher of a change.
 func (p *prober) set(verdict Verdict, err error) {
 	p.mu.Lock()
 	was := p.verdict
@@ -303,7 +300,7 @@ func (p *prober) set(verdict Verdict, err error) {
 	}
 }
 
-// release lets the requests go that wait for a verdict. It needs the lock.
+// release ends the waiting for a first verdict. The caller holds the lock.
 func (p *prober) release() {
 	select {
 	case <-p.known:
@@ -312,7 +309,7 @@ func (p *prober) release() {
 	}
 }
 
-// untilRest returns how long it is until the probe rests, and lets it rest where that is now.
+// untilRest returns the time until the probe rests. If that is now, it makes the probe rest.
 func (p *prober) untilRest() time.Duration {
 	p.mu.Lock()
 	left := p.health.rest - time.Since(p.requested)

@@ -1,9 +1,9 @@
-// Package mailgun hands messages to Mailgun, over mailgun-go.
+// Package mailgun sends messages through Mailgun, over mailgun-go.
 //
-// It owns how a message is sent (no tracking, TLS required or not, marked as automatic), how a test message
-// is, what an answer says about the next attempt, and the bounds of the call. It must never send a
-// test message to anyone but ourselves, put a link or an address into a Mailgun variable, or let the
-// upstream's answer into an error.
+// It owns the options of a message (no tracking, TLS required or not, marked as automatic), test messages, what
+// an answer says about the next attempt, and the bounds of the call. It must never send a test message to an
+// address other than Config.From, put a link or an address into a Mailgun variable, or let the upstream's answer
+// into an error.
 package mailgun
 
 import (
@@ -32,9 +32,9 @@ const maxAnswer = 1 << 20
 // https://api.eu.mailgun.net, with or without a trailing slash or /v3.
 type Config struct {
 	Base, Domain, Key string
-	From              mail.Address // test messages go there, too
-	ReplyTo           mail.Address // zero: none is said
-	RequireTLS        bool         // false: what the domain is set to
+	From              mail.Address // the sender, and the recipient of test messages
+	ReplyTo           mail.Address // zero for none
+	RequireTLS        bool         // false: as the domain is set at Mailgun
 	Timeout           time.Duration
 }
 
@@ -55,14 +55,13 @@ func New(config Config) *Client {
 	return &Client{config: config, mailgun: client}
 }
 
-// Send hands over a message. It returns nil once Mailgun has accepted it; every error is
-// impl.ErrEmailDelivery, and says by those of package delivery what comes next.
+// Send sends a message. It returns nil once Mailgun has accepted it. Every error is impl.ErrEmailDelivery, and
+// wraps the errors of package delivery that decide about the next attempt.
 func (c *Client) Send(ctx context.Context, to string, content delivery.Mail) error {
 	return c.send(ctx, c.message(to, content))
 }
 
-// SendTest does the same in test mode, to ourselves: Mailgun accepts the message, bills it
-// and never delivers it.
+// SendTest sends a message in test mode, to Config.From: Mailgun accepts it, bills it and never delivers it.
 // https://documentation.mailgun.com/docs/mailgun/user-manual/sending-messages/send-http#sending-in-test-mode
 func (c *Client) SendTest(ctx context.Context, content delivery.Mail) error {
 	message := c.message(c.config.From.Address, content)
@@ -70,10 +69,10 @@ func (c *Client) SendTest(ctx context.Context, content delivery.Mail) error {
 	return c.send(ctx, message)
 }
 
-// Probe asks by a test message whether Mailgun accepts any. Its error is impl.ErrEmailDelivery where
-// it accepts none for a reason that real mail cannot bring about: 401 (the key), 404 (the domain),
-// 5xx, nonsense and silence. It is another where real mail can: quotas are 429, 402, 403, and 420
-// ("recipient limit exceeded", which Mailgun's reference lacks: mailgun/mailgun-java#50).
+// Probe sends a test message, to find out whether Mailgun accepts messages. Its error is impl.ErrEmailDelivery
+// for a reason that real mail cannot cause: 401 (the key), 404 (the domain), 5xx, an unusable answer or none. It
+// is another error for a reason that real mail can cause, which are quotas: 429, 402, 403, and 420 ("recipient
+// limit exceeded", which Mailgun's reference lacks: mailgun/mailgun-java#50).
 func (c *Client) Probe(ctx context.Context) error {
 	err := c.SendTest(ctx, delivery.Mail{Subject: "resetd asks whether messages are accepted", Text: "This is a test message. It is never delivered.", HTML: "<p>This is a test message. It is never delivered.</p>"})
 	var status *StatusError
@@ -83,9 +82,9 @@ func (c *Client) Probe(ctx context.Context) error {
 	return err
 }
 
-// mailbox writes an address as RFC 5322, section 3.4.1, has it: with its local part quoted where that is
-// no dot-atom, such as "a..b"@example.com. That is the same address; without the quotes it is none to
-// Mailgun's own parser (flanker/addresslib/_parser of github.com/mailgun/flanker, read November 2026).
+// mailbox writes an address in the form of RFC 5322, section 3.4.1: a local part that is no dot-atom is quoted,
+// as in "a..b"@example.com. Mailgun's own parser refuses it without the quotes
+// (flanker/addresslib/_parser of github.com/mailgun/flanker, read November 2026).
 func mailbox(address string) string {
 	return strings.Trim((&mail.Address{Address: address}).String(), "<>")
 }
@@ -115,8 +114,8 @@ func (c *Client) message(to string, content delivery.Mail) *mailgun.Message {
 	// No vacation notes in reply: RFC 3834, section 5, and Exchange's own ([MS-OXCMAIL], section 2.2.3.2.14).
 	message.AddHeader("Auto-Submitted", "auto-generated")
 	message.AddHeader("X-Auto-Response-Suppress", "All")
-	// Gmail puts messages of one subject into one conversation unless their References differ, and hides
-	// all but the newest one's beginning. Each carries the only link that works: it stands alone.
+	// Gmail puts messages of one subject into one conversation unless their References differ, and cuts off
+	// what they repeat. Each message carries the only link that works, so it must be shown whole.
 	message.AddHeader("References", "<"+strings.ToLower(rand.Text())+"@"+c.config.Domain+">")
 	return message
 }
@@ -138,8 +137,8 @@ func (c *Client) send(ctx context.Context, message *mailgun.Message) error {
 	return fmt.Errorf("%w: %w", delivery.ErrFateUnknown, err)
 }
 
-// withoutBody says what went wrong without what the upstream wrote: mailgun-go's own errors
-// carry the answer's body and the address called.
+// withoutBody returns an error that may be logged: mailgun-go's own errors carry the answer's body and the
+// address called.
 func withoutBody(err error) error {
 	var status *mailgun.UnexpectedResponseError
 	var busy *upstream.BusyError
@@ -156,10 +155,10 @@ func withoutBody(err error) error {
 	return upstream.Cause(err)
 }
 
-// StatusError is an answer that accepts nothing.
+// StatusError is an answer by which Mailgun accepts nothing.
 type StatusError struct {
 	Status int
-	After  time.Duration // which Mailgun asks to be left alone for; mostly 0
+	After  time.Duration // the time that Mailgun asks to wait; mostly 0
 }
 
 func (e *StatusError) Error() string { return fmt.Sprintf("status %d", e.Status) }
@@ -167,17 +166,17 @@ func (e *StatusError) Error() string { return fmt.Sprintf("status %d", e.Status)
 // RetryAfter returns After.
 func (e *StatusError) RetryAfter() time.Duration { return e.After }
 
-// Refused says whether Mailgun has judged the message or the key, and has not merely failed.
+// Refused reports whether Mailgun has judged the message or the key, and has not merely failed.
 func (e *StatusError) Refused() bool { return e.isClient() }
 
 func (e *StatusError) isClient() bool { return e.Status >= 400 && e.Status < 500 }
 
-// isOfMessage says whether the fault may be that of one message: a parameter, its recipient, its size.
+// isOfMessage reports whether the fault may be that of one message: a parameter, its recipient, its size.
 func (e *StatusError) isOfMessage() bool {
 	return e.Status == http.StatusBadRequest || e.Status == http.StatusRequestEntityTooLarge
 }
 
-// isOfGateway says whether Mailgun itself may have accepted what its gateway answered so (RFC 9110,
+// isOfGateway reports whether a gateway answered, behind which Mailgun may have accepted the message (RFC 9110,
 // sections 15.6.3 and 15.6.5).
 func (e *StatusError) isOfGateway() bool {
 	return e.Status == http.StatusBadGateway || e.Status == http.StatusGatewayTimeout

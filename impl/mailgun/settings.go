@@ -7,7 +7,7 @@ import (
 	"github.com/resetd/resetd/impl/setting"
 )
 
-// Mailgun's regions. A domain is in one of them, and unknown in the other.
+// The addresses of Mailgun's regions. A domain is in one of them, and unknown in the other.
 // https://documentation.mailgun.com/docs/mailgun/api-reference/api-overview#mailgun-regions
 const (
 	BaseUS = "https://api.mailgun.net"
@@ -32,8 +32,8 @@ func CheckSigningKey(key string) error {
 	return setting.CheckKey(key)
 }
 
-// CheckBase judges MAILGUN_API_BASE. Only at hosts of Mailgun's is it known which paths there are:
-// elsewhere a proxy may have its own.
+// CheckBase judges MAILGUN_API_BASE. It judges the path only at Mailgun's own hosts, because a proxy may have
+// paths of its own.
 func CheckBase(base string) error {
 	u, err := setting.ParseURL(base)
 	if err != nil {
@@ -53,7 +53,7 @@ func CheckBase(base string) error {
 	return nil
 }
 
-// apiRoot takes off what Mailgun's own examples and other programs have at the end of the address.
+// apiRoot removes the version that Mailgun's examples and other programs have at the end of the address.
 func apiRoot(base string) string {
 	return strings.TrimSuffix(strings.TrimRight(base, "/"), "/v3")
 }

@@ -6,21 +6,21 @@ import (
 	"sync/atomic"
 )
 
-// Readiness is whether requests should be sent here, and why not. It is about this instance
-// alone. If it followed the upstreams, their outage would take every instance away at once, and with
-// them the answers that explain it.
+// Readiness says whether a load balancer should send requests here, and if not, why. It is about this instance
+// alone: if it followed the upstreams, their outage would take away all instances at once, and with them the
+// answers that explain it.
 type Readiness struct {
 	missing  []string
 	stopping atomic.Bool
 }
 
-// NewReadiness is told the names of the settings that are missing.
+// NewReadiness returns the readiness of an instance, which is not ready if settings are missing.
 func NewReadiness(missing []string) *Readiness { return &Readiness{missing: missing} }
 
-// Stop is for SIGTERM: requests are still taken, and should go elsewhere from now on.
+// Stop ends the readiness, on SIGTERM. Requests are still answered.
 func (r *Readiness) Stop() { r.stopping.Store(true) }
 
-// why not; empty where ready.
+// why returns the reason not to be ready; empty if ready.
 func (r *Readiness) why() string {
 	switch {
 	case r.stopping.Load():
@@ -31,7 +31,7 @@ func (r *Readiness) why() string {
 	return ""
 }
 
-// Ready says whether requests should be sent here.
+// Ready reports whether requests should be sent here.
 func (r *Readiness) Ready() bool { return r.why() == "" }
 
 // Admin returns the handler of the operator's listener: /livez, /readyz and /metrics.

@@ -16,8 +16,8 @@ import (
 	"github.com/resetd/resetd/impl"
 )
 
-// answer is an error as its reader sees it; the log keeps the cause.
-type answer struct {
+// apiError is an error answer: what a caller is told of an error. The log keeps the cause.
+type apiError struct {
 	status     int
 	code       string
 	message    string
@@ -29,61 +29,61 @@ type answer struct {
 	body []byte // encoded when it is first sent: a flood is answered with the same few
 }
 
-func (a *answer) Error() string { return a.code }
+func (a *apiError) Error() string { return a.code }
 
 var (
-	errNotFound             = &answer{status: http.StatusNotFound, code: "not_found", message: "There is nothing here."}
-	errMethodNotAllowed     = &answer{status: http.StatusMethodNotAllowed, code: "method_not_allowed", message: "This method is not allowed here."}
-	errPayloadTooLarge      = &answer{status: http.StatusRequestEntityTooLarge, code: "payload_too_large", message: "The request body is too large."}
-	errUnsupportedMediaType = &answer{status: http.StatusUnsupportedMediaType, code: "unsupported_media_type", message: "Send the request body as application/json."}
-	errInternal             = &answer{status: http.StatusInternalServerError, code: "internal_error", message: "Something went wrong on our side. Try again later."}
-	errOverloaded           = &answer{status: http.StatusServiceUnavailable, code: "overloaded", message: "The server is busy. Try again in a few seconds.", retryAfter: 5}
+	errNotFound             = &apiError{status: http.StatusNotFound, code: "not_found", message: "There is nothing here."}
+	errMethodNotAllowed     = &apiError{status: http.StatusMethodNotAllowed, code: "method_not_allowed", message: "This method is not allowed here."}
+	errPayloadTooLarge      = &apiError{status: http.StatusRequestEntityTooLarge, code: "payload_too_large", message: "The request body is too large."}
+	errUnsupportedMediaType = &apiError{status: http.StatusUnsupportedMediaType, code: "unsupported_media_type", message: "Send the request body as application/json."}
+	errInternal             = &apiError{status: http.StatusInternalServerError, code: "internal_error", message: "Something went wrong on our side. Try again later."}
+	errOverloaded           = &apiError{status: http.StatusServiceUnavailable, code: "overloaded", message: "The server is busy. Try again in a few seconds.", retryAfter: 5}
 )
 
-// faults is the one table from the operation's errors to answers.
+// faults maps the operation's errors to answers.
 var faults = []struct {
 	err    error
-	answer *answer
+	answer *apiError
 }{
-	{impl.ErrAuthNotConfigured, &answer{status: http.StatusInternalServerError, code: "auth_not_configured", message: "Password reset is not set up on this server."}},
-	{impl.ErrAuthUnavailable, &answer{status: http.StatusServiceUnavailable, code: "auth_unavailable", message: "Password reset is unavailable right now. Try again in a few seconds.", retryAfter: 5}},
-	{impl.ErrEmailDelivery, &answer{status: http.StatusBadGateway, code: "email_delivery_failed", message: "The email could not be sent. Try again later."}},
+	{impl.ErrAuthNotConfigured, &apiError{status: http.StatusInternalServerError, code: "auth_not_configured", message: "Password reset is not set up on this server."}},
+	{impl.ErrAuthUnavailable, &apiError{status: http.StatusServiceUnavailable, code: "auth_unavailable", message: "Password reset is unavailable right now. Try again in a few seconds.", retryAfter: 5}},
+	{impl.ErrEmailDelivery, &apiError{status: http.StatusBadGateway, code: "email_delivery_failed", message: "The email could not be sent. Try again later."}},
 	{impl.ErrOverloaded, errOverloaded},
 }
 
-// Failures returns the status and code of each answer that is about everybody, and of the limit: what
-// an operator watches for.
+// Failures returns the status and code of the answers that an operator watches: those about everybody, and
+// rate_limited.
 func Failures() (failures []Answered) {
 	for _, fault := range faults {
 		failures = append(failures, Answered{Status: fault.answer.status, Code: fault.answer.code})
 	}
-	for _, own := range []*answer{errInternal, rateLimited(1)} {
+	for _, own := range []*apiError{errInternal, rateLimited(1)} {
 		failures = append(failures, Answered{Status: own.status, Code: own.code})
 	}
 	return failures
 }
 
-func invalidJSON(message string) *answer {
-	return &answer{
+func invalidJSON(message string) *apiError {
+	return &apiError{
 		status: http.StatusBadRequest, code: "invalid_json", message: "The request body is not valid JSON.",
 		issues: []gen.Issue{{Path: "", Message: message}},
 	}
 }
 
-func invalidRequest(issues []gen.Issue) *answer {
+func invalidRequest(issues []gen.Issue) *apiError {
 	message := "The request is not valid."
 	for _, issue := range issues {
 		if issue.Path != "" {
 			message = "Check the highlighted fields and try again."
 		}
 	}
-	return &answer{status: http.StatusBadRequest, code: "invalid_request", message: message, issues: issues}
+	return &apiError{status: http.StatusBadRequest, code: "invalid_request", message: message, issues: issues}
 }
 
-// waits are the answers about waits of up to an hour, once they were sent: 1 MB at most.
-var waits [3601]atomic.Pointer[answer]
+// waits caches the answers rate_limited by their seconds, up to an hour: 1 MB at most.
+var waits [3601]atomic.Pointer[apiError]
 
-func rateLimited(seconds int) *answer {
+func rateLimited(seconds int) *apiError {
 	if seconds >= len(waits) {
 		return newRateLimited(seconds)
 	}
@@ -95,20 +95,20 @@ func rateLimited(seconds int) *answer {
 	return known
 }
 
-func newRateLimited(seconds int) *answer {
+func newRateLimited(seconds int) *apiError {
 	unit := " seconds."
 	if seconds == 1 {
 		unit = " second."
 	}
-	return &answer{
+	return &apiError{
 		status: http.StatusTooManyRequests, code: "rate_limited",
 		message:    "Too many requests. Try again in " + strconv.Itoa(seconds) + unit,
 		retryAfter: seconds, inBody: true,
 	}
 }
 
-// fields are those that the issues name, each once.
-func (a *answer) fields() (names []string) {
+// fields returns the members of the body that the issues name, each once.
+func (a *apiError) fields() (names []string) {
 	for _, issue := range a.issues {
 		if issue.Path != "" && !slices.Contains(names, issue.Path) {
 			names = append(names, issue.Path)
@@ -117,9 +117,10 @@ func (a *answer) fields() (names []string) {
 	return names
 }
 
-// answerFor finds what the caller may know of an error: without an entry, nothing.
-func answerFor(err error) *answer {
-	if known, ok := err.(*answer); ok { //nolint:errorlint // nobody wraps one
+// apiErrorOf returns the answer to an error. An error that no table lists is answered internal_error, without
+// detail.
+func apiErrorOf(err error) *apiError {
+	if known, ok := err.(*apiError); ok { //nolint:errorlint // nobody wraps one
 		return known
 	}
 	for _, fault := range faults {
@@ -139,8 +140,8 @@ func answerFor(err error) *answer {
 	return errInternal
 }
 
-// write sends the documented body.
-func (a *answer) write(w http.ResponseWriter) {
+// write sends the answer.
+func (a *apiError) write(w http.ResponseWriter) {
 	a.once.Do(a.encode)
 	header := w.Header()
 	header["Content-Type"] = contentJSON
@@ -153,7 +154,7 @@ func (a *answer) write(w http.ResponseWriter) {
 
 var contentJSON = []string{echo.MIMEApplicationJSON}
 
-func (a *answer) encode() {
+func (a *apiError) encode() {
 	body := gen.ErrorBody{Error: a.message, Code: &a.code}
 	if len(a.issues) > 0 {
 		body.Issues = &a.issues

@@ -9,27 +9,27 @@ import (
 	"golang.org/x/net/http/httpguts"
 )
 
-// Why a browser will not send the request that its preflight asks about. The page that wanted to is
-// only told that it failed, so the server says it, as a notice.
+// The reasons to refuse a preflight. The page learns only that its request failed, so the server's log names
+// the reason, as a notice.
 const (
-	corsOrigin  = "cors_origin"  // CORS_ORIGINS lacks the page's
+	corsOrigin  = "cors_origin"  // CORS_ORIGINS lacks the page's origin
 	corsMethod  = "cors_method"  // the operation is a POST
-	corsHeaders = "cors_headers" // their names are none, or have more than maxRequestHeaders
+	corsHeaders = "cors_headers" // the names of headers are malformed, or longer than maxRequestHeaders
 )
 
-// Notices returns all that a Record may be told of by Notice.
+// Notices returns all names that Record.Notice may get.
 func Notices() []string { return []string{corsOrigin, corsMethod, corsHeaders} }
 
-// maxRequestHeaders bounds the names of headers that a browser asks for, in bytes. Those of an app
-// that is traced by two tools at once have about 200.
+// maxRequestHeaders bounds the list of headers in a preflight, in bytes. An app that two tools trace at once
+// has about 200.
 const maxRequestHeaders = 1 << 10
 
-// cors lets browsers on allowed origins call, and read the answers. The operation needs neither
-// cookies nor an Origin, so there is nothing to protect from other callers here: an allowed page may
-// send any headers (tracing libraries add theirs to every request), and no page may send cookies.
+// cors lets pages of allowed origins call, and read the answers. The operation needs neither cookies nor an
+// Origin, so CORS protects nothing here. An allowed page may send any headers, because tracing libraries add
+// theirs to every request; no page may send cookies.
 func cors(config Config) echo.MiddlewareFunc {
 	settings := middleware.CORSConfig{
-		// No AllowHeaders: those that the preflight asks for are said back.
+		// Without AllowHeaders, Echo allows the headers that the preflight asks for.
 		AllowMethods:  []string{http.MethodPost},
 		ExposeHeaders: []string{echo.HeaderRetryAfter, echo.HeaderXRequestID, "RateLimit", "RateLimit-Policy"},
 		MaxAge:        600, // seconds, within what browsers cap it at
@@ -53,8 +53,8 @@ func cors(config Config) echo.MiddlewareFunc {
 	}
 }
 
-// readPreflight leaves in header only names of headers that may be said back. It returns why a
-// browser will take the answer for a no, and "" where it will not, or where no browser asks.
+// readPreflight removes from a preflight the list of headers, if that must not be repeated in the answer. It
+// returns the notice if the browser will not send its request, and "" if it will, or if this is no preflight.
 func readPreflight(config Config, header http.Header) (notice string) {
 	origin, method := header.Get(echo.HeaderOrigin), header.Get(echo.HeaderAccessControlRequestMethod)
 	if origin == "" || method == "" {
@@ -78,7 +78,7 @@ func readPreflight(config Config, header http.Header) (notice string) {
 	return ""
 }
 
-// areHeaderNames tells whether list is a comma-separated one of names, or empty.
+// areHeaderNames reports whether a list is empty, or has names of headers separated by commas.
 func areHeaderNames(list string) bool {
 	if list == "" {
 		return true

@@ -7,12 +7,12 @@ import (
 	"unicode/utf8"
 )
 
-// maxDepth is far more than any request needs, and far less than what a decoder would spend
-// memory on.
+// maxDepth bounds the nesting of a body. No request needs as many levels, and a decoder's memory grows with
+// them.
 const maxDepth = 32
 
-// What makes a body unfit to be judged by a schema. Every reader of it has to see the same
-// value, and encoding/json lets each of these pass or corrects them silently (SECURITY.md, promise 4).
+// The reasons to refuse a body before its schema is judged. All readers of a body must see the same value
+// (SECURITY.md, promise 4), and encoding/json accepts or silently corrects each of these.
 var (
 	errNotUTF8     = errors.New("Send the body in UTF-8.")
 	errNotOneValue = errors.New("Send exactly one JSON value.")
@@ -20,9 +20,9 @@ var (
 	errTooDeep     = errors.New("Nest no deeper than 32 levels.")
 )
 
-// readJSON decodes a body that is exactly one JSON value in UTF-8 without a member given twice in
-// any of its objects. Of members of one name the decoder keeps one, so that a body has more of them
-// than its value if, and only if, there are such.
+// readJSON decodes a body that is exactly one JSON value in UTF-8, in which no object has a member twice. The
+// decoder keeps one of two members of the same name, so readJSON compares the number of members in the text
+// with the number in the value.
 func readJSON(body []byte) (value any, err error) {
 	if !utf8.Valid(body) {
 		return nil, errNotUTF8
@@ -46,8 +46,8 @@ func readJSON(body []byte) (value any, err error) {
 	return value, nil
 }
 
-// survey counts the members and the levels of a body that is valid JSON: each member has the one
-// colon outside of strings that follows its name. Of anything else the depth is an upper bound.
+// survey counts the members and the levels of a body that is valid JSON: each member has exactly one colon
+// outside of strings. For any other text the depth is an upper bound.
 func survey(body []byte) (members, depth int) {
 	level, inString, escaped := 0, false, false
 	for _, c := range body {

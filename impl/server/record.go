@@ -24,30 +24,30 @@ type Recorder interface {
 	Begin(ctx context.Context, id string, header http.Header, route string) (context.Context, Record)
 }
 
-// Record is that of one request. It is told nothing of what the caller has sent.
+// Record is the record of one request. It gets nothing of the caller's text.
 type Record interface {
 	impl.Caller
-	// SetClient says where the client's address was taken from, and how its hash is made, which is needed
-	// only where there is a record.
+	// SetClient sets the source of the client's address, and the function that makes its hash, which costs
+	// something and is needed only if the record is written.
 	SetClient(from clientip.Source, hash func() string)
-	// Notice counts something that the operator should know, of those that Notices lists.
+	// Notice counts one of Notices.
 	Notice(name string)
-	// Panicked is told what kind of value a handler panicked with, and where.
+	// Panicked sets the type of the value that a handler panicked with, and the stack.
 	Panicked(kind string, stack []byte)
-	// End writes the record, when the answer is out of the handler's hands.
+	// End writes the record, once the handler has written the answer.
 	End(Answered)
 }
 
-// Answered is what is known of a request at its end. All of its texts come from closed sets.
+// Answered describes a request and its answer. All of its texts come from closed sets.
 type Answered struct {
 	Method, Route string
 	Status        int
 	Code          string   // of the error body; empty where there is none
-	Fields        []string // members of the body that are wrong
+	Fields        []string // the wrong members of the body
 	Err           error    // a fault of the server's own
 }
 
-// recordOf returns the record of a request that is being handled.
+// recordOf returns the record of the request with this context.
 func recordOf(ctx context.Context) Record {
 	record, _ := impl.CallerOf(ctx).(Record)
 	return record
@@ -59,7 +59,7 @@ func recorded(recorder Recorder, next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		request := c.Request()
 		id := requestID(request.Header)
-		// However many limits count this request, it waits for Redis only so long in all.
+		// All calls of Redis for one request share one budget of time.
 		ctx, record := recorder.Begin(redisclient.WithBudget(request.Context()), id, request.Header, c.Path())
 		c.SetRequest(request.WithContext(ctx))
 
@@ -74,7 +74,7 @@ func recorded(recorder Recorder, next echo.HandlerFunc) echo.HandlerFunc {
 			if errors.As(err, &coded) {
 				answered.Code = string(coded)
 			} else {
-				a := answerFor(err)
+				a := apiErrorOf(err)
 				answered.Code, answered.Fields = a.code, a.fields()
 				if a == errInternal {
 					answered.Err = internalCause(err)
@@ -86,7 +86,7 @@ func recorded(recorder Recorder, next echo.HandlerFunc) echo.HandlerFunc {
 		}
 		answered.Status = c.Response().Status
 		if answered.Route == "" || answered.Status == http.StatusNotFound || answered.Status == http.StatusMethodNotAllowed {
-			answered.Route = "unmatched" // what was asked for instead may be anything
+			answered.Route = "unmatched" // the path may be any text
 		}
 		if !knownMethods[answered.Method] {
 			answered.Method = "other"
@@ -96,12 +96,12 @@ func recorded(recorder Recorder, next echo.HandlerFunc) echo.HandlerFunc {
 	}
 }
 
-// codedError is the code of an error that a handler has answered itself.
+// codedError is the code of an error that a handler has already answered.
 type codedError string
 
 func (c codedError) Error() string { return string(c) }
 
-// The values of headers that every answer has.
+// The values of headers of every answer.
 var noStore, noSniff = []string{"no-store"}, []string{"nosniff"}
 
 var knownMethods = map[string]bool{
@@ -109,7 +109,7 @@ var knownMethods = map[string]bool{
 	http.MethodPatch: true, http.MethodDelete: true, http.MethodOptions: true,
 }
 
-// plainID is a request id that may be taken over: short, and nothing but a name.
+// plainID matches a caller's request id that is used as it is.
 var plainID = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
 
 func requestID(header http.Header) string {
@@ -121,8 +121,7 @@ func requestID(header http.Header) string {
 	return hex.EncodeToString(raw)
 }
 
-// internalCause keeps of an unforeseen error what cannot hold anything of the request: a
-// library's text might.
+// internalCause returns an unforeseen error without its text, which may repeat the request.
 func internalCause(err error) error {
 	var p *panicError
 	if errors.As(err, &p) {
@@ -135,8 +134,8 @@ type panicError struct{ kind string }
 
 func (p *panicError) Error() string { return "panic: " + p.kind }
 
-// recovered turns a panic into an error. Its value may hold anything, so only its type and the
-// stack are recorded.
+// recovered turns a panic into an error. It records only the type of the value and the stack, because the
+// value may repeat the request.
 func recovered(handle func() error, record Record) (err error) {
 	defer func() {
 		switch p := recover(); p {

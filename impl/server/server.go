@@ -1,8 +1,8 @@
-// Package server is the HTTP side: Echo, the routes, the order of judgement, validation
-// against openapi.yaml, the one table from errors to answers, logs, metrics and traces.
+// Package server serves the operation over HTTP. It owns the routes, the order of judgement, validation against
+// openapi.yaml, and the table from errors to answers.
 //
-// It must never decide what happens to a valid request (that is impl), import what can look up an
-// account, or answer anything that depends on whether one exists.
+// It must never decide what happens to a valid request (package impl does), import what can look up an account,
+// or answer anything that depends on whether one exists.
 package server
 
 import (
@@ -21,21 +21,21 @@ import (
 	"github.com/resetd/resetd/impl/ratelimit"
 )
 
-// basePath is where the document's relative server puts the operation.
+// The paths of the operation and the webhooks. basePath is the first server of openapi.yaml.
 const (
 	basePath      = "/api"
 	operationPath = "/auth/send-password-reset"
 	webhookRoute  = "/webhooks/mailgun"
 )
 
-// The routes that a Recorder tells apart.
+// The routes that a Recorder treats differently from others.
 const (
 	OperationRoute = basePath + operationPath
 	HealthRoute    = "/healthz"
 	ReadyRoute     = "/readyz"
 )
 
-// Config is what a server is made of.
+// Config has the parts and the settings of a server.
 type Config struct {
 	Operation gen.StrictServerInterface
 	Recorder  Recorder
@@ -43,20 +43,20 @@ type Config struct {
 
 	// Limit counts the requests of each client, valid or not.
 	Limit *ratelimit.Limiter
-	// ClientIP says who a client is.
+	// ClientIP finds the client of a request.
 	ClientIP clientip.Rule
-	// Fingerprint is the keyed hash under which the operator sees a client, or an account.
+	// Fingerprint returns the keyed hash under which the operator sees a client.
 	Fingerprint func(client string) string
 
 	Readiness *Readiness
 
-	// AllowCallback, where callback origins that are not allowed are to be rejected.
+	// AllowCallback, if set, rejects requests whose callback origin is not allowed.
 	AllowCallback func(origin string) bool
-	// AllowBrowser says from which origins browsers may call, where AnyBrowser does not allow all.
+	// AllowBrowser reports whether pages of an origin may call. AnyBrowser allows all.
 	AllowBrowser func(origin string) bool
 	AnyBrowser   bool
-	// Webhooks answers Mailgun's reports; nil: there is nothing at their address. It returns the code of
-	// an error that it has answered, or an unforeseen error, which it has not.
+	// Webhooks, if set, answers Mailgun's webhooks. It returns the code of an error that it has answered, or
+	// an unforeseen error that it has not answered.
 	Webhooks func(http.ResponseWriter, *http.Request) (code string, err error)
 	// Docs serves the API reference page.
 	Docs bool
@@ -78,15 +78,15 @@ func New(config Config) (http.Handler, error) {
 	}
 
 	e := echo.New()
-	e.Logger.SetOutput(io.Discard) // the records say it
-	// Echo would put middlewares together anew for each request, the operation's as well.
+	e.Logger.SetOutput(io.Discard) // the Recorder logs
+	// Echo would compose middlewares anew for each request. Here, and in composed, that is done once.
 	all := recorded(config.Recorder, cors(config)(func(c echo.Context) error { return c.Handler()(c) }))
 	e.Use(func(echo.HandlerFunc) echo.HandlerFunc { return all })
 	e.Match([]string{http.MethodGet, http.MethodHead}, HealthRoute, func(c echo.Context) error {
 		return c.Blob(http.StatusOK, echo.MIMEApplicationJSON, []byte(`{"status":"ok"}`+"\n"))
 	})
 	e.Match([]string{http.MethodGet, http.MethodHead}, ReadyRoute, func(c echo.Context) error {
-		if !config.Readiness.Ready() { // the reason is the operator's business
+		if !config.Readiness.Ready() { // the reason is for the operator's listener
 			return c.Blob(http.StatusServiceUnavailable, echo.MIMEApplicationJSON, []byte(`{"status":"not ready"}`+"\n"))
 		}
 		return c.Blob(http.StatusOK, echo.MIMEApplicationJSON, []byte(`{"status":"ok"}`+"\n"))
@@ -111,8 +111,8 @@ func New(config Config) (http.Handler, error) {
 	strict := gen.NewStrictHandler(config.Operation, nil)
 	gen.RegisterHandlersWithOptions(composed{e}, strict, gen.RegisterHandlersOptions{
 		BaseURL: basePath,
-		// In the order of judgement. The key is the operationId; a wrong one is ignored
-		// without a word, which the tests of each of the two would notice.
+		// In the order of judgement. The key is the operationId; the generated code ignores a wrong one
+		// silently, and the tests of each of the two would notice.
 		OperationMiddlewares: map[string][]echo.MiddlewareFunc{
 			"sendPasswordReset": {limitClients(config), validator.middleware},
 		},
@@ -120,7 +120,7 @@ func New(config Config) (http.Handler, error) {
 	return e, nil
 }
 
-// composed is a router that puts a route and its middlewares together once.
+// composed is a router that composes a route and its middlewares once.
 type composed struct{ *echo.Echo }
 
 // POST implements gen.EchoRouter.
@@ -147,8 +147,8 @@ func limitClients(config Config) echo.MiddlewareFunc {
 			c.Response().Header()["RateLimit-Policy"] = []string{policy}
 			c.Response().Header()["RateLimit"] = []string{limit}
 			if !decision.Allowed {
-				// net/http reads what is left of the body before it sends the answer; a client that does
-				// not send it waits a second for its refusal, and not for readTimeout.
+				// net/http reads the rest of the body before it sends the answer. A client that does not
+				// send its body waits a second for the answer, and not for the server's ReadTimeout.
 				_ = http.NewResponseController(c.Response()).SetReadDeadline(time.Now().Add(time.Second))
 				return rateLimited(decision.RetryAfter)
 			}
@@ -157,7 +157,7 @@ func limitClients(config Config) echo.MiddlewareFunc {
 	}
 }
 
-// warnOfProxy tells of a request whose client may be a proxy with many clients behind it.
+// warnOfProxy logs that a request's client may be a proxy with many clients behind it.
 func warnOfProxy(logger *slog.Logger, e clientip.Explanation) {
 	logger.Warn("clients may not be told apart", "client_from", e.Source.String(), "header", e.Header, "reason", e.Why, "fix", e.Fix)
 }

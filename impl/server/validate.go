@@ -19,7 +19,7 @@ import (
 	"github.com/resetd/resetd/impl"
 )
 
-// maxBody is some fifty times the longest sensible request.
+// maxBody bounds a body. It is some fifty times the longest sensible request.
 const maxBody = 16 << 10
 
 // validator judges the bodies of one operation against the document.
@@ -27,14 +27,14 @@ type validator struct {
 	schema        *openapi3.Schema
 	options       []openapi3.SchemaValidationOption
 	mailboxes     []string                 // members of the format email
-	allowCallback func(origin string) bool // nil: any will do, the operation replaces it
+	allowCallback func(origin string) bool // nil allows any: the operation replaces what is not allowed
 
-	single sync.Map // answers about a single issue, by gen.Issue; the document has only so many
+	single sync.Map // answers about a single issue, by gen.Issue, of which there are few
 }
 
-// newValidator finds the schema of the operation's body. What openapi3filter.ValidateRequest
-// does beyond judging by it (media types, reading, decoding) has to be done more strictly here
-// anyway, and costs it as much again as the judging.
+// newValidator makes the validator of the operation's body. It uses the schema alone, and not
+// openapi3filter.ValidateRequest, because media types, reading and decoding have to be judged more strictly, and
+// cost as much again there.
 func newValidator(document *openapi3.T, path, method string, allowCallback func(string) bool) (*validator, error) {
 	item := document.Paths.Find(path)
 	if item == nil || item.GetOperation(method) == nil {
@@ -48,7 +48,7 @@ func newValidator(document *openapi3.T, path, method string, allowCallback func(
 		schema: body.Value.GetMediaType(echo.MIMEApplicationJSON).Schema.Value,
 		options: []openapi3.SchemaValidationOption{
 			openapi3.VisitAsRequest(),
-			openapi3.MultiErrors(), // every fault at once
+			openapi3.MultiErrors(), // all faults at once
 			openapi3.DisableSchemaErrorDetails(),
 		},
 		allowCallback: allowCallback,
@@ -62,8 +62,7 @@ func newValidator(document *openapi3.T, path, method string, allowCallback func(
 	return v, nil
 }
 
-// middleware passes on only requests that the document allows, with a body that every reader
-// reads alike.
+// middleware passes on only valid requests, with a body in which all readers see the same value.
 func (v *validator) middleware(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		request := c.Request()
@@ -87,8 +86,8 @@ func (v *validator) middleware(next echo.HandlerFunc) echo.HandlerFunc {
 	}
 }
 
-// refuse returns the answer about these issues.
-func (v *validator) refuse(issues []gen.Issue) *answer {
+// refuse returns the answer invalid_request with these issues.
+func (v *validator) refuse(issues []gen.Issue) *apiError {
 	if len(issues) > 1 {
 		return invalidRequest(issues)
 	}
@@ -96,17 +95,17 @@ func (v *validator) refuse(issues []gen.Issue) *answer {
 	if !ok {
 		known, _ = v.single.LoadOrStore(issues[0], invalidRequest(issues))
 	}
-	return known.(*answer)
+	return known.(*apiError)
 }
 
-// validatedBody hands the value that was judged to the generated binding, which takes it
-// instead of reading bytes a second time (SECURITY.md, promise 4).
+// validatedBody hands the validated value to the generated binding, which then does not read the bytes a second
+// time (SECURITY.md, promise 4).
 type validatedBody struct {
 	io.ReadCloser
 	value any
 }
 
-// ValidatedValue is what the generated code looks for.
+// ValidatedValue implements the interface that the generated binding looks for.
 func (b validatedBody) ValidatedValue() any { return b.value }
 
 // judge returns one issue per fault of the body.
@@ -115,7 +114,7 @@ func (v *validator) judge(value any) []gen.Issue {
 	if err := v.schema.VisitJSON(value, v.options...); err != nil {
 		found := readIssues(err)
 		if found == nil {
-			// Something that no table foresaw: said without detail rather than not at all.
+			// An error of another kind: an issue without detail is better than none.
 			found = []gen.Issue{{Path: "", Message: messageFor("", "")}}
 		}
 		issues = append(issues, found...)
@@ -127,7 +126,7 @@ func (v *validator) judge(value any) []gen.Issue {
 	return issues
 }
 
-// isJSON: one media type, application/json with whatever parameters, and no coding on top.
+// isJSON reports whether a body is declared as application/json, with any parameters, and not compressed.
 func isJSON(header http.Header) bool {
 	if len(header["Content-Type"]) != 1 {
 		return false
@@ -143,7 +142,7 @@ func isJSON(header http.Header) bool {
 	return (err == nil || errors.Is(err, mime.ErrInvalidMediaParameter)) && mediaType == echo.MIMEApplicationJSON
 }
 
-// readBody reads at most maxBody bytes; of more, what was announced is not read at all.
+// readBody reads at most maxBody bytes. It reads nothing of a body that is announced to be longer.
 func readBody(w http.ResponseWriter, request *http.Request) (body []byte, err error) {
 	switch length := request.ContentLength; {
 	case length > maxBody:
@@ -167,8 +166,8 @@ func readBody(w http.ResponseWriter, request *http.Request) (body []byte, err er
 	return nil, invalidJSON("The body did not arrive in full.")
 }
 
-// misspelt finds members that differ from the document's only by case. The rule for unknown
-// members, to ignore them, would let one reader see them and another not.
+// misspelt finds members that differ from the document's only by case. They cannot be ignored like other unknown
+// members, because some readers would see them and some would not.
 func (v *validator) misspelt(value any) (issues []gen.Issue) {
 	members, _ := value.(map[string]any)
 	for name := range members {
@@ -184,8 +183,8 @@ func (v *validator) misspelt(value any) (issues []gen.Issue) {
 	return issues
 }
 
-// badMailboxes judges the format email, which kin-openapi leaves to others, and asks for at the cost of
-// a map for each request and three texts for each fault.
+// badMailboxes judges the format email. A format validator of kin-openapi would cost a map for each request and
+// three texts for each fault.
 func (v *validator) badMailboxes(value any) (issues []gen.Issue) {
 	members, _ := value.(map[string]any)
 	for _, name := range v.mailboxes {
@@ -196,7 +195,7 @@ func (v *validator) badMailboxes(value any) (issues []gen.Issue) {
 	return issues
 }
 
-// badCallback is the policy to reject what the allow-list lacks.
+// badCallback finds a callback origin that is to be rejected.
 func (v *validator) badCallback(value any) (gen.Issue, bool) {
 	members, _ := value.(map[string]any)
 	origin, isString := members["callback_origin"].(string)
@@ -222,7 +221,7 @@ func readIssues(err error) []gen.Issue {
 	return nil
 }
 
-// as is errors.As for the outermost error alone; errors.As would find only the first of many.
+// as is errors.As for the outermost error alone: errors.As would find only the first of many.
 func as[T error](err error, target *T) bool {
 	typed, ok := err.(T) //nolint:errorlint // see above
 	if ok {
@@ -231,7 +230,7 @@ func as[T error](err error, target *T) bool {
 	return ok
 }
 
-// messages are written for people; a library's own text is never passed on.
+// messages are the texts for people. A library's own text is never passed on.
 var messages = map[[2]string]string{
 	{"email", "required"}:           "Enter your email address.",
 	{"email", "nullable"}:           "Enter your email address.",
@@ -243,15 +242,15 @@ var messages = map[[2]string]string{
 	{"", "nullable"}:                "Send a JSON object.",
 }
 
-// messageFor a fault of a field by the keyword of the schema that it breaks.
+// messageFor returns the message about a field that breaks a keyword of its schema.
 func messageFor(path, keyword string) string {
 	return cmp.Or(messages[[2]string{path, keyword}], "This value is not valid.")
 }
 
 var languages = regexp.MustCompile(`^[A-Za-z0-9*,;=. \t-]{1,256}$`)
 
-// plainLanguage leaves one Accept-Language of a plain form, or none: a language is never a
-// reason to refuse a request, which the generated binding would do for a header given twice.
+// plainLanguage leaves one Accept-Language of a plain form, or none. The generated binding would refuse a
+// request with two, and a language is no reason to refuse a request.
 func plainLanguage(header http.Header) {
 	if values := header["Accept-Language"]; len(values) > 0 {
 		if joined := strings.Join(values, ","); languages.MatchString(joined) {

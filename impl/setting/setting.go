@@ -1,9 +1,7 @@
-// Package setting owns the forms that the values of several settings share, such as a key and a
-// domain name, and says what is wrong with one.
+// Package setting judges values whose form several settings share, such as keys and domain names.
 //
-// It must never repeat a value in an error: whatever the setting is, a secret may have been put into
-// it by mistake. The one exception is the ASCII form of a domain name that is not ASCII, which no
-// secret is.
+// It must never repeat a value in an error, because a secret may have been put into any setting by mistake.
+// The one exception is the ASCII form of a domain name that is not ASCII, because no secret looks like that.
 package setting
 
 import (
@@ -20,9 +18,8 @@ import (
 // quotes are the pairs that a value may be wrapped in.
 var quotes = []struct{ opening, closing string }{{`"`, `"`}, {`'`, `'`}, {"`", "`"}, {"“", "”"}, {"‘", "’"}, {"„", "“"}}
 
-// CheckText judges what no value of any setting has: quotes around it, and characters that nobody
-// sees. White space is not among them: around a value it changes nothing, and inside it is judged
-// by the value's own form.
+// CheckText refuses what is wrong in the value of any setting: quotes around it, and invisible characters.
+// White space is left to others: around a value it changes nothing, and inside the form of the value decides.
 func CheckText(value string) error {
 	for _, pair := range quotes {
 		if len(value) >= len(pair.opening)+len(pair.closing) && strings.HasPrefix(value, pair.opening) && strings.HasSuffix(value, pair.closing) {
@@ -42,8 +39,8 @@ func CheckText(value string) error {
 	return nil
 }
 
-// CheckKey judges a key, which goes into a header. With a stray line break it would fail only with
-// the first request.
+// CheckKey judges a key, which goes into a header: one with a stray line break would fail only at the first
+// request.
 func CheckKey(value string) error {
 	if strings.ContainsFunc(value, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return errors.New("must have no spaces, line breaks or characters beyond ASCII")
@@ -109,7 +106,7 @@ func ParseMailbox(value string) (mail.Address, error) {
 	return *address, nil
 }
 
-// notASCII says how to write a name that is not ASCII, where it is one at all.
+// notASCII returns an error that says how to write a domain name in ASCII, if it is a domain name.
 func notASCII(domain string) error {
 	if ascii, err := idna.Lookup.ToASCII(domain); err == nil && isASCII(ascii) {
 		return fmt.Errorf("has a domain name with characters beyond ASCII: write it as %s", ascii)

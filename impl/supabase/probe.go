@@ -18,11 +18,11 @@ import (
 	"github.com/resetd/resetd/impl/upstream"
 )
 
-// What a question about nobody can find out beside the errors of MakeLink.
+// The errors of CheckUnknown beside those of MakeLink.
 var (
 	// ErrRewritten says that something on the way replaced the body of Supabase Auth's answer.
 	ErrRewritten = errors.New("Supabase Auth's answer was rewritten on its way")
-	// ErrNotAuth says that no Supabase Auth answers so.
+	// ErrNotAuth says that an answer is not from Supabase Auth.
 	ErrNotAuth = errors.New("the answer is none of Supabase Auth's")
 	// ErrLinkForNobody says that a link was made for an address that no account can have.
 	ErrLinkForNobody = errors.New("a link for an address without an account")
@@ -32,8 +32,8 @@ var (
 // the body. Supabase Auth sends it from 2.161 on.
 const errorCodeHeader = "X-Sb-Error-Code"
 
-// unknownAddress returns an address that no account can have: its domain is reserved never to exist
-// (RFC 2606, section 2), and its name is new each time, so that nothing answers from a cache.
+// unknownAddress returns an address that no account can have. Its domain never exists (RFC 2606, section 2),
+// and its name is new each time, so that no cache answers.
 func unknownAddress() string { return "resetd-" + randomHex(12) + "@" + randomHex(4) + ".invalid" }
 
 // randomHex returns 2n hexadecimal digits.
@@ -43,10 +43,9 @@ func randomHex(n int) string {
 	return hex.EncodeToString(raw)
 }
 
-// CheckUnknown asks for a link for an address that no account has. It returns nil only for
-// Supabase Auth's own 404. Any other clear verdict would be one on everybody: MakeLink would
-// take accounts for unknown addresses, or unknown addresses for accounts. Its errors are those of
-// MakeLink, and the three above.
+// CheckUnknown asks for a link for an address that no account has. It returns nil only for Supabase Auth's own
+// 404. Any other clear verdict would mean that MakeLink takes accounts for unknown addresses, or unknown
+// addresses for accounts. Its errors are those of MakeLink, and the three above.
 func (c *Client) CheckUnknown(ctx context.Context, redirectTo string) error {
 	a, err := c.generateLink(ctx, unknownAddress(), redirectTo)
 	if err == nil && a.status == http.StatusOK {
@@ -71,8 +70,8 @@ func (c *Client) CheckUnknown(ctx context.Context, redirectTo string) error {
 	return err
 }
 
-// Distance returns the time of the quickest of three answers that cost Supabase Auth no lookup: how far
-// away it is. Errors are a *StatusError, or the kind of a network's fault.
+// Distance measures the time to Supabase Auth and back: the quickest of three answers that need no lookup. Its
+// error is a *StatusError, or one of upstream.Cause.
 func (c *Client) Distance(ctx context.Context) (time.Duration, error) {
 	quickest := time.Duration(math.MaxInt64)
 	for range 3 { // the first may have to connect
@@ -99,13 +98,13 @@ func (c *Client) Distance(ctx context.Context) (time.Duration, error) {
 	return quickest, nil
 }
 
-// RedirectOrigin says where Supabase Auth leads those who follow a link that was made with
-// redirectTo: its origin if the project's allow-list has it, and else that of the project's
-// site URL. It follows such a link with a token that is made up, and so uses none up; Supabase
-// Auth counts it in its limit for verification, 30 in five minutes by default.
+// RedirectOrigin returns the origin to which Supabase Auth leads from a link that was made with redirectTo: the
+// origin of redirectTo if the project's allow-list has it, or else that of the project's site URL. It follows
+// such a link with an invented token, so it uses no real one up. Supabase Auth counts it in its limit for
+// verification, 30 in five minutes by default.
 //
-// No key is sent, because the browser in which a mail is opened has none either. Errors are a
-// *StatusError, ErrNotAuth, or the kind of a network's fault.
+// It sends no key, like the browser in which a mail is opened. Its error is a *StatusError, ErrNotAuth, or one
+// of upstream.Cause.
 func (c *Client) RedirectOrigin(ctx context.Context, redirectTo string) (string, error) {
 	query := url.Values{"token": {randomHex(28)}, // as long as a real one
 		"type": {"recovery"}, "redirect_to": {redirectTo}}
@@ -123,8 +122,8 @@ func (c *Client) RedirectOrigin(ctx context.Context, redirectTo string) (string,
 	if response.StatusCode != http.StatusSeeOther {
 		return "", &StatusError{response.StatusCode, "no redirect"}
 	}
-	// Of the many things that redirect, Supabase Auth says in the fragment why the link is no good;
-	// or nothing at all, while it has no database.
+	// Supabase Auth redirects with an error_code in the fragment, or, without its database, to redirectTo
+	// itself. Other servers do neither.
 	location, err := response.Location()
 	if err != nil || location.Host == "" || !strings.Contains(location.Fragment, "error_code=") && location.String() != redirectTo {
 		return "", ErrNotAuth

@@ -14,12 +14,11 @@ import (
 
 const secretKeyPrefix = "sb_secret_"
 
-// IsSecretKey says whether a key is one of the newer secret keys, which is no JWT and says nothing of
-// itself.
+// IsSecretKey reports whether a key is one of the newer secret keys. These are no JWTs, so they have no claims.
 func IsSecretKey(key string) bool { return strings.HasPrefix(key, secretKeyPrefix) }
 
-// CheckKey judges SUPABASE_SERVICE_ROLE_KEY. What it refuses cannot be a key of the admin API. Which
-// roles may use that, a self-hosted Supabase Auth can be told (GOTRUE_JWT_ADMIN_ROLES).
+// CheckKey judges SUPABASE_SERVICE_ROLE_KEY. It refuses only what cannot be a key of the admin API: which roles
+// may use that is a setting of a self-hosted Supabase Auth (GOTRUE_JWT_ADMIN_ROLES).
 func CheckKey(key string) error {
 	const instead = ": give the service_role key or a secret key (sb_secret_…)"
 	if err := setting.CheckKey(key); err != nil {
@@ -44,17 +43,17 @@ func CheckKey(key string) error {
 	return nil
 }
 
-// Claims are what a key that is a JWT says of itself. Nothing of it has been verified.
+// Claims are the claims of a key that is a JWT. They are not verified.
 type Claims struct {
 	Role    string
-	Project string    // the project's reference, which its address begins with; may be empty
+	Project string    // the project's reference, with which its address begins; may be empty
 	Expires time.Time // may be zero
 }
 
-// ErrNoJWT says that a key is no JWT, or not a whole one.
+// ErrNoJWT says that a key is no complete JWT.
 var ErrNoJWT = errors.New("the key is no JWT")
 
-// ReadClaims reads them. Its error is ErrNoJWT.
+// ReadClaims reads the claims of a key. Its error is ErrNoJWT.
 func ReadClaims(key string) (Claims, error) {
 	parts := strings.Split(key, ".")
 	if len(parts) != 3 {
@@ -118,11 +117,11 @@ func CheckAuthURL(address string) error {
 	return nil
 }
 
-// apiPath finds what the addresses of a project's APIs have after the project's address.
+// apiPath finds the path of a project's API, which people copy with the project's address.
 var apiPath = regexp.MustCompile(`(/(?:auth|rest|storage|functions|realtime|graphql)/v1)(?:/|$)`)
 
-// Project returns the reference of the project that an address belongs to. Only under Supabase's own
-// domains does the host say it.
+// Project returns the reference of the project that an address belongs to, and false for an address outside of
+// Supabase's own domains.
 func Project(address string) (string, bool) {
 	u, err := url.Parse(address)
 	if err != nil || !isHosted(u.Hostname()) {
@@ -137,11 +136,11 @@ func isHosted(host string) bool {
 	return strings.HasSuffix(host, ".supabase.co") || strings.HasSuffix(host, ".supabase.in")
 }
 
-// reference finds that of a project where the dashboard and the database's addresses have it. It is no
-// secret: every app has it. The password of a database, which may hold anything, comes after a colon.
+// reference finds a project's reference in the addresses of its dashboard and its database. It is no secret,
+// since every app has it. It never matches in the password of a database, which comes after a colon.
 var reference = regexp.MustCompile(`(?i)(?:^https?://[^@]*/project/|^[a-z]+://postgres\.|^[a-z]+://(?:[^/]*@)?db\.)([a-z]{20})(?:[/?#:.]|$)`)
 
-// projectAddress guesses the address of the project from another of its addresses.
+// projectAddress guesses the address of a project from the address of its dashboard or its database.
 func projectAddress(of string) string {
 	if found := reference.FindStringSubmatch(of); found != nil {
 		return "https://" + strings.ToLower(found[1]) + ".supabase.co"

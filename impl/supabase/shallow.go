@@ -6,8 +6,8 @@ import (
 	"regexp"
 )
 
-// maxField bounds what is kept of one string inside of an answer's members: a language tag has 35
-// characters at most (RFC 5646, section 4.4.1), and a field's name has fewer than 64 here.
+// maxField bounds the strings of user_metadata that are kept: a language tag has 35 characters at most (RFC
+// 5646, section 4.4.1), and CheckField refuses a longer name.
 const maxField = 64
 
 // CheckField judges USER_LANGUAGE_FIELD.
@@ -23,26 +23,25 @@ var (
 	languageTag = regexp.MustCompile(`^[A-Za-z0-9_-]{2,35}$`)
 )
 
-// shallow reads a JSON text and leaves out what lies inside of its members: of {"a":{"b":1},"c":[2]} it
-// leaves {"a":{},"c":[]}. So an answer takes no more memory for metadata of megabytes. It is no
-// parser: of a text that is no JSON it leaves some of it, which is no JSON either, or a member that
-// was none.
+// shallow reads a JSON text without the contents of its members: {"a":{"b":1},"c":[2]} becomes
+// {"a":{},"c":[]}. That bounds the memory for an answer with megabytes of metadata. It keeps one short string
+// of the contents: the value of field in user_metadata.
 //
-// Of what it leaves out it keeps one short string: the value of field in user_metadata.
+// It is no parser. A text that is not JSON may come out as JSON, with a member that was none.
 type shallow struct {
 	io.ReadCloser
 	depth             int
 	inString, escaped bool
 
-	field string // empty: nothing is kept
-	value string // of field, if it is a string that could be a language tag
+	field string // the member of user_metadata to keep; empty for none
+	value string // the value of field, if it is a string that could be a language tag
 
 	text     [maxField]byte // the last string in the answer itself or in user_metadata
-	length   int            // beyond maxField: it was longer
-	awaits   bool           // a colon came last, so that what comes is a value
-	metadata bool           // the member of the answer that is read is user_metadata
-	inside   bool           // what is read is inside of that, if the depth is 2
-	wanted   bool           // the member of user_metadata that is read is field
+	length   int            // of text; beyond maxField it was longer
+	awaits   bool           // a colon came last, so a value follows
+	metadata bool           // user_metadata is being read
+	inside   bool           // at depth 2: inside of user_metadata
+	wanted   bool           // field is being read
 }
 
 func (s *shallow) Read(p []byte) (int, error) {
@@ -75,7 +74,7 @@ func (s *shallow) Read(p []byte) (int, error) {
 	}
 }
 
-// keep looks at a byte before it changes depth, inString and escaped.
+// keep follows the strings, before Read changes depth, inString and escaped for this byte.
 func (s *shallow) keep(b byte) {
 	if s.field == "" || s.depth != 1 && (s.depth != 2 || !s.inside) {
 		return
@@ -105,7 +104,7 @@ func (s *shallow) keep(b byte) {
 	}
 }
 
-// last is the last string, or empty where it was longer than any that counts.
+// last returns the last string; empty if it was longer than maxField.
 func (s *shallow) last() []byte {
 	if s.length > maxField {
 		return nil

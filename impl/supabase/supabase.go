@@ -1,8 +1,8 @@
 // Package supabase asks Supabase Auth's admin API for recovery links.
 //
-// It owns the one call generate_link: the headers that each kind of key wants, what counts as
-// a clear verdict, whose link opens nothing, and the bounds of the call. It must never let an
-// address, a token, a key or a body of the upstream into an error.
+// It owns the call generate_link: the headers for each kind of key, which answers are clear verdicts, which
+// accounts are banned, and the bounds of the call. It must never let an address, a token, a key or a body of the
+// upstream into an error.
 package supabase
 
 import (
@@ -29,18 +29,17 @@ const (
 	// jsonb (JENTRY_OFFLENMASK of its jsonb.h). The time of the call is the closer bound: v2.196 takes
 	// 3 s for 35 MB (November 2026).
 	maxAnswer = 256 << 20
-	// maxShallow bounds what is kept of an answer: of what lies outside of metadata, the links are
-	// the longest.
+	// maxShallow bounds what is kept of an answer. Outside of metadata the links are the longest part.
 	maxShallow = 64 << 10
 )
 
-// Config says which Supabase Auth is asked.
+// Config says where Supabase Auth is, and how to call it.
 type Config struct {
 	AuthURL string // https://PROJECT.supabase.co/auth/v1
 	Key     string
 	Timeout time.Duration // of each call, from connecting to the last byte of the answer
-	// LanguageField is the field of user_metadata that has the language of an account; see CheckField.
-	// Empty: no language is read.
+	// LanguageField names the field of user_metadata with the language of an account; see CheckField. Empty
+	// means that no language is read.
 	LanguageField string
 	// Propagate adds the trace context of a call to its headers. May be nil.
 	Propagate func(ctx context.Context, header http.Header)
@@ -95,12 +94,12 @@ type generateLinkAnswer struct {
 	VerificationType string    `json:"verification_type"`
 }
 
-// answer is what generate_link was answered.
+// answer is an answer of generate_link.
 type answer struct {
 	status    int
-	errorCode string // of errorCodeHeader; empty where it is none
-	body      []byte // without what lies inside of its members
-	language  string // of the account, as its user may have written it
+	errorCode string // from errorCodeHeader; empty without a valid one
+	body      []byte // without the contents of its members; see shallow
+	language  string // of the account, any text that its user has set
 }
 
 // generateLink makes the call. Its errors are impl.ErrAuthUnavailable.
@@ -132,10 +131,10 @@ func (c *Client) generateLink(ctx context.Context, email, redirectTo string) (an
 	return a, nil
 }
 
-// MakeLink makes a recovery link for the account of an address, and makes every earlier one
-// invalid. It returns nil without an account. Its errors are impl.ErrAuthNotConfigured where
-// the key is refused, and impl.ErrAuthUnavailable for all that is no clear verdict. They are
-// delivery.ErrRefused as well where the account itself is at fault.
+// MakeLink makes a recovery link for the account of an address, and makes every earlier one invalid. It
+// returns nil where there is no account. Its error is impl.ErrAuthNotConfigured where the key is refused, and
+// impl.ErrAuthUnavailable where the answer is no clear verdict. It wraps delivery.ErrRefused too where only this
+// account's link fails.
 func (c *Client) MakeLink(ctx context.Context, email, redirectTo string) (*delivery.Link, error) {
 	a, err := c.generateLink(ctx, email, redirectTo)
 	switch {
@@ -173,11 +172,11 @@ func readLink(a answer) (*delivery.Link, error) {
 	}, nil
 }
 
-// usableToken is wider than the recorded 56 hexadecimal digits, so that another hash or a
-// prefix is no fault, and narrow enough that a token cannot be anything but one.
+// usableToken matches more than the recorded 56 hexadecimal digits, so that another hash or a prefix is
+// accepted, and nothing that would need escaping in a link.
 var usableToken = regexp.MustCompile(`^[A-Za-z0-9_-]{16,256}$`)
 
-// maxLink is what mail clients and browsers carry for certain; recorded links have some 200.
+// maxLink bounds a link by what all mail clients and browsers carry; recorded links have some 200 characters.
 const maxLink = 2048
 
 func usableLink(link string) bool {
@@ -185,12 +184,12 @@ func usableLink(link string) bool {
 	return err == nil && (u.Scheme == "https" || u.Scheme == "http") && u.Host != "" && u.User == nil && len(link) <= maxLink
 }
 
-// plainCode is what an error_code of Supabase Auth looks like; anything else is not repeated.
+// plainCode matches an error_code of Supabase Auth. Any other text is not repeated in errors.
 var plainCode = regexp.MustCompile(`^[a-z_]{1,64}$`)
 
-// readRefusal tells the clear verdicts, which are no error, from everything else. Supabase
-// Auth's own errors carry an error_code; what has none comes from a gateway or a proxy, and
-// a bare 404 from there says nothing about an account.
+// readRefusal returns nil for a clear verdict that there is no account, and an error for any other refusal.
+// Supabase Auth's own errors carry an error_code. An answer without one comes from a gateway or a proxy, and its
+// 404 says nothing about an account.
 func readRefusal(a answer) error {
 	var said struct {
 		ErrorCode string `json:"error_code"`

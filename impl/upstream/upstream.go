@@ -31,7 +31,7 @@ func NewClient(timeout time.Duration, maxAnswer int64) *http.Client {
 	}
 }
 
-// bounded ends calls by itself: http.Client's own Timeout costs a goroutine for each call, with any
+// bounded ends calls after a time: http.Client's own Timeout costs a goroutine for each call, with any
 // transport but net/http's.
 type bounded struct {
 	*http.Transport
@@ -39,15 +39,15 @@ type bounded struct {
 	maxAnswer int64
 }
 
-// answer ends the time of its call when it is closed.
-type answer struct {
+// timedBody is the body of an answer. It ends the time of its call when it is closed.
+type timedBody struct {
 	io.ReadCloser
 	cancel context.CancelFunc
 }
 
-func (a answer) Close() error {
-	defer a.cancel()
-	return a.ReadCloser.Close()
+func (b timedBody) Close() error {
+	defer b.cancel()
+	return b.ReadCloser.Close()
 }
 
 func (b bounded) RoundTrip(request *http.Request) (*http.Response, error) {
@@ -59,7 +59,7 @@ func (b bounded) RoundTrip(request *http.Request) (*http.Response, error) {
 		b.CloseIdleConnections()
 		return nil, fmt.Errorf("%w", err) // http.Client replaces a bare tls.RecordHeaderError
 	}
-	response.Body = answer{http.MaxBytesReader(nil, response.Body, b.maxAnswer), cancel}
+	response.Body = timedBody{http.MaxBytesReader(nil, response.Body, b.maxAnswer), cancel}
 	if seconds, err := strconv.ParseUint(response.Header.Get("Retry-After"), 10, 31); err == nil && response.StatusCode == http.StatusTooManyRequests {
 		_ = response.Body.Close()
 		return nil, &BusyError{time.Duration(seconds) * time.Second}
@@ -67,27 +67,25 @@ func (b bounded) RoundTrip(request *http.Request) (*http.Response, error) {
 	return response, nil
 }
 
-// BusyError is a 429 that says how long to wait (RFC 9110, section 10.2.3, in seconds).
+// BusyError is an answer 429 with a Retry-After in seconds (RFC 9110, section 10.2.3).
 type BusyError struct{ After time.Duration }
 
 func (e *BusyError) Error() string { return "status 429, to be tried again after " + e.After.String() }
 
-// RetryAfter returns how long the upstream asks to be left alone.
+// RetryAfter returns the time that the upstream asks to wait.
 func (e *BusyError) RetryAfter() time.Duration { return e.After }
 
-// What can be wrong with TLS.
+// The errors of TLS.
 var (
 	ErrUnknownAuthority = errors.New("its certificate is signed by an unknown authority")
 	ErrOtherName        = errors.New("its certificate is for another host")
 	ErrExpired          = errors.New("its certificate has expired, or is not valid yet")
-	// ErrTLSRefused is what a server says that asks for a client's certificate, or does not take the one
-	// that it was shown.
+	// ErrTLSRefused says that the server asks for a client certificate, or refuses the given one.
 	ErrTLSRefused = errors.New("it does not take this client's TLS certificate")
 )
 
-// Cause returns what may be logged of an error that came from the network: its kind. Its own text
-// may repeat the address called and, where an upstream answers nonsense, pieces of the answer. A
-// deadline can still be told by errors.Is.
+// Cause returns a network error that may be logged: the kind of err, without its text, which may repeat the
+// address called and pieces of the answer. errors.Is still finds context.DeadlineExceeded in it.
 func Cause(err error) error {
 	var (
 		busy    *BusyError

@@ -14,30 +14,30 @@ import (
 	"github.com/resetd/resetd/impl"
 )
 
-// kind is what became of a mail after Mailgun had accepted it.
+// kind says what happened to a mail after Mailgun had accepted it.
 type kind string
 
 const (
 	permanentFail kind = "permanent_fail" // it will never arrive
 	temporaryFail kind = "temporary_fail" // it has not arrived yet, Mailgun tries again
 	complained    kind = "complained"     // its reader reported it as spam, and gets no more
-	// other is what the operator need not act on: a test message's, another sender's mail, or news that
-	// nobody asked for.
+	// other is news on which the operator need not act: of test messages, of other senders' mail, and of
+	// kinds that are not subscribed to.
 	other kind = "other"
 )
 
 var kinds = []kind{permanentFail, temporaryFail, complained, other}
 
-// event is what Mailgun reports of one mail. It is for the operator, and never for a caller, to whom
-// it would tell that there is an account.
+// event is Mailgun's report on one mail. It is for the operator, and never for a caller: it would tell that there
+// is an account.
 type event struct {
-	id        string // the same for every copy of the report, and of no other
+	id        string // the same for all copies of a report, different for all others
 	kind      kind
 	recipient string // as the report has it; empty for other
-	code      int    // of the receiving server, or Mailgun's own: 100 to 999, or 0 for none
+	code      int    // from the receiving server or Mailgun: 100 to 999, or 0 for none
 }
 
-// Why a report is not believed.
+// The reasons not to count a report.
 var (
 	errMalformed = errors.New("not a webhook of Mailgun's")
 	errSignature = errors.New("not signed with the key")
@@ -45,29 +45,29 @@ var (
 	errEarly     = errors.New("signed in the future by this clock, and may be good later on")
 )
 
-// How old a report may be. Mailgun repeats what was not taken for seven and a half hours, and
-// does not document whether a repetition is signed anew; the other way, clocks differ.
+// The bounds of a report's age. Mailgun repeats an event for seven and a half hours, and does not document
+// whether it signs the repetition anew. A report from the future comes from clocks that differ.
 // https://documentation.mailgun.com/docs/mailgun/user-manual/webhooks/webhook-retries
 const (
 	maxWebhookAge  = 12 * time.Hour
 	maxWebhookSkew = 5 * time.Minute
 )
 
-// maxToken is five times that of Mailgun's, which has 50 letters.
+// maxToken bounds a token. Mailgun's have 50 letters.
 const maxToken = 250
 
-// verifier reads what Mailgun posts of a message's fate.
+// verifier verifies and reads Mailgun's webhooks.
 // https://documentation.mailgun.com/docs/mailgun/user-manual/webhooks/webhook-payloads
 //
-// The signature covers a time and a random token and nothing of the event, so an event stays
-// what anybody may have written even where the signature is good. All that is taken from it is
-// a kind out of a few, a bounded number, and a recipient that nobody is shown.
+// The signature covers a time and a random token and nothing of the event, so anybody may have written the event
+// even where the signature is good. For that reason only one of a few kinds, a bounded number and the recipient
+// are read, and the recipient is shown as a hash.
 type verifier struct {
 	library *mailgun.MailgunImpl
 }
 
-// newVerifier verifies with the HTTP webhook signing key of a Mailgun account. Without one,
-// nothing is ever believed.
+// newVerifier makes a verifier with the HTTP webhook signing key of a Mailgun account. Without a key it believes
+// nothing.
 func newVerifier(signingKey string) *verifier {
 	// The library goes by the API key where the signing key is empty.
 	library := mailgun.NewMailgun("", rand.Text())
@@ -75,7 +75,7 @@ func newVerifier(signingKey string) *verifier {
 	return &verifier{library}
 }
 
-// read returns the event of a body that was signed with the key, and recently. now is the time.
+// read returns the event of a body that was signed recently with the key.
 func (v *verifier) read(body []byte, now time.Time) (event, error) {
 	var posted struct {
 		Signature struct {
@@ -107,8 +107,8 @@ func (v *verifier) read(body []byte, now time.Time) (event, error) {
 		return event{}, errEarly
 	}
 	found, err := readEvent(posted.Event)
-	// Nothing separates the time from the token where they are signed: a digit could be moved
-	// from one to the other to make a copy pass for news. What is signed cannot.
+	// The signature is over the time and the token without a separator, so a copy could move a digit from one
+	// to the other. The signed text itself is the same for all copies.
 	found.id = signature.Timestamp.String() + signature.Token
 	return found, err
 }
@@ -119,8 +119,8 @@ func (v *verifier) verified(timestamp, token, signature string) bool {
 	return good && err == nil
 }
 
-// readEvent leaves out whatever has not the form that it had: Mailgun says that it adds to
-// these objects, and an event is worth more than its details.
+// readEvent reads an event, and leaves out members of an unknown form: Mailgun says that it adds to these
+// objects, and an event without details is better than none.
 func readEvent(raw []byte) (event, error) {
 	var data struct {
 		Event     string   `json:"event"`

@@ -1,7 +1,7 @@
-// Package webhook takes what Mailgun reports of mails that it had accepted, from the bytes to the
-// counter. It is Mailgun's contract and none of openapi.yaml's.
+// Package webhook answers Mailgun's webhooks: reports on mails that Mailgun had accepted. It counts and logs them.
+// Mailgun documents their form, so openapi.yaml does not.
 //
-// What it answers depends on the body alone, and on whether that came before: never on an account.
+// The answer depends only on the body, and on whether the same body came before: never on an account.
 package webhook
 
 import (
@@ -21,23 +21,23 @@ import (
 )
 
 const (
-	// maxBody is a hundred times a report of a password-reset mail. The same address may be told of
-	// other mails of the domain, with 16 KB of variables and what receiving servers said.
+	// maxBody bounds a report. It is a hundred times a report on a password-reset mail, because Mailgun may
+	// report on other mail of the domain, with 16 KB of variables and the words of receiving servers.
 	maxBody = 256 << 10
-	// smallBody is more than any report of a password-reset mail.
+	// smallBody is larger than any report on a password-reset mail.
 	smallBody = 16 << 10
-	// readTimeout is for the body. Its sender is a server.
+	// readTimeout bounds the reading of a body. Its sender is a server.
 	readTimeout = 5 * time.Second
-	// maxAtOnce are judged at once, which takes 20 µs for a report of a password-reset mail, 5 ms for
-	// the largest body, and 250 ms where Redis hangs. As many bodies of more than smallBody are read
-	// at once: 16 MB. Smaller ones are read without a bound on their number, as the operation's are, so
-	// that a stalled large upload cannot block them.
+	// maxAtOnce bounds the reports that are judged at once, which takes 20 µs for a report on a
+	// password-reset mail, 5 ms for the largest body, and 250 ms where Redis hangs. It also bounds the
+	// bodies larger than smallBody that are read at once, to 16 MB. Smaller bodies are read without a bound,
+	// as the operation's are, so that stalled large uploads cannot block them.
 	maxAtOnce = 64
 )
 
-// refusal is an error as its sender sees it. Mailgun takes 200 and 406 as final and repeats what is
-// answered otherwise, for some hours: that is for what may be corrected meanwhile, a wrong key here or
-// a wrong clock.
+// refusal is an error answer. Mailgun takes 200 and 406 as final, and repeats an event after any other status
+// for some hours. Other statuses are therefore for faults that the operator may correct meanwhile: a wrong key,
+// or a wrong clock.
 // https://documentation.mailgun.com/docs/mailgun/user-manual/webhooks/webhook-retries
 type refusal struct {
 	status        int
@@ -45,8 +45,8 @@ type refusal struct {
 	retryAfter    int // seconds; 0: none
 }
 
-// The refusals before a body is judged. Anybody can cause the first, and it is not what people who
-// forgot their password are told.
+// The refusals before a body is judged. Anybody can cause the first, so its code is another than overloaded,
+// which would count as a failure of the operation.
 var (
 	overloaded  = &refusal{status: http.StatusServiceUnavailable, code: "webhook_overloaded", message: "The server is busy. Try again in a few seconds.", retryAfter: 5}
 	notJSON     = &refusal{status: http.StatusUnsupportedMediaType, code: "unsupported_media_type", message: "Send the request body as application/json."}
@@ -54,15 +54,13 @@ var (
 	interrupted = &refusal{status: http.StatusBadRequest, code: "invalid_json", message: "The body did not arrive in full."}
 )
 
-// errReplay refuses to count, and is answered 200: a sender that repeats an event because its answer
-// was lost should stop.
+// errReplay says that an event came before. It is answered 200, so that a sender whose answer was lost stops
+// repeating it.
 var errReplay = errors.New("seen before")
 
-// disbelief is the table from reasons not to count a report to metrics and answers. nil: it is answered
-// as one that is counted.
+// disbelief maps the reasons not to count a report to metrics and answers. A nil answer means 200.
 //
-// 403 and not 401, which would have to name a scheme to authenticate by (RFC 9110, section
-// 15.5.2).
+// The status is 403, because 401 would have to name an authentication scheme (RFC 9110, section 15.5.2).
 var disbelief = []struct {
 	err    error
 	reason string
@@ -75,11 +73,11 @@ var disbelief = []struct {
 	{errReplay, "replay", nil},
 }
 
-// Config is what a handler is made of.
+// Config has the parts and the settings of a handler.
 type Config struct {
 	// SigningKey is the HTTP webhook signing key of the Mailgun account. Without one, nothing is believed.
 	SigningKey string
-	// Once lets each event through one time for as long as a copy of it would be believed.
+	// Once allows each event once, for as long as a copy of it would be believed.
 	Once impl.Limit
 	// Fingerprint returns the keyed hash under which the operator sees an account.
 	Fingerprint func(account string) string
@@ -87,7 +85,7 @@ type Config struct {
 	Registry    prometheus.Registerer
 }
 
-// Handler takes reports. Its methods may be called concurrently.
+// Handler answers webhooks. Its methods may be called concurrently.
 type Handler struct {
 	config           Config
 	read             func(body []byte, now time.Time) (event, error)
@@ -121,8 +119,8 @@ func New(config Config) *Handler {
 	return h
 }
 
-// Take answers a report. It returns the code of the error that it has answered, and empty for none; or
-// an unforeseen error, which it has not answered.
+// Take answers a webhook. It returns the code of an error that it has answered, or an unforeseen error that it
+// has not answered.
 func (h *Handler) Take(w http.ResponseWriter, r *http.Request) (code string, err error) {
 	refused, err := h.take(w, r)
 	switch {
@@ -187,8 +185,7 @@ func (h *Handler) refuse(err error) (*refusal, error) {
 	return nil, err
 }
 
-// report counts an event and logs whom it hit, under the hash that the requests for that account have
-// in the log.
+// report counts an event. It logs the recipient under the same hash as the requests for that account.
 func (h *Handler) report(r *http.Request, reported event) {
 	h.events.WithLabelValues(string(reported.kind)).Inc()
 	level := slog.LevelWarn
@@ -212,8 +209,8 @@ func (h *Handler) report(r *http.Request, reported event) {
 	h.config.Logger.LogAttrs(r.Context(), level, "delivery event", attrs...)
 }
 
-// readBody reads at most maxBody bytes; of more, what was announced is not read at all. The buffer
-// grows with what arrives, and not with what is announced.
+// readBody reads at most maxBody bytes. It reads nothing of a body that is announced to be longer. Its buffer
+// grows with the bytes that arrive, and not with the announced length.
 func readBody(w http.ResponseWriter, r *http.Request) ([]byte, *refusal) {
 	if r.ContentLength > maxBody {
 		w.Header().Set("Connection", "close")
@@ -240,7 +237,7 @@ func (a *refusal) write(w http.ResponseWriter) {
 	_ = json.NewEncoder(w).Encode(map[string]string{"error": a.message, "code": a.code}) // fails only when the sender has gone
 }
 
-// places bounds how many are somewhere at once; nobody waits for one.
+// places bounds the number of callers at once. take returns false where there is no place, without waiting.
 type places chan struct{}
 
 func (p places) take() bool {
