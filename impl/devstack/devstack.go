@@ -1,6 +1,5 @@
-// Package devstack holds stand-ins for the two services resetd talks to, Supabase Auth and
-// Mailgun, and a page that shows the mail they took: what `resetd dev` starts, and what the
-// black-box tests of the whole server talk to.
+// Package devstack has stand-ins for Supabase Auth and Mailgun, and an inbox that shows the mail. `resetd dev`
+// and the tests of the whole server use them.
 //
 // It owns the outside of both services as a client sees it: which keys are accepted and in
 // which headers, the exact bodies of errors, when a link dies, what a message must contain,
@@ -46,8 +45,8 @@ func DefaultAccounts() []string {
 	return []string{"hello@example.com", "ada@example.com", "Grace.Hopper@example.com"}
 }
 
-// Config says what the stand-ins believe. The zero value works: it has the default accounts
-// and no keys, so that Supabase's admin endpoint and Mailgun refuse everybody.
+// Config has the accounts, keys and behaviour of the stand-ins. The zero value has the default accounts and no
+// keys, so that Supabase's admin endpoint and Mailgun refuse everybody.
 type Config struct {
 	// Accounts are the addresses as stored, case and all. Supabase finds them whatever the
 	// case of the question, and answers with this spelling. Nil means DefaultAccounts; an
@@ -57,8 +56,8 @@ type Config struct {
 	// Banned are those of Accounts that are banned: their links can be made, and open nothing.
 	Banned []string
 
-	// Metadata are the user_metadata of accounts, by their addresses as stored: what their users have
-	// put there. Others have what a new account has.
+	// Metadata is the user_metadata of accounts, by their addresses as stored. Accounts that it lacks have
+	// that of a new account.
 	Metadata map[string]map[string]any
 
 	// SiteURL is where links lead whose redirect_to is not allowed. Anything on its scheme
@@ -97,8 +96,8 @@ type Config struct {
 	// means /auth/v1 on the host that was asked. SetPublicAuthURL changes it later.
 	PublicAuthURL string
 
-	// AuthURL is another Supabase Auth, at which /dev/reset-password uses links up, and AuthKey
-	// what its gateway wants in the header apikey. Empty means the stand-in's own.
+	// AuthURL is another Supabase Auth, at which /dev/reset-password verifies links, and AuthKey its key in
+	// the header apikey. Empty means the stand-in.
 	AuthURL, AuthKey string
 
 	// Preview is what the page /dev/preview shows. Nil means that there is none.
@@ -164,8 +163,8 @@ type Call struct {
 	Header http.Header
 }
 
-// Stack is both services and the inbox. All methods may be called at any time from any
-// goroutine; what they return belongs to the caller.
+// Stack is both stand-ins and the inbox. Its methods may be called concurrently; what they return belongs to
+// the caller.
 type Stack struct {
 	cfg       Config
 	redirects redirectRules
@@ -240,24 +239,23 @@ func (s *Stack) SetPublicAuthURL(base string) {
 	s.publicAuthURL = base
 }
 
-// Mails are the delivered messages, newest first.
+// Mails returns the delivered messages, newest first.
 func (s *Stack) Mails() []Mail {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.mails.newestFirst()
 }
 
-// TestMessages are the messages accepted in test mode, newest first. They are kept apart because
-// the real Mailgun accepts such messages and never delivers them: a test that found them
-// among Mails would believe that somebody got one.
+// TestMessages returns the messages accepted in test mode, newest first. Mailgun never delivers them, so they
+// are not among Mails.
 func (s *Stack) TestMessages() []Mail {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.tests.newestFirst()
 }
 
-// Calls are the requests both services got, oldest first; beyond 10,000 the oldest are
-// forgotten. What the pages do in process is not among them.
+// Calls returns the requests to both stand-ins, oldest first; beyond 10,000 the oldest are forgotten. Calls that
+// the pages make in process are not among them.
 func (s *Stack) Calls() []Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -269,8 +267,8 @@ func (s *Stack) Calls() []Call {
 	return calls
 }
 
-// Password is what was last set for the account with that address, in whatever case; ""
-// if none was, or if there is no such account.
+// Password returns the password that was last set for the account with that address, in any case of letters; ""
+// if none was set, or if there is no such account.
 func (s *Stack) Password(email string) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -300,7 +298,7 @@ func (s *Stack) Reset() {
 // them until its time is up; pass it to RegisterOnShutdown.
 func (s *Stack) Close() { s.closeOnce.Do(func() { close(s.closed) }) }
 
-// now is the configured clock in UTC, without the monotonic reading.
+// now returns the time of the configured clock in UTC, without the monotonic reading.
 func (s *Stack) now() time.Time { return s.cfg.Now().UTC().Round(0) }
 
 // announce wakes the event streams. The caller holds the lock.
@@ -355,7 +353,7 @@ func (b *mailbox) find(id string) (Mail, bool) {
 	return Mail{}, false
 }
 
-// redactedHeader is a copy of h in which a credential is visible as present, not as itself.
+// redactedHeader returns a copy of h in which "[redacted]" replaces each credential.
 func redactedHeader(h http.Header) http.Header {
 	h = h.Clone()
 	for _, name := range []string{"Authorization", "Apikey", "Cookie", "Proxy-Authorization"} {

@@ -20,7 +20,7 @@ const (
 	// https://documentation.mailgun.com/docs/mailgun/user-manual/sending-messages/send-limits
 	maxMessageBody = 25 << 20
 
-	// maxFormFields is ours: a message of resetd's has about a dozen.
+	// maxFormFields bounds the fields of a form. A message of resetd has about a dozen.
 	maxFormFields = 1_000
 
 	// maxOptionBytes is Mailgun's limit for all o:, h:, v: and t: parameters together. Whether
@@ -50,7 +50,7 @@ func (s *Stack) Mailgun() http.Handler {
 	})
 }
 
-// authorized answers 401 or 404 itself and then returns false.
+// authorized reports whether the key and the domain are right. If not, it has answered 401 or 404.
 func (s *Stack) authorized(w http.ResponseWriter, r *http.Request) bool {
 	user, key, ok := r.BasicAuth()
 	if !ok || user != "api" || s.cfg.MailgunKey == "" || key != s.cfg.MailgunKey {
@@ -148,7 +148,7 @@ func (s *Stack) readMessage(fields map[string][]string) (m Mail, complaint strin
 	}, ""
 }
 
-// accept delivers m into the inbox, or, in test mode, puts it with those that nobody gets.
+// accept puts m into the inbox, or in test mode among the test messages.
 func (s *Stack) accept(m Mail, test bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -185,7 +185,7 @@ func isOption(field string) bool {
 	return len(field) > 2 && field[1] == ':' && strings.ContainsRune("ohvt", rune(field[0]))
 }
 
-// testMode reports whether Mailgun would accept the message and never deliver it.
+// testMode reports whether a message is in test mode, in which Mailgun never delivers it.
 // https://documentation.mailgun.com/docs/mailgun/user-manual/sending-messages/send-test-mode
 func testMode(fields map[string][]string) bool {
 	return slices.ContainsFunc(fields["o:testmode"], func(v string) bool {

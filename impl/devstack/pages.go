@@ -50,7 +50,7 @@ const (
 	mailCSP = "default-src 'none'; style-src 'unsafe-inline'; img-src http: https: data:; form-action 'none'; base-uri 'none'; frame-ancestors 'self'; sandbox allow-popups allow-popups-to-escape-sandbox"
 )
 
-// pages renders what a person looks at. It holds no state beside the stack's.
+// pages renders the pages for people. It holds no state beside the stack's.
 type pages struct {
 	stack     *Stack
 	hosts     []string
@@ -66,11 +66,10 @@ func newPages(s *Stack) *pages {
 	}
 }
 
-// Pages serves /dev/inbox, which shows what was sent and renews itself, /dev/inbox.json,
-// the same for scripts, and /dev/reset-password, which stands in for the page of an app
-// that a link leads to; and /dev/preview with Config.Preview, which shows the mail before one is
-// sent. They set no cookies, need nothing from another origin, and answer
-// only where Host is this machine's or one of Config.PublicHosts.
+// Pages serves the pages of `resetd dev`: /dev/inbox shows the mail, /dev/inbox.json is the same for scripts,
+// /dev/reset-password stands in for the page of an app that links lead to, and /dev/preview, with
+// Config.Preview, shows the mail before one is sent. They set no cookies, load nothing from other origins, and
+// answer only if Host is this machine or one of Config.PublicHosts.
 func (s *Stack) Pages() http.Handler {
 	p := s.pages
 	mux := http.NewServeMux()
@@ -273,7 +272,7 @@ func inboxHref(test bool, id, view string) string {
 
 var linkPattern = regexp.MustCompile(`https?://[^\s<>"]+`)
 
-// linkify cuts a text into links and what is between them.
+// linkify cuts a text into links and the text between them.
 func linkify(text string) []textPart {
 	var parts []textPart
 	end := 0
@@ -285,7 +284,7 @@ func linkify(text string) []textPart {
 	return append(parts, textPart{Text: text[end:]})
 }
 
-// inboxJSON is the inbox for scripts: {"mails":[…],"tests":[…]}, newest first.
+// inboxJSON answers with the inbox for scripts: {"mails":[…],"tests":[…]}, newest first.
 func (p *pages) inboxJSON(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	encoder := json.NewEncoder(w)
@@ -358,7 +357,7 @@ func (p *pages) events(w http.ResponseWriter, r *http.Request) {
 
 var headTag = regexp.MustCompile(`(?i)<head(\s[^>]*)?>`)
 
-// mailHTML is the message's HTML as it was sent, save for what writeMail does.
+// mailHTML answers with the HTML of a message, as writeMail writes it.
 func (p *pages) mailHTML(w http.ResponseWriter, r *http.Request) {
 	m, ok := p.find(r.PathValue("id"), false)
 	if !ok {
@@ -371,8 +370,8 @@ func (p *pages) mailHTML(w http.ResponseWriter, r *http.Request) {
 	writeMail(w, m.HTML)
 }
 
-// writeMail shows a mail as it is, save that its links open a tab of their own: in the frame itself most
-// sites would refuse to be shown.
+// writeMail writes the HTML of a mail, with a base that opens its links in a new tab: most sites refuse to be
+// shown in a frame.
 func writeMail(w http.ResponseWriter, html string) {
 	w.Header().Set("Content-Security-Policy", mailCSP)
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
@@ -442,8 +441,7 @@ func (p *pages) resetSubmit(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// ask asks Supabase Auth as an app does: of another project over the network, or the stand-in in
-// process.
+// ask calls Supabase Auth as an app does: over the network with Config.AuthURL, or else the stand-in in process.
 func (p *pages) ask(r *http.Request, method, path, token string, question, answer any) *refusal {
 	silent := &refusal{status: http.StatusBadGateway, message: "Supabase Auth does not answer."}
 	body, err := json.Marshal(question)

@@ -12,16 +12,16 @@ import (
 	"strings"
 )
 
-// Preview writes the mail for the page /dev/preview, anew for every look at it.
+// Preview writes the mail for the page /dev/preview. It is called each time that the page is loaded.
 type Preview struct {
-	// Write writes the mail in a language, with other values of Settings. Its error is what the page
-	// shows instead.
+	// Write writes the mail in a language, with other values of Settings. The page shows its error in place
+	// of the mail.
 	Write func(language string, settings map[string]string) (Mail, error)
 
 	// Languages returns the tags that Write knows now, the default first.
 	Languages func() []string
 
-	// Settings are what the page lets people try, as they are set.
+	// Settings are the settings that people can try on the page, with their present values.
 	Settings []PreviewSetting
 }
 
@@ -59,7 +59,7 @@ func (p *pages) preview(w http.ResponseWriter, r *http.Request) {
 	p.render(w, http.StatusOK, "preview.html", v)
 }
 
-// previewHTML is the mail by itself. Its version tells whether the page has to be read again.
+// previewHTML answers with the mail alone. Its version tells the page whether to load it again.
 func (p *pages) previewHTML(w http.ResponseWriter, r *http.Request) {
 	v, m := p.previewed(r.URL.Query())
 	w.Header().Set("X-Version", v.Version)
@@ -75,8 +75,8 @@ var (
 	schemes     = regexp.MustCompile(`(?i)(color-scheme:\s*|content=")light dark`)
 )
 
-// withLook shows a mail as on a light or a dark ground, whatever the browser is set to, which has no
-// switch for a frame.
+// withLook rewrites a mail so that it looks light or dark, whatever the browser is set to: a browser has no
+// switch for one frame.
 func withLook(html string, dark bool) string {
 	look := map[bool]string{true: "dark", false: "light"}[dark]
 	html = schemes.ReplaceAllString(html, "${1}"+look)
@@ -125,7 +125,8 @@ var (
 	filler = regexp.MustCompile(`[\s\x{a0}\x{ad}\x{34f}\x{200b}\x{200c}\x{2007}\x{feff}]{6,}`)
 )
 
-// snippet is what a mail list shows of a message beside its subject: its first words, hidden ones too.
+// snippet returns the words that a list of mails shows beside the subject: the first of the message, hidden
+// ones too.
 func snippet(m Mail) string {
 	text := m.Text
 	if m.HTML != "" {

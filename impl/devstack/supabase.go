@@ -35,7 +35,7 @@ const (
 	secretKeyPrefix = "sb_secret_"
 )
 
-// emailFormat is what Supabase Auth takes for an address, the expression of WHATWG's
+// emailFormat matches the addresses that Supabase Auth accepts. It is the expression of WHATWG's
 // <input type=email>: ASCII only, and a domain needs no dot.
 var emailFormat = regexp.MustCompile("^[a-zA-Z0-9.!#$%&'*+/=?^_`{|}~-]+@[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?(?:\\.[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?)*$")
 
@@ -215,9 +215,9 @@ func (e *refusal) write(w http.ResponseWriter) {
 	writeJSON(w, e.status, body)
 }
 
-// Supabase serves, under /auth/v1: POST /admin/generate_link (for type recovery), GET and
-// POST /verify, GET and PUT /user, POST /token and /logout, and GET /health: what resetd asks,
-// and what the page of an app asks by way of supabase-js. Everything else gets the gateway's 404.
+// Supabase serves the calls that resetd makes, and those of supabase-js in an app's page. Under /auth/v1 these
+// are POST /admin/generate_link (for type recovery), GET and POST /verify, GET and PUT /user, POST /token and
+// /logout, and GET /health. Everything else gets the gateway's 404.
 // https://supabase.com/docs/reference/self-hosting-auth/introduction
 func (s *Stack) Supabase() http.Handler {
 	return withCORS(s.recorded("supabase", maxAuthBody, s.cfg.SupabaseMiddleware, s.auth(), func(c *Call, _ *http.Request, body []byte) {
@@ -243,8 +243,8 @@ func (s *Stack) auth() http.Handler {
 	return mux
 }
 
-// withCORS lets the pages of every origin call, as Supabase does. Nothing is there to protect: a page
-// needs a key or a token for all that it asks, and browsers send neither by themselves.
+// withCORS lets the pages of every origin call, as Supabase does. CORS protects nothing here: every call needs a
+// key or a token, and browsers send neither by themselves.
 func withCORS(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Origin") == "" {
@@ -265,8 +265,8 @@ func withCORS(next http.Handler) http.Handler {
 	})
 }
 
-// behindGateway wants the key of an app in the header apikey, where one is configured. The gateway
-// lets /verify through without it, which a plain link must reach.
+// behindGateway refuses requests without the key of an app in the header apikey, if one is configured. It does
+// not stand before /verify, which a plain link must reach.
 func (s *Stack) behindGateway(next http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		switch apikey := r.Header.Get("Apikey"); {
@@ -307,8 +307,7 @@ func (s *Stack) recorded(service string, limit int64, middleware func(http.Handl
 	})
 }
 
-// refuseAdmin says why the gateway or Auth would not let the request act as service_role,
-// or nil.
+// refuseAdmin returns the refusal of the gateway or Auth to let a request act as service_role, or nil.
 func (s *Stack) refuseAdmin(r *http.Request) *refusal {
 	key, apikey, bearer := s.cfg.ServiceRoleKey, r.Header.Get("Apikey"), bearerToken(r)
 	switch {
@@ -359,7 +358,7 @@ func (s *Stack) generateLink(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, link)
 }
 
-// newLink makes the account's one live recovery link; the one before dies of it.
+// newLink makes the account's one valid recovery link. The one before becomes invalid.
 func (s *Stack) newLink(kind, email, redirectTo, authURL string) (*generatedLink, *refusal) {
 	email, e := checkEmail(email)
 	if e != nil {
@@ -400,9 +399,8 @@ func (s *Stack) newLink(kind, email, redirectTo, authURL string) (*generatedLink
 	}, nil
 }
 
-// redirectTarget is what Supabase makes of the redirect_to of a body or a query: itself if
-// it is allowed, or else the first allowed one of the places where clients also put it, or
-// else, silently, the site's URL.
+// redirectTarget returns the page that a link leads to, by Supabase's rules: redirect_to if it is allowed, or
+// else the first allowed value of the other places where clients put it, or else, silently, the site's URL.
 func (s *Stack) redirectTarget(r *http.Request, asked string) string {
 	for _, candidate := range []string{asked, r.Header.Get("redirect_to"), r.URL.Query().Get("redirect_to"), r.Referer()} {
 		if s.redirects.allow(candidate) {
@@ -412,7 +410,7 @@ func (s *Stack) redirectTarget(r *http.Request, asked string) string {
 	return s.cfg.SiteURL
 }
 
-// authURL is the base of action_link.
+// authURL returns the base of action_link.
 func (s *Stack) authURL(r *http.Request) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -422,8 +420,8 @@ func (s *Stack) authURL(r *http.Request) string {
 	return "http://" + r.Host + "/auth/v1"
 }
 
-// verifyGet is where action_link leads: it uses the link up, also for a program that merely follows it, and sends
-// the browser on with the tokens, or the error, in the fragment.
+// verifyGet answers action_link. It uses the link up, even for a program that merely follows links, and redirects
+// with the tokens, or the error, in the fragment.
 func (s *Stack) verifyGet(w http.ResponseWriter, r *http.Request) {
 	if r.Method == http.MethodHead {
 		// The router takes HEAD for GET; Supabase does not, and a link survives it.
@@ -637,8 +635,8 @@ func (s *Stack) logIn(email, password string) (*authSession, *refusal) {
 	return s.signIn(a, "password", now), nil
 }
 
-// refresh gives out new tokens; the old refresh token is used up. Supabase's own goes on with the same
-// session, here another one takes its place.
+// refresh gives out new tokens, and uses the old refresh token up. Supabase keeps the session; here a new one
+// replaces it.
 func (s *Stack) refresh(refreshToken string) (*authSession, *refusal) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -668,7 +666,7 @@ func (s *Stack) logout(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// showUser tells whose session it is.
+// showUser answers with the user of a session.
 func (s *Stack) showUser(w http.ResponseWriter, r *http.Request) {
 	user, e := s.setPassword(bearerToken(r), nil)
 	if e != nil {
@@ -679,7 +677,7 @@ func (s *Stack) showUser(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, user)
 }
 
-// updateUser sets the password. Of the real endpoint's members it knows no other.
+// updateUser sets the password, the only member of the real endpoint that it knows.
 func (s *Stack) updateUser(w http.ResponseWriter, r *http.Request) {
 	token := bearerToken(r)
 	var params struct {
@@ -741,8 +739,7 @@ func (s *Stack) setPassword(accessToken string, password *string) (authUser, *re
 	return a.user(), nil
 }
 
-// authHealth wants a key, as everything behind the gateway does that no browser must reach
-// by a plain link.
+// authHealth answers GET /health, which needs a key as everything behind the gateway does.
 func (s *Stack) authHealth(w http.ResponseWriter, r *http.Request) {
 	switch apikey := r.Header.Get("Apikey"); {
 	case apikey == "":
@@ -795,7 +792,7 @@ func writeJSON(w http.ResponseWriter, status int, body any) {
 	w.Write(b)
 }
 
-// bearerToken is "" if there is none.
+// bearerToken returns the token of the header Authorization, or "" without one.
 func bearerToken(r *http.Request) string {
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	if !strings.EqualFold(scheme, "bearer") || strings.ContainsAny(token, " \t") {
@@ -804,7 +801,7 @@ func bearerToken(r *http.Request) string {
 	return token
 }
 
-// hashOTP is Supabase's token hash: 56 hex digits made of the address and the six-digit code.
+// hashOTP returns Supabase's token hash of an address and a six-digit code: 56 hex digits.
 func hashOTP(email, otp string) string {
 	return fmt.Sprintf("%x", sha256.Sum224([]byte(email+otp)))
 }

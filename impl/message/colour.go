@@ -24,10 +24,9 @@ const (
 	minText, minShape = 4.5, 3.0
 )
 
-// palette is what becomes of the brand's colour. No colour is refused: an
-// operator has the one that he has. The button takes it as it is, under white
-// or black words, whichever can be read. Links, and the button's edge where it
-// would not stand out, take it as dark or light as their ground needs.
+// palette has the colours of the mail, made from the brand's colour. The button has that colour as it is, with
+// white or black words, whichever can be read. Links are darkened or lightened until they can be read on their
+// ground, and so is the button's edge where the button would not stand out. No brand's colour is refused.
 type palette struct {
 	Button, ButtonText string
 	Edge, EdgeDark     string // of the button, on the light ground and on the dark one
@@ -58,8 +57,8 @@ func newPalette(color string) palette {
 	return p
 }
 
-// note says what was changed of the brand's colour for readers' sake, on the
-// light ground. On the dark one nearly every colour is.
+// note says how the brand's colour was changed for the light ground. On the dark ground nearly every colour is
+// changed.
 func (p palette) note() string {
 	if p.Link == p.Button {
 		return ""
@@ -93,8 +92,7 @@ func parseColor(text string) (c rgb, err error) {
 	return c, nil
 }
 
-// until mixes the colour with another one, as little as is enough to be read
-// on a ground.
+// until mixes the colour with another one, by as little as makes it readable on a ground.
 func (c rgb) until(ground, other rgb) rgb {
 	const steps = 100
 	for i := range steps {
@@ -109,7 +107,7 @@ func (c rgb) until(ground, other rgb) rgb {
 	return other
 }
 
-// contrast is WCAG's contrast ratio, from 1 to 21.
+// contrast returns WCAG's contrast ratio, from 1 to 21.
 // https://www.w3.org/TR/WCAG22/#dfn-contrast-ratio
 func contrast(a, b rgb) float64 {
 	light, dark := a.luminance(), b.luminance()

@@ -14,25 +14,22 @@ import (
 )
 
 const (
-	// probe is a link with everything in it that needs escaping.
+	// probe is a link with all characters that need escaping.
 	probe = "https://probe.invalid/?a=1&b=2#'\"<>`=" + token
 
-	// lineLength is where text is broken (RFC 5322, section 2.1.1).
+	// lineLength bounds the lines of the text (RFC 5322, section 2.1.1).
 	lineLength = 78
 
-	// maxHTML: Gmail cuts a message off at 102 KB, and what it cuts is the end
-	// of this one.
+	// maxHTML bounds the HTML: Gmail cuts off what is beyond 102 KB.
 	maxHTML = 100 << 10
 
-	// previewLength is how much of a message's beginning an inbox or a lock
-	// screen may show. iOS shows up to five lines.
+	// previewLength is the number of characters that an inbox or a lock screen may show of a message. iOS
+	// shows up to five lines.
 	previewLength = 200
 )
 
-// wrap breaks lines where Unicode lets them break (UAX #14), so that none is
-// wider than lineLength columns. What cannot be broken stays whole, and so does
-// the line of the link, whose real length is not known here. Of several blank
-// lines it leaves one.
+// wrap breaks lines that are wider than lineLength columns, where Unicode allows it (UAX #14). The line of the
+// link stays whole. Several blank lines become one.
 func wrap(text string) string {
 	var out strings.Builder
 	blank := true // so that none is left at the beginning
@@ -68,8 +65,8 @@ func wrap(text string) string {
 	return out.String()
 }
 
-// cutText cuts a text at its links, each of which has to have a line to
-// itself: programs that make text clickable guess where a link ends.
+// cutText cuts a text at its links. Each link must have a line of its own, because programs that make text
+// clickable guess where a link ends.
 func cutText(text string) ([]string, error) {
 	parts := strings.Split(text, placeholder)
 	if len(parts) == 1 || strings.Count(text, token) != len(parts)-1 {
@@ -85,10 +82,9 @@ func cutText(text string) ([]string, error) {
 	return parts, nil
 }
 
-// checkHTML makes sure that a link can be put into a document with plain HTML
-// escaping: it reads back a difficult one through an HTML parser and finds it
-// whole, everywhere, between tags or as the value of an href, and at least once
-// as the latter. It finds nothing either that has no place in a mail.
+// checkHTML checks that links can be put into a document with plain HTML escaping, and that the document has
+// nothing that does not belong into a mail. It reads a document with a difficult link through an HTML parser: the
+// link must come out whole, only between tags or as the value of an href, and at least once as an href.
 func checkHTML(document string, logos ...string) error {
 	if len(document) > maxHTML {
 		return fmt.Errorf("the message has %d bytes, and mail programs cut off more than %d", len(document), maxHTML)
@@ -118,18 +114,18 @@ type reader struct {
 	inBody       bool
 }
 
-// elements are those that may stand in a mail. Scripts, forms, frames and
-// whatever else loads something are not among them.
+// elements are the elements that a mail may have. Scripts, forms, frames and others that load something are not
+// among them.
 var elements = strings.Fields(`html head title meta style body
 	a abbr address article b bdi bdo blockquote br center code div em font footer h1 h2 h3 h4 h5 h6 header hr i img
 	li main ol p pre s section small span strong sub sup u ul
 	table caption col colgroup tbody td tfoot th thead tr
 	xml o:officedocumentsettings o:pixelsperinch o:allowpng`)
 
-// attributes are those that fetch or do something, beside href and src.
+// attributes are the forbidden attributes, which fetch or do something.
 var attributes = strings.Fields("action background data dynsrc formaction http-equiv longdesc lowsrc ping poster srcdoc srcset xlink:href")
 
-// fetching are the pieces of CSS that can fetch something, or hide that they do.
+// fetching are the forbidden pieces of CSS, which can fetch something or hide that.
 var fetching = []string{"url(", "image(", "image-set(", "src(", "@import", "expression(", "binding", "\\"}
 
 func (r *reader) read(n *html.Node) error {
@@ -177,8 +173,8 @@ func (r *reader) readElement(n *html.Node) error {
 	return nil
 }
 
-// readText counts a link that is shown, but not where it would be read before
-// the mail is opened.
+// readText counts a link that is shown. It refuses one in the beginning of the mail, which an inbox or a lock
+// screen shows.
 func (r *reader) readText(n *html.Node) error {
 	if n.Parent.Data == "style" && fetches(n.Data) {
 		return errors.New("the style would fetch something, or has a backslash")
@@ -200,7 +196,7 @@ func (r *reader) readText(n *html.Node) error {
 	return nil
 }
 
-// readComment reads what Outlook reads of a comment.
+// readComment reads the HTML in a comment for Outlook.
 func (r *reader) readComment(comment string) error {
 	if strings.Contains(comment, token) {
 		return nil // it is not counted, and so refused
@@ -228,7 +224,7 @@ func fetches(css string) bool {
 	return slices.ContainsFunc(fetching, func(piece string) bool { return strings.Contains(css, piece) })
 }
 
-// opens says whether a link leads to a page, an address or a number.
+// opens reports whether a link leads to a page, a mail address or a telephone number.
 func opens(href string) bool {
 	u, err := url.Parse(href)
 	return err == nil && slices.Contains([]string{"https", "http", "mailto", "tel"}, u.Scheme)

@@ -11,32 +11,29 @@ import (
 )
 
 const (
-	// maxAcceptLanguage and maxWishes bound what is parsed of a caller's
-	// header: nothing of a longer one, and no more languages. Browsers send
-	// less than 100 bytes.
+	// maxAcceptLanguage and maxWishes bound the parsing of a caller's header. A longer one is ignored, as are
+	// more languages. Browsers send less than 100 bytes.
 	maxAcceptLanguage = 256
 	maxWishes         = 8
 
-	// maxTag bounds the language of an account, which its user may have
-	// written. RFC 5646, section 4.4.1, calls 35 characters enough.
+	// maxTag bounds the language of an account, which its user can set. RFC 5646, section 4.4.1, calls 35
+	// characters enough.
 	maxTag = 35
 )
 
-// kind is what readers understand: a base language in one script. People who
-// read Brazilian Portuguese read that of Portugal as well; those of Chinese
-// need not know both of its scripts.
+// kind is a base language in one script. Readers of one variety understand the others of its kind: Brazilian
+// Portuguese and that of Portugal are one kind, the two scripts of Chinese are two.
 type kind struct{ base, script string }
 
-// written says in which language people write who speak another. CLDR's own
-// table of this (languageMatching) goes further: it gives Spanish to Catalans
-// and English to the Welsh, who did not ask for it.
+// written maps spoken languages to the one that their speakers write. CLDR's own table (languageMatching) goes
+// further: it gives Spanish to Catalans and English to the Welsh, who did not ask for it.
 var written = map[string]string{
 	"gsw": "de",
 	"yue": "zh", "wuu": "zh", "nan": "zh", "hak": "zh", "gan": "zh", "hsn": "zh",
 	"arz": "ar", "ary": "ar", "arq": "ar", "aeb": "ar", "apc": "ar", "ajp": "ar", "acm": "ar", "afb": "ar",
 }
 
-// languages are those that there are.
+// languages are the languages that the mail has.
 type languages struct {
 	tags     []language.Tag // English first
 	exact    map[string]int // by canonical tag
@@ -49,7 +46,7 @@ func newLanguages(tags []language.Tag) languages {
 	for i, tag := range tags {
 		l.exact[canonical(tag).String()] = i
 		k := kindOf(tag)
-		// Of several of one kind the one without a region is for all others.
+		// Of several languages of a kind, all others get the one without a region.
 		if other, ok := l.kinds[k]; !ok || len(tag.String()) < len(tags[other].String()) {
 			l.kinds[k] = i
 		}
@@ -57,7 +54,7 @@ func newLanguages(tags []language.Tag) languages {
 	return l
 }
 
-// find returns the language of exactly that tag, or the first one for none.
+// find returns the language with exactly that tag, or the first language for an empty tag.
 func (l *languages) find(tag string) (int, error) {
 	if tag == "" {
 		return 0, nil
@@ -78,8 +75,8 @@ func (l *languages) names() []string {
 	return names
 }
 
-// choose returns the language for a reader. Nobody gets one that is not of a
-// kind that was asked for, but the fall-back.
+// choose returns the language for a reader: of a kind that the account or the header asks for, or else the
+// default language.
 func (l *languages) choose(account, header string) int {
 	if account != "" && len(account) <= maxTag {
 		if i, ok := l.match(account); ok {
@@ -94,8 +91,8 @@ func (l *languages) choose(account, header string) int {
 	return l.fallback
 }
 
-// match returns the language that suits a tag: the same, its nearest parent
-// (es-419 for es-MX), or else one of its kind.
+// match returns the language for a tag: the same, its nearest parent (es-419 for es-MX), or else another of its
+// kind.
 func (l *languages) match(text string) (int, bool) {
 	tag, err := language.Parse(text)
 	var unknown language.ValueError // one part is of no use, and the others are
@@ -119,7 +116,7 @@ func (l *languages) match(text string) (int, bool) {
 	return i, ok
 }
 
-// canonical leaves language, script and region, by their newest names.
+// canonical returns a tag with its language, script and region alone, by their newest names.
 func canonical(tag language.Tag) language.Tag {
 	tag, _ = language.All.Canonicalize(tag)
 	base, script, region := tag.Raw()
@@ -129,7 +126,7 @@ func canonical(tag language.Tag) language.Tag {
 	return tag
 }
 
-// withScript says the script that a tag implies.
+// withScript adds the script that a tag implies.
 func withScript(tag language.Tag) language.Tag {
 	base, _, region := tag.Raw()
 	script, _ := tag.Script()
@@ -149,7 +146,7 @@ func kindOf(tag language.Tag) kind {
 	return k
 }
 
-// direction is how the script of a language runs.
+// direction returns ltr or rtl, as the script of a language runs.
 // https://www.w3.org/International/questions/qa-scripts
 func direction(tag language.Tag) string {
 	script, _ := tag.Script()
@@ -160,8 +157,8 @@ func direction(tag language.Tag) string {
 	return "ltr"
 }
 
-// wishes are the languages of an Accept-Language header (RFC 9110, section
-// 12.5.4), the most wanted first. What is malformed is left out.
+// wishes returns the languages of an Accept-Language header (RFC 9110, section 12.5.4), the most wanted first,
+// without malformed ones.
 func wishes(header string) []string {
 	if len(header) > maxAcceptLanguage {
 		return nil

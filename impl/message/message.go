@@ -1,16 +1,13 @@
-// Package message owns what the mail says and how it looks: subject, text and
-// HTML, in the reader's language.
+// Package message writes the mail: subject, text and HTML, in the reader's language.
 //
-// Each language is one file of words (templates/en.tmpl) that the text and the
-// HTML share, so that the two cannot drift apart; two layouts put them in
-// their places. All of it is rendered once, when the server starts, with a
-// placeholder where the link goes. A request then only chooses a language and
-// fills in the link, which costs microseconds and cannot fail on a template.
+// Each language is one file of words (templates/en.tmpl), which the text and the HTML share; a layout for each
+// puts the words in their places. All of it is rendered once, when the server starts, with a placeholder for the
+// link. A delivery then only chooses a language and fills in the link, which costs microseconds and cannot fail
+// on a template.
 //
-// What a message says depends on nothing but the settings, the language and the
-// link. This package must never be given the recipient's address or name. It
-// must never put a tracker or anything else that is fetched into the mail,
-// except the operator's logo, and never repeat the link in an error.
+// A message depends on the settings, the language and the link alone. This package must never be given the
+// recipient's address or name, put a tracker or anything else into the mail that is fetched (except the
+// operator's logo), or repeat the link in an error.
 package message
 
 import (
@@ -31,8 +28,7 @@ const (
 	// Supabase's own (about 300).
 	maxLink = 2048
 
-	// maxName is the longest host name, which is what the brand is called by
-	// default.
+	// maxName bounds the name of a brand by the longest host name, which is the default.
 	maxName = 253
 
 	// maxExpiry is far above any use: Supabase advises against more than an
@@ -40,7 +36,7 @@ const (
 	maxExpiry = 30 * 24 * time.Hour
 )
 
-// Brand is who the mail comes from.
+// Brand has the settings of the mail's name, colour, logo and contacts.
 type Brand struct {
 	Name         string // BRAND_NAME, required; see CheckName
 	Color        string // BRAND_COLOR, optional; see CheckColor; of the button and the links
@@ -54,13 +50,12 @@ type Brand struct {
 type Options struct {
 	Brand Brand
 
-	// LinkExpiresIn (LINK_EXPIRES_IN) is what the mail says about the life of
-	// the link; see CheckExpiry. It is told in whole minutes, or hours beyond three days,
-	// rounded down, so that no mail promises more than there is.
+	// LinkExpiresIn (LINK_EXPIRES_IN) is the life of the link as the mail tells it; see CheckExpiry. It is
+	// rounded down to whole minutes, or to hours beyond three days, so that no mail promises too much.
 	LinkExpiresIn time.Duration
 
-	// DefaultLanguage (DEFAULT_LANGUAGE) is for readers who asked for no
-	// language that there is. Empty means English.
+	// DefaultLanguage (DEFAULT_LANGUAGE) is for readers who asked for none of the mail's languages. Empty
+	// means English.
 	DefaultLanguage string
 
 	// TemplatesDir (TEMPLATES_DIR) holds files whose blocks take the place of
@@ -70,13 +65,13 @@ type Options struct {
 	TemplatesDir string
 }
 
-// SettingError is one thing that is wrong with a setting.
+// SettingError is one mistake in a setting.
 type SettingError struct {
 	Setting string
 	Text    string // what must be instead; names the file if it is in a template
 }
 
-// SettingErrors are all that is wrong with the Options.
+// SettingErrors are all mistakes in the Options.
 type SettingErrors []SettingError
 
 func (m SettingErrors) Error() string {
@@ -95,8 +90,7 @@ type Message struct {
 	Language string // the BCP 47 tag of all three
 }
 
-// Renderer makes messages. It does not change after New, and many goroutines
-// may use it.
+// Renderer makes messages. It does not change after New. Its methods may be called concurrently.
 type Renderer struct {
 	languages languages
 	pages     []page // in the order of languages.tags
@@ -112,10 +106,8 @@ type page struct {
 	html     []string
 }
 
-// New renders everything but the link, in every language. Its errors are
-// SettingErrors, each once: in the templates of TemplatesDir, which name the file,
-// and a default language that there is not. The other options are taken to be
-// good.
+// New renders everything but the link, in every language. Its error is SettingErrors, about TemplatesDir (each
+// names its file) and DefaultLanguage. The other options must have been checked.
 func New(opts Options) (*Renderer, error) {
 	var wrong SettingErrors
 	add := func(setting string, err error) {
@@ -148,7 +140,7 @@ func New(opts Options) (*Renderer, error) {
 	return r, nil
 }
 
-// warnings says what works and is seldom meant.
+// warnings returns sentences about settings that work and are seldom intended.
 func (b Brand) warnings(colors palette) (all []string) {
 	for _, logo := range []struct{ setting, url string }{{"BRAND_LOGO_URL", b.LogoURL}, {"BRAND_LOGO_DARK_URL", b.LogoDarkURL}} {
 		if u, err := url.Parse(logo.url); err == nil && strings.EqualFold(path.Ext(u.Path), ".svg") {
@@ -161,7 +153,7 @@ func (b Brand) warnings(colors palette) (all []string) {
 	return all
 }
 
-// Languages returns the tags of the languages there are, the default first.
+// Languages returns the tags of the mail's languages, the default first.
 func (r *Renderer) Languages() []string {
 	tags := []string{r.pages[r.languages.fallback].language}
 	for i, p := range r.pages {
@@ -176,14 +168,11 @@ func (r *Renderer) Languages() []string {
 // and which languages it has added: "de.tmpl: greeting, help".
 func (r *Renderer) Replaced() []string { return r.replaced }
 
-// Warnings returns what works and is seldom meant, in sentences for the
-// operator.
+// Warnings returns sentences for the operator about settings that work and are seldom intended.
 func (r *Renderer) Warnings() []string { return r.warnings }
 
-// Render makes the message that carries link, in the language of the account
-// or else the one that suits the value of an Accept-Language header best;
-// where neither is one that there is, in the default language. Both may be
-// empty, and anything that somebody else wrote.
+// Render makes the message with a link. It is in the account's language, or else in the best one for an
+// Accept-Language header, or else in the default language. Both arguments may be empty, or any text.
 func (r *Renderer) Render(accountLanguage, acceptLanguage, link string) (Message, error) {
 	if err := checkLink(link); err != nil {
 		return Message{}, err
@@ -201,8 +190,8 @@ func (r *Renderer) Render(accountLanguage, acceptLanguage, link string) (Message
 	}, nil
 }
 
-// checkLink refuses what could not be a link to an allowed page: then something went
-// wrong earlier, and no mail is better than one that leads astray.
+// checkLink refuses a link that cannot lead to an allowed page. Such a link comes from a bug, and no mail is
+// better than a mail with it.
 func checkLink(link string) error {
 	if len(link) > maxLink {
 		return fmt.Errorf("message: the link is longer than %d bytes", maxLink)
@@ -234,8 +223,8 @@ func CheckName(name string) error {
 	return nil
 }
 
-// breaksLine tells which characters may not stand in a subject: controls,
-// Unicode's line separators, and those that reverse the text after them.
+// breaksLine reports whether a subject may not have a character: controls, Unicode's line separators, and
+// characters that reverse the text after them.
 func breaksLine(r rune) bool {
 	return unicode.IsControl(r) || r == '\u2028' || r == '\u2029' ||
 		'\u202a' <= r && r <= '\u202e' || '\u2066' <= r && r <= '\u2069'

@@ -24,19 +24,17 @@ const (
 	layoutText = "layout.txt"
 	wordsFile  = ".tmpl" // the extension of a language's file
 
-	// placeholder stands for the link while templates are rendered. Its scheme
-	// passes html/template's filter and nothing in it needs escaping, so it
-	// comes out as it is wherever a link can stand. token alone also shows up
-	// where a context rewrites it (a script, a query).
+	// placeholder stands for the link while templates are rendered. Its scheme passes html/template's filter
+	// and nothing in it needs escaping, so it comes out unchanged in each place for a link. In other places (a
+	// script, a query), where the placeholder is rewritten, token is still found.
 	placeholder = "https://link.invalid/" + token
 	token       = "41c7de9be2f24f6fa8a1b0f7ce5b3d60"
 
-	// maxTemplate is far more than a mail may have; a wrong folder may hold
-	// anything.
+	// maxTemplate bounds a file, because a wrong folder may hold any. It is far more than a mail may have.
 	maxTemplate = 256 << 10
 )
 
-// view is what the layouts see. The recipient is not in it, and never will be.
+// view is the data of the layouts. It must never have the recipient.
 type view struct {
 	Language   string
 	Dir        string // ltr or rtl
@@ -53,16 +51,16 @@ type viewBrand struct{ Name, LogoURL, LogoDarkURL, SupportEmail, SupportURL stri
 //go:embed templates
 var builtIn embed.FS
 
-// block is a {{define}} of a file. The path of the file is what errors call it.
+// block is a {{define}} of a file. Errors name it by the path of the file.
 type block struct {
 	tree *parse.Tree
 	path string
 }
 
-// blocks are those of one file, by name.
+// blocks are the blocks of one file, by name.
 type blocks map[string]block
 
-// templates are the built-in files with what TEMPLATES_DIR has put into them.
+// templates are the built-in files, with the blocks of TEMPLATES_DIR in place of their own.
 type templates struct {
 	tags     languages
 	words    map[string]blocks // by tag
@@ -74,8 +72,8 @@ type templates struct {
 	warnings []string
 }
 
-// readTemplates returns the built-in templates, overlaid with those in dir that
-// can be read, and the mistakes of the others.
+// readTemplates returns the built-in templates, overlaid with the valid ones in dir, and the mistakes in the
+// others.
 func readTemplates(dir string) (*templates, []error) {
 	root, err := fs.Sub(builtIn, "templates")
 	if err != nil {
@@ -119,9 +117,8 @@ func readTemplates(dir string) (*templates, []error) {
 	return set, errs
 }
 
-// overlay puts the operator's blocks into the files. A language that is not
-// built in takes what it lacks from the one it is a variety of (es for es-MX),
-// or else from English, so that a later version that needs a new block finds it.
+// overlay puts the operator's blocks into the files. A language that is not built in gets its missing blocks from
+// its parent (es for es-MX), or else from English, so that a later version that needs a new block finds one.
 func (set *templates) overlay(files, own map[string]blocks) {
 	builtInTags := []language.Tag{language.English}
 	for name := range files {
@@ -179,9 +176,9 @@ func missing(all, some blocks) (names []string) {
 	return names
 }
 
-// readFiles parses the templates of root, by name. Everything else in it is a
-// mistake but for dot files (Kubernetes mounts its ..data beside them): a
-// misspelt name would silently leave the built-in file in force.
+// readFiles parses the templates of root, by name. A file with another name is a mistake, because a misspelt name
+// would silently leave the built-in file in use. Dot files are ignored: Kubernetes mounts its ..data beside the
+// templates.
 func readFiles(root fs.FS, path func(name string) string) (map[string]blocks, []error) {
 	entries, err := fs.ReadDir(root, ".")
 	if err != nil {
@@ -229,7 +226,7 @@ func readFile(root fs.FS, name, path string) (blocks, error) {
 	return parseBlocks(name, path, text)
 }
 
-// parseBlocks returns the {{define}}s of a file, which are all that it may have.
+// parseBlocks returns the {{define}}s of a file, which may have nothing else.
 func parseBlocks(name, path, text string) (blocks, error) {
 	known, funcs := append(slices.Clone(sentences), durations...), wordFuncs(language.English)
 	switch name {
@@ -325,13 +322,12 @@ func (set *templates) render(tag language.Tag, opts Options, colors palette) (pa
 	return p, nil
 }
 
-// fileError takes the package's prefix off an error: what follows it is
-// "path:line: mistake".
+// fileError removes the template package's prefix from an error, and leaves "path:line: mistake".
 func fileError(err error) error {
 	return errors.New(strings.TrimPrefix(strings.TrimPrefix(err.Error(), "html/"), "template: "))
 }
 
-// templateError says what there is beside what a template asked for in vain.
+// templateError adds to an error about an unknown field the fields that there are.
 func templateError(err error, data any) error {
 	text := fileError(err).Error()
 	switch {
@@ -346,7 +342,7 @@ func templateError(err error, data any) error {
 	return errors.New(text)
 }
 
-// fieldsOf lists what a template can ask for: .Brand.Name.
+// fieldsOf lists the fields that a template can use, such as .Brand.Name.
 func fieldsOf(prefix string, t reflect.Type) (names []string) {
 	if t.Kind() != reflect.Struct {
 		return nil
@@ -367,8 +363,8 @@ func fieldsOf(prefix string, t reflect.Type) (names []string) {
 	return names
 }
 
-// WriteTemplates writes the built-in templates into dir, which it makes. It
-// overwrites nothing: a file that is there already is an error.
+// WriteTemplates writes the built-in templates into dir, which it makes if necessary. It overwrites nothing: an
+// existing file is an error.
 func WriteTemplates(dir string) (written []string, err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // the user that serves may be another one
 		return nil, err

@@ -22,16 +22,15 @@ var sentences = []string{
 	"subject", "preheader", "heading", "greeting", "asked", "button", "valid", "ignore", "repeated", "copy", "help",
 }
 
-// durations are the blocks that say a length of time. The data of the first
-// three is a number, and that of the last one two lengths.
+// durations are the blocks for lengths of time. The first three get a number, and the last one two lengths.
 var durations = []string{"minutes", "hours", "days", "and"}
 
-// brandToken stands for the brand's name while words are rendered, so that it
-// can be set apart wherever it ends up. The characters are for private use.
+// brandToken stands for the brand's name while words are rendered, so that the name can be isolated in each
+// place. Its characters are for private use.
 const brandToken = "\ue0a1brand\ue0a1"
 
-// wordsData is what the blocks of a language see. The link is not in it: of
-// the words, some stand where a lock screen shows them.
+// wordsData is the data of a language's blocks. It must not have the link, because a lock screen shows some of
+// the words.
 type wordsData struct {
 	Language  string
 	Brand     wordsBrand
@@ -47,13 +46,12 @@ type twoLengths struct{ First, Second string }
 type words map[string]string
 
 var (
-	whiteSpace = regexp.MustCompile(`[ \t\n]+`) // but no no-break space
-	// cannotEvaluate is text/template's error of a field that its data lacks.
+	whiteSpace = regexp.MustCompile(`[ \t\n]+`) // without the no-break space
+	// cannotEvaluate matches text/template's error about a field that its data lacks.
 	cannotEvaluate = regexp.MustCompile(` in type \*?message\.\w+`)
 )
 
-// renderWords executes the blocks of a language. It also returns how long the
-// link lives, in words.
+// renderWords executes the blocks of a language. It also returns the life of the link in words.
 func renderWords(tag language.Tag, blocks blocks, opts Options) (said words, expiresIn string, err error) {
 	set := texttemplate.New("").Funcs(wordFuncs(tag))
 	for name, b := range blocks {
@@ -91,8 +89,8 @@ func renderWords(tag language.Tag, blocks blocks, opts Options) (said words, exp
 	return said, data.ExpiresIn, nil
 }
 
-// withBrand puts the brand's name into words. A name that ends with a full
-// stop ends a sentence as well: no second one follows.
+// withBrand puts the brand's name into words. If the name ends with a full stop, it drops the one of the
+// sentence.
 func withBrand(text, name, shown string) string {
 	if strings.HasSuffix(name, ".") {
 		text = strings.ReplaceAll(text, brandToken+".", brandToken)
@@ -100,10 +98,9 @@ func withBrand(text, name, shown string) string {
 	return strings.ReplaceAll(text, brandToken, shown)
 }
 
-// isolated sets the name apart from the text around it by Unicode's own means
-// (UAX #9), where text runs, or may run, from right to left: else the full stop
-// of "Acme Inc." is shown before it. Markup alone would not do it: there is none
-// in a subject, and Gmail, Outlook.com and Yahoo drop <bdi> (caniemail.com).
+// isolated puts the name between Unicode's isolates (UAX #9), where text runs, or may run, from right to left: the
+// full stop of "Acme Inc." would otherwise be shown before it. Markup is not enough: a subject has none, and
+// Gmail, Outlook.com and Yahoo drop <bdi> (caniemail.com).
 func isolated(tag language.Tag, name string) string {
 	if direction(tag) == "rtl" || strings.ContainsFunc(name, runsLeft) {
 		return "\u2068" + name + "\u2069"
@@ -120,8 +117,8 @@ func (w words) asText(tag language.Tag, name string) map[string]any {
 	return filled
 }
 
-// asHTML returns the words for the document: escaped, and with the name set
-// apart. The subject stays text, because no markup can stand in <title>.
+// asHTML returns the words for the HTML: escaped, and with the name in <bdi>. The subject stays text, because
+// <title> can have no markup.
 func (w words) asHTML(tag language.Tag, name string) map[string]any {
 	filled := map[string]any{}
 	for key, text := range w {
@@ -143,8 +140,8 @@ var pluralForms = map[string]plural.Form{
 // wordFuncs are the functions of a language's blocks beside Go's own.
 func wordFuncs(tag language.Tag) texttemplate.FuncMap {
 	return texttemplate.FuncMap{
-		// plural chooses the form that CLDR's rules for the language give to a
-		// number, out of pairs of a category and words; # is the number.
+		// plural chooses words for a number by CLDR's rules for the language, out of pairs of a category and
+		// words; # is the number.
 		// https://www.unicode.org/cldr/charts/latest/supplemental/language_plural_rules.html
 		"plural": func(n int, pairs ...string) (string, error) {
 			forms := map[plural.Form]string{}
@@ -169,9 +166,8 @@ func wordFuncs(tag language.Tag) texttemplate.FuncMap {
 	}
 }
 
-// inWords says how long d is, as people do: in minutes up to two hours that
-// are no whole one, in hours up to three days ("24 hours", "36 hours"), then in
-// days; in two units where one does not do. What is less is dropped.
+// inWords writes a duration as people do: in minutes below two hours unless it is one hour, in hours up to three
+// days ("24 hours", "36 hours"), then in days; in two units where one is not enough. It rounds down.
 func inWords(d time.Duration, block func(name string, data any) (string, error)) (string, error) {
 	const hour, day = 60, 24 * 60
 	total := int(d / time.Minute)
