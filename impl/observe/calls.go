@@ -14,10 +14,10 @@ import (
 	"github.com/resetd/resetd/impl"
 )
 
-// Call is a kind of call of an upstream.
+// Call names a kind of call of an upstream.
 type Call struct{ upstream, name string }
 
-// The calls. Those of probes are told from those of deliveries.
+// The kinds of calls. Calls of probes and of deliveries are counted apart.
 var (
 	GenerateLink  = Call{"supabase", "generate_link"}
 	ProbeSupabase = Call{"supabase", "probe"}
@@ -56,10 +56,10 @@ func outcomeOf(err error) string {
 	return callFailed
 }
 
-// ErrNoAccount is what Observe is told of a lookup that found no account. It is no failure.
+// ErrNoAccount is the error to pass to end after a lookup that found no account. It does not count as a failure.
 var ErrNoAccount = errors.New("no account")
 
-// Observe opens the span of a call. end counts and times the call by its error, and is called once.
+// Observe opens the span of a call. The caller calls end once, which counts and times the call by its error.
 func (o *Observer) Observe(ctx context.Context, c Call) (within context.Context, end func(error)) {
 	began := time.Now()
 	within, span := ctx, trace.Span(noop.Span{}) // probes belong to no request

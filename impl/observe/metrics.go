@@ -13,8 +13,8 @@ import (
 	"github.com/resetd/resetd/impl/server"
 )
 
-// metrics are the counters of the public listener and of the calls it causes. Every label has a
-// closed set of values, none of which a caller can add to, and none says who is meant.
+// metrics are the metrics of requests, deliveries and calls of upstreams. Each label has a closed set of values,
+// to which no caller can add, and none identifies a person.
 type metrics struct {
 	requests         *prometheus.CounterVec
 	duration         *prometheus.HistogramVec
@@ -137,7 +137,7 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 	return m
 }
 
-// isIn sets which of the two stores is in use.
+// isIn sets the store that is in use to 1, and the other to 0.
 func isIn(gauge *prometheus.GaugeVec, store string) {
 	for _, name := range []string{inMemory, inRedis} {
 		gauge.WithLabelValues(name).Set(0)
@@ -145,7 +145,7 @@ func isIn(gauge *prometheus.GaugeVec, store string) {
 	gauge.WithLabelValues(store).Set(1)
 }
 
-// asked counts what became of a request before its answer.
+// asked counts an event that comes before the answer.
 func (m *metrics) asked(kind impl.EventKind) {
 	switch kind { //nolint:exhaustive // the others are ends of deliveries, and acceptances count with their ends
 	case impl.CallbackReplaced:
@@ -175,7 +175,7 @@ func (m *metrics) answered(a server.Answered, took time.Duration) {
 	}
 }
 
-// clientOf counts where the address of a request's client was taken from.
+// clientOf counts the source of the address of a request's client.
 func (m *metrics) clientOf(from clientip.Source, a server.Answered) {
 	if a.Status == http.StatusTooManyRequests {
 		m.clients[from].limited.Inc()

@@ -1,5 +1,5 @@
-// Package observe is what the operator sees: one log record a request and one a delivery, metrics and
-// traces. It is given keyed hashes only, and nothing of an upstream's answer.
+// Package observe writes what the operator sees: a log record for each request and each delivery, metrics and
+// traces. It must be given keyed hashes of clients and accounts only, and nothing of an upstream's answer.
 package observe
 
 import (
@@ -35,7 +35,7 @@ var (
 	_ server.Recorder = (*Observer)(nil)
 )
 
-// New registers its metrics, and logs to logger. A nil tracer traces nothing.
+// New returns an observer that logs to logger, and registers its metrics. A nil tracer traces nothing.
 func New(logger *slog.Logger, registry prometheus.Registerer, tracer trace.Tracer) *Observer {
 	traced := tracer != nil
 	if !traced {
@@ -44,8 +44,8 @@ func New(logger *slog.Logger, registry prometheus.Registerer, tracer trace.Trace
 	return &Observer{logger: logger, metrics: newMetrics(registry), tracer: tracer, traced: traced}
 }
 
-// SampleRefusals logs only the first refusals of each second, and how many were left out. It is to be
-// called before the first request.
+// SampleRefusals makes the observer log only the first refusals of each second, and the number of the others.
+// Call it before the first request.
 func (o *Observer) SampleRefusals() { o.refusals = &refusals{logger: o.logger} }
 
 // Where limits are counted, and accepted requests kept.
@@ -54,10 +54,10 @@ const (
 	inRedis  = "redis"
 )
 
-// LimitsIn is told where limits are counted from now on: memory or redis.
+// LimitsIn records where limits are counted from now on: memory or redis.
 func (o *Observer) LimitsIn(store string) { isIn(o.metrics.limitsIn, store) }
 
-// RequestsIn is told where accepted requests are kept from now on. reason says why Redis is lost.
+// RequestsIn records where accepted requests are kept from now on. reason says why Redis is lost.
 func (o *Observer) RequestsIn(redis bool, reason string) {
 	if redis {
 		isIn(o.metrics.requestsIn, inRedis)
@@ -68,22 +68,22 @@ func (o *Observer) RequestsIn(redis bool, reason string) {
 	o.logger.Warn("Redis is lost: accepted requests are kept in memory", "requests_in", inMemory, "reason", reason)
 }
 
-// Unreadable is told of a request in Redis that another key encrypted.
+// Unreadable records a request in Redis that another key encrypted.
 func (o *Observer) Unreadable() {
 	o.logger.Error("a request in Redis was encrypted under another Supabase key, and is dropped")
 }
 
-// TakenOver is told of requests in Redis that an instance has left.
+// TakenOver records requests in Redis that were taken over from an instance that has ended.
 func (o *Observer) TakenOver(number int) {
 	o.logger.Warn("requests of an instance that has ended were taken over", "requests", number)
 }
 
-// Left is told of requests that stay in Redis at the stop.
+// Left records requests that stay in Redis at the stop.
 func (o *Observer) Left(number int) {
 	o.logger.Warn("requests are left in Redis, for other instances or the next start", "requests", number)
 }
 
-// record gathers what decided one answer.
+// record collects what the log says about one request.
 type record struct {
 	observer *Observer
 	id       string
@@ -131,8 +131,8 @@ func (r *record) Panicked(kind string, stack []byte) {
 	r.observer.logger.Error("panic", "request_id", r.id, "type", kind, "stack", string(stack))
 }
 
-// Saw implements impl.Watcher. What becomes of a request before its answer goes into its record,
-// and the end of its delivery into one of its own.
+// Saw implements impl.Watcher. An event before the answer goes into the request's record, and the end of a
+// delivery into a record of its own.
 func (o *Observer) Saw(ctx context.Context, event impl.Event) {
 	r, ofRequest := impl.CallerOf(ctx).(*record)
 	if !ofRequest {
@@ -198,18 +198,18 @@ func (r *record) End(a server.Answered) {
 	}
 	endSpan(r.span, a, string(r.outcome), r.id)
 	level := slog.LevelInfo
-	// A preflight that was refused is news: its page says no more than "Failed to fetch".
+	// A refused preflight is logged, because the page says no more than "Failed to fetch".
 	preflight := a.Method == http.MethodOptions
 	switch {
 	case a.Route != server.OperationRoute, preflight && len(r.notices) == 0:
-		level = slog.LevelDebug // probes, scanners of the internet, and preflights of what comes next
+		level = slog.LevelDebug // health checks, scanners of the internet, and preflights of requests that follow
 	case a.Err != nil:
 		level = slog.LevelError
 	}
 	if !o.logger.Enabled(context.Background(), level) {
 		return
 	}
-	// What the server itself did wrong is an error, and no refusal.
+	// A fault of the server itself is an error, and not a refusal.
 	if refused := (a.Status >= http.StatusBadRequest || preflight) && level == slog.LevelInfo; refused && o.refusals != nil && !o.refusals.admit() {
 		return
 	}

@@ -7,22 +7,22 @@ import (
 	"time"
 )
 
-// refusalsLogged is how many refusals have a record of their own within a second. It is more than an
-// operator reads, and some 40 KB of log.
+// refusalsLogged is the number of refusals in a second that are logged one by one. It is more than an operator
+// reads, and some 40 KB of log.
 const refusalsLogged = 100
 
-// refusals keeps a flood of requests from becoming a flood of log: beyond the first of each second,
-// refusals are only counted.
+// refusals counts refusals beyond the first of each second instead of logging them, so that a flood of requests
+// does not become a flood of records.
 type refusals struct {
 	logger *slog.Logger
 
 	mu      sync.Mutex
 	began   time.Time // the second
 	logged  int       // within it
-	leftOut int       // since the last record that said so
+	leftOut int       // since the last record about them
 }
 
-// admit says whether one more gets a record of its own.
+// admit reports whether one more refusal is logged.
 func (r *refusals) admit() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -13,9 +13,9 @@ import (
 	"github.com/resetd/resetd/impl/server"
 )
 
-// startSpan opens the span of a request. A caller's traceparent becomes a link, and not the
-// parent: anyone may send one, and with a parent's it is the caller who decides what is sampled
-// and into whose trace it goes. Its tracestate, which may hold anything, is left behind.
+// startSpan opens the span of a request. A caller's traceparent becomes a link, and not the parent, because a
+// parent decides whether a request is sampled and to which trace it belongs. The caller's tracestate, which may
+// hold anything, is dropped.
 func (o *Observer) startSpan(ctx context.Context, header http.Header, route string) (context.Context, trace.Span) {
 	if !o.traced || route == server.HealthRoute || route == server.ReadyRoute { // asked every few seconds
 		return ctx, noop.Span{}
@@ -28,7 +28,8 @@ func (o *Observer) startSpan(ctx context.Context, header http.Header, route stri
 	return o.tracer.Start(ctx, "request", options...)
 }
 
-// endSpan says what the log's record says, without the hashes: traces go further than logs.
+// endSpan ends a span with the attributes of the log's record, but without hashes, because traces go to more
+// places than logs.
 func endSpan(span trace.Span, a server.Answered, outcome, requestID string) {
 	if !span.IsRecording() {
 		return
@@ -51,8 +52,8 @@ func endSpan(span trace.Span, a server.Answered, outcome, requestID string) {
 	span.End()
 }
 
-// Propagate adds the trace context of ctx to the headers of a call (W3C Trace Context). Baggage
-// is not passed on: nothing of a caller's goes to an upstream.
+// Propagate adds the trace context of ctx to the headers of a call (W3C Trace Context). It does not pass baggage
+// on, because nothing that a caller sent may go to an upstream.
 func Propagate(ctx context.Context, header http.Header) {
 	propagation.TraceContext{}.Inject(ctx, propagation.HeaderCarrier(header))
 }

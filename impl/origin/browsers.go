@@ -6,17 +6,17 @@ import (
 	"strings"
 )
 
-// Browsers is an allow-list of the pages that may call the service: web origins as List takes them,
-// origins of web views in apps (capacitor://localhost), or every page there is. Links never lead by it.
-// It does not change once it is made. The zero Browsers allows nothing.
+// Browsers is an allow-list of the pages that may call the service: web origins as in a List, origins of web views
+// in apps (capacitor://localhost), or every page. It does not decide where links lead. It does not change once it
+// is made. The zero Browsers allows nothing.
 type Browsers struct {
 	web  List
 	apps map[string]struct{} // by the exact text of the Origin header
 	any  bool
 }
 
-// NewBrowsers makes the list of what an operator wrote: origins, with a wildcard label where List allows
-// it, or a single * for every page. All mistakes are reported together.
+// NewBrowsers makes the list of an operator's entries: origins, with a wildcard label where List allows it, or a
+// single * for every page. It reports all mistakes together.
 func NewBrowsers(entries []string) (Browsers, error) {
 	b := Browsers{apps: map[string]struct{}{}}
 	var web []string
@@ -60,10 +60,10 @@ func NewBrowsers(entries []string) (Browsers, error) {
 	return b, nil
 }
 
-// Browsers allows the pages of the list's origins.
+// Browsers returns an allow-list of the pages of the list's origins.
 func (l List) Browsers() Browsers { return Browsers{web: l} }
 
-// WithLoopback allows the pages of this very machine too, as that of List does.
+// WithLoopback returns the list with the pages of this machine added, like WithLoopback of List.
 func (b Browsers) WithLoopback() Browsers {
 	b.web = b.web.WithLoopback()
 	return b
@@ -75,9 +75,9 @@ const maxApp = 300
 // withoutOrigin are schemes whose pages have no origin of their own: browsers send null.
 var withoutOrigin = map[string]bool{"file": true, "data": true, "blob": true, "about": true, "javascript": true, "filesystem": true}
 
-// parseApp returns the origin of an app's web view, scheme://host or scheme://host:port. Web views do
-// not agree on how they write the host (tauri://localhost, app://-, extensions with capital letters), so
-// it is taken as it is, and has to be the same in the Origin header.
+// parseApp returns the origin of an app's web view, scheme://host or scheme://host:port. It leaves the host as it
+// is, because web views write it in different ways (tauri://localhost, app://-, extensions with capital letters).
+// The Origin header must have the same text.
 func parseApp(scheme, host string) (string, error) {
 	if !isScheme(scheme) {
 		return "", errors.New("must begin with a scheme, such as https:// or capacitor://")
@@ -106,11 +106,11 @@ func parseApp(scheme, host string) (string, error) {
 	return scheme + "://" + host, nil
 }
 
-// Any tells whether every page may call, those without an origin of their own (null) too.
+// Any reports whether every page may call, even one without an origin of its own (null).
 func (b Browsers) Any() bool { return b.any }
 
-// Allows tells whether the page whose Origin header this is may call. It has to be the exact text that
-// browsers send.
+// Allows reports whether the page with this Origin header may call. It compares the exact text that browsers
+// send.
 func (b Browsers) Allows(origin string) bool {
 	if b.any || b.web.Allows(origin) {
 		return true

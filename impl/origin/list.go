@@ -8,25 +8,22 @@ import (
 	"golang.org/x/net/publicsuffix"
 )
 
-// List is an allow-list of origins. It does not change once it is made, and many goroutines may use
-// it. The zero List allows nothing.
+// List is an allow-list of origins. It does not change once it is made. The zero List allows nothing.
 type List struct {
-	// Each origin with the path that pages of it have, empty where nothing was said of it.
+	// exact has each origin with the path of its page, which is empty unless the entry has one.
 	exact map[Origin]string
 	// wild holds wildcard entries without the wildcard label: the entry
 	// https://*.preview.example.com as the origin https://preview.example.com.
 	wild map[Origin]string
-	// loopback allows every origin of this very machine too.
+	// loopback adds every origin of this machine.
 	loopback bool
 }
 
-// NewList makes the list of origins, each of them either exact or with one
-// leading wildcard label (https://*.preview.example.com), which stands for
-// exactly one label: neither the bare domain nor a deeper name. http is allowed
-// only for the very entries that say http.
+// NewList makes the list of origins. An entry is exact, or has one leading wildcard label
+// (https://*.preview.example.com) that stands for exactly one label: neither the bare domain nor a deeper name
+// matches. http is allowed only for entries that have http.
 //
-// Empty entries (a comma too many) are skipped. All mistakes are reported
-// together.
+// It skips empty entries (a comma too many), and reports all mistakes together.
 func NewList(entries []string) (List, error) {
 	l := newList()
 	err := eachEntry(entries, func(entry string) error {
@@ -41,7 +38,7 @@ func NewList(entries []string) (List, error) {
 
 func newList() List { return List{exact: map[Origin]string{}, wild: map[Origin]string{}} }
 
-// eachEntry adds what an operator listed, and names the entries that cannot be added.
+// eachEntry adds an operator's entries, and returns an error that names the wrong ones.
 func eachEntry(entries []string, add func(entry string) error) error {
 	var mistakes []error
 	for _, entry := range entries {
@@ -89,24 +86,22 @@ func put(paths map[Origin]string, o Origin, path string) error {
 	return nil
 }
 
-// anyonesNames tells whether strangers can have names directly under domain:
-// it is a public suffix, of a registry (com, co.uk) or of a hosting company
-// (vercel.app, netlify.app, github.io). A single label is one in any case.
-// A wildcard there would send reset links to anybody who takes such a name.
+// anyonesNames reports whether anybody can get a name directly under domain: it is a public suffix, of a registry
+// (com, co.uk) or of a hosting company (vercel.app, netlify.app, github.io), or a single label. A wildcard there
+// would send reset links to anybody who gets such a name.
 func anyonesNames(domain string) bool {
 	if suffix, _ := publicsuffix.PublicSuffix(domain); suffix == domain {
 		return true
 	}
-	// Rules such as *.compute.amazonaws.com make suffixes of the names one
-	// level below a domain that is none itself. The label is a made-up one
-	// that only such a rule can match.
+	// Rules such as *.compute.amazonaws.com make suffixes of all names directly below a domain. Only such a
+	// rule can match an invented label.
 	below := "any-name-at-all." + domain
 	suffix, _ := publicsuffix.PublicSuffix(below)
 	return suffix == below
 }
 
-// WithLoopback returns the list with every origin of this very machine on it,
-// which is for development only: localhost, 127.0.0.1 and [::1], with any port.
+// WithLoopback returns the list with every origin of this machine added: localhost, 127.0.0.1 and [::1], with any
+// port. It is for development only.
 func (l List) WithLoopback() List {
 	l.loopback = true
 	return l
@@ -116,10 +111,8 @@ func (o Origin) isLoopback() bool {
 	return o.host == "localhost" || o.host == "127.0.0.1" || o.host == "[::1]"
 }
 
-// Allows tells whether a browser's Origin header names an allowed origin. It
-// has to be the exact text that browsers send: they send the canonical form,
-// so another spelling is not a browser's, and "null" (a sandboxed frame, a
-// file) is no origin at all.
+// Allows reports whether an Origin header names an allowed origin. Browsers send the canonical form, so no other
+// spelling is allowed, and neither is "null" (a sandboxed frame, a file).
 func (l List) Allows(origin string) bool {
 	o, err := Parse(origin)
 	if err != nil || o.String() != origin {
@@ -146,8 +139,8 @@ func (l List) find(o Origin) (path string, listed bool) {
 	return path, listed
 }
 
-// quote shows a setting's value in an error, cut to a readable length, unless
-// it may hold a password.
+// quote returns a setting's value for an error, cut to a readable length, and without a value that may hold a
+// password.
 func quote(s string) string {
 	const most = 80
 	switch {

@@ -1,15 +1,12 @@
-// Package origin owns the callback allow-list: which pages a reset link may
-// lead to, and which browsers' origins may call the service.
+// Package origin owns two allow-lists: the pages that a reset link may lead to, and the origins whose pages may
+// call the service.
 //
-// The value a caller sends is hostile until proven otherwise: it decides where
-// a one-time login link points. So there is exactly one reader of origins
-// (Parse), it accepts a grammar and does not search for known tricks, and what
-// leaves this package is always made of something an operator has listed,
-// never of the caller's own bytes. What is after the origin, only an operator
-// says.
+// A caller's callback origin decides where a one-time login link leads, so it is taken as hostile. One function
+// (Parse) reads all origins; it accepts a grammar, and does not search for known tricks. The page of a link is
+// always made of an operator's entries, never of the caller's bytes, and its path is always an operator's.
 //
-// This package must never resolve a name, follow a URL, hold state that a
-// request can change, or return an origin that is not on the list.
+// This package must never resolve a name, follow a URL, hold state that a request can change, or return a page
+// that is not on the list.
 package origin
 
 import (
@@ -33,9 +30,8 @@ const (
 	maxLength = len("https://") + maxHost + len(":65535/")
 )
 
-// Origin is a web origin in canonical form: scheme and host in lower case, the
-// scheme's default port left out. It is comparable: equal values are the same
-// origin. The zero Origin is none.
+// Origin is a web origin in canonical form: scheme and host in lower case, without the scheme's default port.
+// Equal values are the same origin. The zero Origin is no origin.
 type Origin struct {
 	scheme string // "http" or "https"
 	host   string // lower case; an IPv6 address stands in brackets
@@ -54,24 +50,19 @@ func (o Origin) String() string {
 	return o.scheme + "://" + o.host + ":" + o.port
 }
 
-// Hostname returns the host without port and brackets, for showing it to
-// people.
+// Hostname returns the host without port and brackets, to be shown to people.
 func (o Origin) Hostname() string {
 	return strings.Trim(o.host, "[]")
 }
 
-// Parse reads scheme://host[:port] and nothing more: http or https, a host of
-// plain labels, an IPv4 address or an IPv6 address in brackets, and a port
-// from 1 to 65535. One "/" at the end, which is how some programs write an
-// origin, is passed over; there is no other path.
+// Parse reads an origin, scheme://host[:port]: http or https, a host of plain labels, an IPv4 address or an IPv6
+// address in brackets, and a port from 1 to 65535. It ignores one "/" at the end, which some programs write.
 //
-// It does not use net/url: what url.Parse accepts and what browsers make of
-// the same text differ (backslashes, tabs, user info, IPv4 in octal), and each
-// difference is a way past an allow-list. Every byte has to be one that means
-// the same to both.
+// It does not use net/url, because url.Parse and browsers read some texts differently (backslashes, tabs, user
+// info, IPv4 in octal), and each difference is a way past an allow-list. It accepts only bytes that mean the same
+// to both.
 //
-// Errors are written for the operator whose setting it was, and repeat nothing
-// that may be a password.
+// Its errors are for the operator who set the value, and repeat nothing that may be a password.
 func Parse(s string) (Origin, error) {
 	if s == "" {
 		return Origin{}, errors.New("is empty; write scheme://host, such as https://app.example.com")
@@ -120,8 +111,8 @@ func Parse(s string) (Origin, error) {
 	return o, nil
 }
 
-// ParseSetting is Parse for what an operator wrote: white space around it means
-// nothing, and a name that is not ASCII is told in the form to write.
+// ParseSetting is Parse for an operator's value: it ignores white space around it, and its error about a name that
+// is not ASCII has the form to write.
 func ParseSetting(s string) (Origin, error) {
 	s = strings.TrimSpace(s)
 	o, err := Parse(s)
@@ -136,7 +127,7 @@ func ParseSetting(s string) (Origin, error) {
 	return Origin{}, err
 }
 
-// hostOf guesses the host of what is no origin.
+// hostOf guesses the host of a text that is no origin.
 func hostOf(s string) string {
 	_, rest, _ := strings.Cut(s, "://")
 	if end := strings.IndexAny(rest, ":/?#"); end >= 0 {
@@ -145,8 +136,7 @@ func hostOf(s string) string {
 	return rest
 }
 
-// trailingError says what is wrong with s, whose host and port end at the
-// character s[end], and what to remove.
+// trailingError says what to remove from s, which goes on at s[end] after its host and port.
 func trailingError(s string, end int) error {
 	switch {
 	case end == 0:
@@ -165,8 +155,8 @@ func trailingError(s string, end int) error {
 	}
 }
 
-// checkBytes refuses every character that has no place in host[:port]. It
-// comes before any parsing, so that what follows works on a small alphabet.
+// checkBytes refuses every character that host[:port] cannot have. It comes before all parsing, which then works
+// on a small alphabet.
 func checkBytes(s string) error {
 	for i := 0; i < len(s); i++ {
 		c := s[i]
@@ -190,7 +180,7 @@ func checkBytes(s string) error {
 	return nil
 }
 
-// splitPort cuts host[:port]. The colons of an IPv6 address stand in brackets.
+// splitPort cuts host[:port]. The colons of an IPv6 address are in brackets.
 func splitPort(s string) (host, port string, hasPort bool, err error) {
 	if strings.HasPrefix(s, "[") {
 		end := strings.IndexByte(s, ']')
@@ -231,8 +221,8 @@ func parsePort(scheme, port string) (string, error) {
 	return port, nil
 }
 
-// parseHost returns the host in lower case and checks that it is a name or an
-// address that every client reads in the same way.
+// parseHost returns the host in lower case. It refuses what is no name or address that all clients read in the
+// same way.
 func parseHost(host string) (string, error) {
 	if host == "" {
 		return "", errors.New("has no host")
@@ -276,8 +266,8 @@ func parseHost(host string) (string, error) {
 	return host, nil
 }
 
-// checkLabel holds one lower-case label of a host name to letters, digits and
-// inner hyphens (RFC 1123, section 2.1).
+// checkLabel refuses a lower-case label of a host name with other characters than letters, digits and inner
+// hyphens (RFC 1123, section 2.1).
 func checkLabel(label string) error {
 	switch {
 	case label == "":
@@ -290,8 +280,8 @@ func checkLabel(label string) error {
 	return nil
 }
 
-// isNumber tells whether browsers take a last label for a part of an IPv4
-// address: decimal digits, or 0x with any number of hexadecimal ones.
+// isNumber reports whether browsers take a last label for a part of an IPv4 address: decimal digits, or 0x with
+// any number of hexadecimal digits.
 func isNumber(label string) bool {
 	if hex, ok := strings.CutPrefix(label, "0x"); ok {
 		return strings.Trim(hex, "0123456789abcdef") == ""
@@ -299,14 +289,13 @@ func isNumber(label string) bool {
 	return strings.Trim(label, "0123456789") == ""
 }
 
-// isScheme tells whether text in lower case is a scheme (RFC 3986, section 3.1).
+// isScheme reports whether text in lower case is a scheme (RFC 3986, section 3.1).
 func isScheme(s string) bool {
 	return s != "" && 'a' <= s[0] && s[0] <= 'z' && strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789+-.") == ""
 }
 
-// lowerASCII lower-cases A to Z and nothing else. strings.EqualFold and
-// strings.ToLower fold more: the long s (U+017F) equals an s there, and the
-// Kelvin sign a k.
+// lowerASCII lower-cases A to Z alone. strings.EqualFold and strings.ToLower fold more: the long s (U+017F) becomes
+// an s, and the Kelvin sign a k.
 func lowerASCII(s string) string {
 	return strings.Map(func(r rune) rune {
 		if 'A' <= r && r <= 'Z' {

@@ -8,31 +8,30 @@ import (
 	"strings"
 )
 
-// Links says where links may lead.
+// Links has the settings that say where links may lead.
 type Links struct {
-	Site      Origin   // which links lead to by default; may be the zero Origin, for a list without one
-	Path      string   // of the page at the site, and at each origin that has no path of its own; see CheckPath
-	Callbacks []string // further origins, as NewList takes them, each with a path of its own or without; and apps
-	// Redirected says that links are Supabase's own, which sends the browser on to the page. Else they
-	// are links to the page itself.
+	Site      Origin   // the default; may be the zero Origin
+	Path      string   // of the page at the site, and at each origin without a path of its own; see CheckPath
+	Callbacks []string // further origins as for NewList, with or without a path of their own; and apps
+	// Redirected says that links are Supabase's own, which redirect to the page. Otherwise links lead to the
+	// page itself.
 	Redirected bool
 }
 
-// Pages are the pages that a link may lead to. They do not change once they are made, and many
-// goroutines may use them. The zero Pages has none.
+// Pages is an allow-list of the pages that a link may lead to. It does not change once it is made. The zero Pages
+// has none.
 type Pages struct {
 	origins List
-	site    string            // the page at the site; empty without one
-	path    string            // of pages whose origin has none of its own
-	apps    map[string]string // by what a caller has to send
+	site    string            // the page at the site; empty without a site
+	path    string            // of pages whose origin has no path of its own
+	apps    map[string]string // by the text that a caller has to send
 	all     []string
 }
 
-// NewPages makes the list. Its error is about the callbacks, and reports all mistakes in them
-// together.
+// NewPages makes the list. Its error reports all mistakes in the callbacks together.
 //
-// An app is an address with a scheme of its own (io.example.app://reset). It is taken whole, gets no
-// path, and a caller has to send just that.
+// An app is an address with a scheme of its own (io.example.app://reset). It gets no path, and a caller has to
+// send the same text.
 func NewPages(links Links) (Pages, error) {
 	p := Pages{origins: newList(), path: links.Path, apps: map[string]string{}}
 	if links.Site != (Origin{}) {
@@ -127,17 +126,17 @@ func CheckPath(path string, redirected bool) error {
 	return nil
 }
 
-// webSchemes are those that browsers open themselves, or that lead out of the app.
+// webSchemes are the schemes that no app may own: browsers open them themselves, or hand them to other programs.
 var webSchemes = []string{"about", "blob", "chrome", "content", "data", "file", "filesystem", "ftp", "intent", "javascript", "mailto", "sms", "tel", "vbscript", "view-source", "ws", "wss"}
 
-// isAppScheme tells what may be an app's own scheme (RFC 8252, section 7.1) from what is https or http,
-// spelt rightly or wrongly.
+// isAppScheme reports whether a scheme may be an app's own (RFC 8252, section 7.1), and not http or https, spelt
+// rightly or wrongly.
 func isAppScheme(scheme string) bool {
 	scheme = lowerASCII(scheme)
 	return isScheme(scheme) && !slices.Contains(webSchemes, scheme) && (!strings.HasPrefix(scheme, "ht") || strings.Contains(scheme, "."))
 }
 
-// checkApp judges the address of an app, whose scheme is one.
+// checkApp judges the address of an app, given in its scheme and the rest.
 func checkApp(scheme, rest string) error {
 	switch {
 	case scheme != lowerASCII(scheme):
@@ -158,19 +157,18 @@ func (p Pages) Site() string { return p.site }
 // All returns every page, the site's first, each with the * of its wildcard.
 func (p Pages) All() []string { return slices.Clone(p.all) }
 
-// Origins returns the origins of the pages. Apps are none.
+// Origins returns the origins of the pages. Apps have no origin.
 func (p Pages) Origins() List { return p.origins }
 
-// WithLoopback returns the pages with those at every origin of this very machine, as WithLoopback of
-// List does.
+// WithLoopback returns the pages with those at every origin of this machine added, like WithLoopback of List.
 func (p Pages) WithLoopback() Pages {
 	p.origins = p.origins.WithLoopback()
 	return p
 }
 
-// Resolve decides where a link leads. No callback at all means the site. A callback that is listed
-// leads to its page; for any other, the answer is the site's page and false. What is returned is always
-// a page that an operator has listed, or "" where there is no site to fall back to.
+// Resolve returns the page that a link leads to: the page of a listed callback, the site's page for an empty
+// callback, and the site's page and false for any other. The page is always one that an operator has listed, or ""
+// where there is no site.
 func (p Pages) Resolve(callback string) (page string, allowed bool) {
 	if callback == "" {
 		return p.site, p.site != ""

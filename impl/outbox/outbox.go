@@ -1,8 +1,8 @@
 // Package outbox holds accepted requests in memory until they are delivered.
 //
-// It owns how many are let in, when each delivery begins, how many run at once, and what happens
-// to those left at the end. Whom it lets in must never depend on deliveries: requests for accounts
-// stay longer than others, so how full the outbox is would tell who has one.
+// It owns the number of requests that are let in, the start of each delivery, the number of deliveries at once, and
+// the requests that are left at the stop. Admission must never depend on deliveries: requests for accounts stay
+// longer than others, so a full outbox would tell who has an account.
 package outbox
 
 import (
@@ -30,16 +30,16 @@ type Delivery interface {
 // Window is the time over which accepted requests are counted.
 const Window = 10 * time.Second
 
-// Config is how much an outbox takes.
+// Config has the bounds of an outbox.
 type Config struct {
 	Begin       func(impl.Request) Delivery
 	MaxAccepted int    // requests that are let in within Window
-	MaxPending  int    // requests that are kept; beyond it the account that has waited longest is given up
+	MaxPending  int    // requests that are kept; beyond it the oldest is given up
 	MaxAtOnce   int    // deliveries at once
-	GivenUp     func() // is told of each request that MaxPending has ended
+	GivenUp     func() // is called for each request that MaxPending has ended
 }
 
-// Outbox is safe for concurrent use.
+// Outbox keeps requests in memory and delivers them. Its methods may be called concurrently.
 type Outbox struct {
 	config Config
 
@@ -53,8 +53,8 @@ type Outbox struct {
 	// What run alone touches.
 	pending    map[string]*entry // by account
 	byAge      *list.List        // of *entry, the oldest first
-	ready      []*entry          // those that wait for room, the longest first
-	attempting int               // attempts that are being made
+	ready      []*entry          // entries that are due and wait for room, the first to be due first
+	attempting int               // the number of running attempts
 	draining   bool
 
 	adopted  chan *entry // from Redis
@@ -99,8 +99,8 @@ func New(config Config) *Outbox {
 	return o
 }
 
-// Admit lets one request in. It returns impl.ErrOverloaded where MaxAccepted were let in within Window,
-// and after Close.
+// Admit lets one request in. It returns impl.ErrOverloaded if MaxAccepted were let in within Window, and after
+// Close.
 func (o *Outbox) Admit() error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -112,8 +112,8 @@ func (o *Outbox) Admit() error {
 	return nil
 }
 
-// Put takes a request that was let in. It returns impl.ErrOverloaded where the outbox was closed
-// meanwhile, or run is a whole Window behind.
+// Put takes a request that was let in. It returns impl.ErrOverloaded if the outbox was closed meanwhile, or if run
+// is a whole Window behind.
 func (o *Outbox) Put(_ context.Context, request impl.Request) error {
 	return o.keep(newEntry(&request, o.config.Begin(request)))
 }
@@ -136,8 +136,8 @@ func newEntry(request *impl.Request, delivery Delivery) *entry {
 	return &entry{account: request.Account(), accepted: request.Accepted, delivery: delivery}
 }
 
-// Pending returns how many requests are not delivered yet, and when the oldest of them was
-// accepted; the zero time where there is none.
+// Pending returns the number of requests that are not delivered yet, and when the oldest was accepted; the zero
+// time without any.
 func (o *Outbox) Pending() (number int, oldest time.Time) {
 	if at := o.oldest.Load(); at != 0 {
 		oldest = time.Unix(0, at)
@@ -149,7 +149,7 @@ func (o *Outbox) Pending() (number int, oldest time.Time) {
 func (o *Outbox) run(ctx context.Context) {
 	defer close(o.ended)
 	defer close(o.attempts)
-	for range o.config.MaxAtOnce { // they last, so that their stacks need not grow for each attempt
+	for range o.config.MaxAtOnce { // kept, so that a stack need not grow anew for each attempt
 		go func() {
 			for e := range o.attempts {
 				pause, again := e.delivery.Try(ctx)
@@ -191,16 +191,16 @@ func (o *Outbox) run(ctx context.Context) {
 // drainPause is the longest pause between attempts while the outbox is drained.
 const drainPause = time.Second
 
-// Why a delivery gets no further attempt.
+// The reasons for a delivery to get no further attempt.
 var (
 	errReplaced = errors.New("a newer request for the account took its place")
 	errFull     = errors.New("too many requests are pending")
 	errStopped  = errors.New("the server has stopped")
 )
 
-// add takes an entry, or gives its delivery the place of an older one for the account: each link makes
-// the one before invalid, so only the newest request counts. The place stays, so that asking again
-// and again does not postpone the mail.
+// add takes an entry, or puts its delivery in the place of an older one for the account: each link makes the one
+// before invalid, so only the newest request counts. The time of the older one stays, so that repeated requests do
+// not postpone the mail.
 func (o *Outbox) add(e *entry) {
 	switch older := o.pending[e.account]; {
 	case older == nil:
@@ -233,8 +233,7 @@ func (o *Outbox) wait(e *entry, pause time.Duration) {
 	})
 }
 
-// giveUpOldest makes room for one request. Entries that are being tried are about to end by
-// themselves.
+// giveUpOldest makes room for one request. It spares entries in an attempt, which end by themselves.
 func (o *Outbox) giveUpOldest() {
 	for element := o.byAge.Front(); element != nil; element = element.Next() {
 		if e := element.Value.(*entry); !e.attempting {
@@ -252,7 +251,7 @@ func (o *Outbox) remove(e *entry) {
 	o.byAge.Remove(e.age)
 }
 
-// startReady begins attempts, as far as there is room.
+// startReady begins attempts as long as there is room.
 func (o *Outbox) startReady() {
 	for ; o.attempting < o.config.MaxAtOnce && len(o.ready) > 0; o.ready = o.ready[1:] {
 		e := o.ready[0]
@@ -266,8 +265,8 @@ func (o *Outbox) startReady() {
 	}
 }
 
-// finish takes an entry back from its attempt. A newer request follows at once after a delivery
-// that has ended, and after the pause of one that has not.
+// finish takes an entry back from its attempt. If the delivery has ended, a newer request for the account follows
+// at once; if not, the newer one takes its place and pause.
 func (o *Outbox) finish(r result) {
 	e := r.entry
 	o.attempting--
@@ -285,8 +284,8 @@ func (o *Outbox) finish(r result) {
 	o.wait(e, r.pause)
 }
 
-// abandon ends what is pending. Attempts that run are cut off, and end first: only they know
-// whether their mail was accepted.
+// abandon ends all pending deliveries. It cuts off running attempts and waits for them first, because only they
+// know whether their mail was accepted.
 func (o *Outbox) abandon() {
 	for o.attempting > 0 {
 		o.finish(<-o.results)
@@ -301,14 +300,13 @@ func (o *Outbox) abandon() {
 	}
 }
 
-// Close takes no more requests, tries all that are pending at once and then every second, and returns
-// when none is left, or ctx ends. Then those that are left are reported as undelivered, and the
-// error says how many they are.
+// Close stops taking requests, and tries the pending ones at once and then every second, until none is left or ctx
+// ends. It reports those that are left as undelivered, and its error has their number.
 func (o *Outbox) Close(ctx context.Context) error {
 	return leftError(o.close(ctx))
 }
 
-// close returns how many requests are left.
+// close returns the number of requests that are left.
 func (o *Outbox) close(ctx context.Context) (left int) {
 	o.mu.Lock()
 	o.closed = true

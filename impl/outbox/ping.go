@@ -11,9 +11,8 @@ import (
 	"github.com/resetd/resetd/impl/redisclient"
 )
 
-// Ping does in Redis all that an outbox does there, under keys of its own, and removes those again: a
-// user of Redis that may count may still not be allowed to use streams. An error is one of
-// redisclient.Fault.
+// Ping tries in Redis all that an outbox does there, under keys of its own that it removes again: a Redis user that
+// may count for limits may not be allowed to use streams. Its error is one of redisclient.Fault.
 func Ping(ctx context.Context, target *redisclient.Target, timeout time.Duration) error {
 	client := redisclient.New(target, timeout, 1)
 	defer func() { _ = client.Close() }() // nothing is lost with its connection
@@ -21,7 +20,7 @@ func Ping(ctx context.Context, target *redisclient.Target, timeout time.Duration
 	defer cancel()
 	names := newKeys("check" + rand.Text())
 	account, alive, taken, busy := names.account("a"), names.alive("a"), names.taken("a"), names.busy("a")
-	// Should the removal fail, the keys go by themselves.
+	// If the removal fails, the keys expire.
 	defer func() { _ = client.Del(ctx, names.stream, account, alive, taken, busy).Err() }()
 
 	const mine, others, keep = "a", "b", 10_000 // two instances; keep is in milliseconds

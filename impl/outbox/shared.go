@@ -21,23 +21,23 @@ import (
 
 const (
 	patience = redisclient.Patience
-	// lease is how long an instance that gives no sign of life keeps its requests. A Redis that is
-	// killed and started again, or a machine that is very busy, must not cost it.
+	// lease is the time without a sign of life after which an instance loses its requests to others. It is
+	// longer than a restart of Redis, or a stall of a very busy machine.
 	lease = 15 * time.Second
-	// beatEvery is how often an instance gives a sign of life, and tries a Redis that is lost. It takes
-	// that back when it answers within redisclient.MaxRoundTrip.
+	// beatEvery is the time between signs of life, and between tries of a lost Redis. Redis is in use again once
+	// it answers within redisclient.MaxRoundTrip.
 	beatEvery = time.Second
-	// removeAgain is how long after a failure what has ended is removed again.
+	// removeAgain is the pause before a failed removal from Redis is tried again.
 	removeAgain = 250 * time.Millisecond
-	// batch is how many entries one command or pipeline is about at most.
+	// batch bounds the entries of one command or pipeline.
 	batch = 100
-	// connections are enough for commands that take about 0.1 ms each.
+	// connections bounds the connections. Commands take about 0.1 ms each.
 	connections = 12
-	// busyPause is how long a request waits while another instance tries an older one for its account.
+	// busyPause is the wait of a request while another instance tries an older one for the account.
 	busyPause = 500 * time.Millisecond
 )
 
-// SharedConfig says what an outbox in Redis needs beside Config.
+// SharedConfig has the settings of an outbox in Redis, beside those of Config.
 type SharedConfig struct {
 	Config
 	Redis   *redisclient.Target
@@ -46,26 +46,25 @@ type SharedConfig struct {
 	Key []byte
 	// Fingerprint returns the keyed hash under which Redis sees an account.
 	Fingerprint func(account string) string
-	Keep        time.Duration // a request that nobody has delivered leaves Redis after this time
-	Attempt     time.Duration // an attempt takes no longer
-	// Changed is told when Redis comes into use, and when it is lost and why.
+	Keep        time.Duration // after which a request that nobody has delivered leaves Redis
+	Attempt     time.Duration // the longest time of an attempt
+	// Changed is called when Redis comes into use, and when it is lost, with the reason.
 	Changed func(inRedis bool, reason string)
-	// Unreadable is told of each request that was encrypted with another key, and dropped.
+	// Unreadable is called for each request that was encrypted with another key, and dropped.
 	Unreadable func()
-	// TakenOver is told how many requests of an instance that has ended were taken over.
+	// TakenOver is called with the number of requests that were taken over from an instance that has ended.
 	TakenOver func(number int)
-	// Left is told how many requests Close has left in Redis.
+	// Left is called with the number of requests that Close has left in Redis.
 	Left func(number int)
 }
 
-// Shared is an outbox whose requests are kept in Redis until they are delivered, so that they survive
-// their instance. It is safe for concurrent use.
+// Shared is an outbox that keeps requests in Redis until they are delivered, so that they survive their instance.
+// Its methods may be called concurrently.
 //
-// Each request is an entry of a stream, and pending for the instance that accepted it in the stream's
-// consumer group. That instance schedules it in its memory, by an Outbox. One that gives no sign of
-// life for the time of a lease loses its entries to another. While Redis is lost, requests are
-// accepted into memory alone, and those from before are delivered all the same: rather twice than not
-// at all.
+// Each request is an entry of a stream, and pending for the instance that accepted it in the stream's consumer
+// group. That instance schedules it in its memory, by an Outbox. An instance without a sign of life for the time of
+// a lease loses its entries to another. While Redis is lost, requests are accepted into memory alone, and earlier
+// ones are delivered all the same: twice is better than not at all.
 type Shared struct {
 	config SharedConfig
 	memory *Outbox
@@ -95,14 +94,14 @@ type Shared struct {
 	enders sync.WaitGroup
 }
 
-// sealed is what is encrypted. Its token is made up here, because clients may choose the ids of their
-// requests, and use one twice.
+// sealed is the encrypted content of an entry. Its token is random, because clients may choose the ids of their
+// requests, and use an id twice.
 type sealed struct {
 	Token   string
 	Request impl.Request
 }
 
-// keys are the names in Redis. Their common tag keeps them on one node of a Cluster.
+// keys makes the names of keys in Redis. Their common tag keeps them on one node of a Cluster.
 type keys struct{ stream, prefix string }
 
 func newKeys(project string) keys {
@@ -117,8 +116,8 @@ func (k keys) taken(instance string) string      { return k.prefix + "taken:" + 
 
 const group = "deliveries"
 
-// OpenShared starts an outbox in Redis. An error is a mistake in the configuration: a Redis that does
-// not work is none.
+// OpenShared starts an outbox in Redis. Its error is a mistake in the configuration; a Redis that does not work
+// gives no error.
 func OpenShared(config SharedConfig) (*Shared, error) {
 	block, err := aes.NewCipher(config.Key)
 	if err != nil {
@@ -146,8 +145,7 @@ func OpenShared(config SharedConfig) (*Shared, error) {
 	return s, nil
 }
 
-// Admit lets one request in, as an Outbox does: by what this instance has let in, and not by what is
-// pending.
+// Admit lets one request in, by the number that this instance has let in, like Admit of Outbox.
 func (s *Shared) Admit() error { return s.memory.Admit() }
 
 // Put takes a request that was let in, into Redis and memory, or into memory alone.
@@ -167,12 +165,12 @@ func (s *Shared) Put(ctx context.Context, request impl.Request) error {
 	return err
 }
 
-// Pending returns how many requests this instance has not delivered yet, and when the oldest of them
-// was accepted.
+// Pending returns the number of requests that this instance has not delivered yet, and when the oldest was
+// accepted.
 func (s *Shared) Pending() (number int, oldest time.Time) { return s.memory.Pending() }
 
-// Close delivers as an Outbox does. What is left then stays in Redis, for other instances or the next
-// start; only what is in memory alone is lost, and counted in the error.
+// Close delivers like Close of Outbox. Requests that are left stay in Redis, for other instances or the next start.
+// Only those in memory alone are lost, and its error has their number.
 func (s *Shared) Close(ctx context.Context) error {
 	s.cancel()
 	s.beats.Wait()
@@ -190,8 +188,8 @@ func (s *Shared) Close(ctx context.Context) error {
 	return leftError(left - kept)
 }
 
-// acceptScript adds an entry for an instance, and notes it as the newest of its account. It returns its
-// id, or nothing where the stream is full. The group is there unless Redis was emptied.
+// acceptScript adds an entry for an instance, and notes it as the newest of its account. It returns the entry's id,
+// or nothing if the stream is full. The group exists unless Redis was emptied.
 //
 // KEYS: stream, account. ARGV: group, instance, encrypted request, most entries, milliseconds to keep.
 var acceptScript = redis.NewScript(`
@@ -206,8 +204,8 @@ redis.call('PEXPIRE', KEYS[2], ARGV[5])
 return id
 `)
 
-// accept writes a request to Redis, and returns the id of its entry; empty where it is not there, or
-// nobody knows.
+// accept writes a request to Redis, and returns the id of its entry; empty if Redis does not have it, or may not
+// have it.
 func (s *Shared) accept(ctx context.Context, account string, request *impl.Request) (id string) {
 	token := rand.Text()
 	plain, err := json.Marshal(sealed{token, *request})
@@ -249,8 +247,8 @@ func (s *Shared) decrypt(payload string) (*sealed, error) {
 	return opened, json.Unmarshal(plain, opened)
 }
 
-// lost goes on in memory. A command that got no connection in time says nothing about Redis, and keys
-// that a Cluster is moving are about to be there again.
+// lost makes the outbox go on in memory, unless the error is no loss of Redis: a command got no connection in time,
+// or a Cluster is moving the keys.
 func (s *Shared) lost(err error) {
 	if errors.Is(err, redis.ErrPoolTimeout) || redisclient.IsMoving(err) {
 		return
@@ -264,8 +262,8 @@ func (s *Shared) lost(err error) {
 	}
 }
 
-// join beats, and makes what must be there. It does what a request does, which is to write: a Redis
-// that is read-only, or full, answers a PING.
+// join gives a sign of life, and makes the stream and the group. It writes as a request does, because a Redis that
+// is read-only, or full, still answers a PING.
 func (s *Shared) join(ctx context.Context) error {
 	if !s.inRedis.Load() {
 		// A Cluster may have its keys elsewhere since. The client's own timeouts bound it.
@@ -317,7 +315,7 @@ func (s *Shared) stillLost(err error) error {
 	return err
 }
 
-// beat says again and again that this instance lives, and takes over what ended instances have left.
+// beat gives signs of life, and takes over the requests of instances that have ended.
 func (s *Shared) beat(ctx context.Context) {
 	for ; ctx.Err() == nil; sleep(ctx, beatEvery) {
 		if err := s.join(ctx); err != nil {
@@ -343,11 +341,11 @@ func (s *Shared) beat(ctx context.Context) {
 	}
 }
 
-// remembered is how long an instance knows what it has removed from Redis, and what may be in Redis
-// and in memory. A Redis that is killed loses its last second or two (appendfsync everysec).
+// remembered is the time for which an instance remembers entries that it has removed from Redis, and requests that
+// may be in Redis and in memory. A killed Redis loses its last second or two (appendfsync everysec).
 const remembered = time.Minute
 
-// forgetOld drops what is remembered of entries that will not come back.
+// forgetOld forgets entries after that time.
 func (s *Shared) forgetOld() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -356,9 +354,9 @@ func (s *Shared) forgetOld() {
 	maps.DeleteFunc(s.unsure, isOld)
 }
 
-// takeOverScript assigns entries of an instance that does not beat to another, and notes that for the
-// case that the instance wakes up. It removes an instance that has no entries. XCLAIM drops entries
-// that are no longer in the stream.
+// takeOverScript assigns the entries of an instance without a sign of life to another. It leaves a note for the
+// case that the instance wakes up, and removes an instance without entries. XCLAIM drops entries that are no longer
+// in the stream.
 //
 // KEYS: stream, alive, taken. ARGV: group, the instance, the one that takes over, most entries,
 // milliseconds to keep the note.
@@ -397,7 +395,7 @@ func (s *Shared) takeOver(ctx context.Context) error {
 	return err
 }
 
-// takeFrom takes over at most a batch.
+// takeFrom takes over at most a batch from an instance.
 func (s *Shared) takeFrom(ctx context.Context, instance string) (taken int, err error) {
 	limited, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -412,7 +410,7 @@ func (s *Shared) takeFrom(ctx context.Context, instance string) (taken int, err 
 	return taken, err
 }
 
-// readMissed looks at what is pending for this instance, which an answer that was lost may have held.
+// readMissed reads the entries that are pending for this instance, because it may have lost the answer with one.
 func (s *Shared) readMissed(ctx context.Context) error {
 	for from := "0"; ; {
 		limited, cancel := context.WithTimeout(ctx, patience)
@@ -425,14 +423,14 @@ func (s *Shared) readMissed(ctx context.Context) error {
 			return err
 		}
 		for _, entry := range streams[0].Messages {
-			payload, _ := entry.Values["request"].(string) // it has none where it was removed
+			payload, _ := entry.Values["request"].(string) // empty if the entry was removed
 			s.hold(ctx, entry.ID, payload)
 			from = entry.ID
 		}
 	}
 }
 
-// missedBy returns a batch of what is pending for an instance.
+// missedBy returns a batch of the entries that are pending for an instance.
 func missedBy(ctx context.Context, client redis.UniversalClient, names keys, instance, from string) ([]redis.XStream, error) {
 	return client.XReadGroup(ctx, &redis.XReadGroupArgs{
 		Group: group, Consumer: instance, Streams: []string{names.stream, from}, Count: batch, Block: -1,
@@ -483,9 +481,9 @@ func (s *Shared) drop(id string) {
 	delete(s.held, id)
 }
 
-// endScript removes an entry, and with the last one of its account what is known of it. Where the
-// newest one was not tried to its end, none is the newest: of two requests at the same moment, an
-// instance may give the place to the other one than Redis.
+// endScript removes an entry, and with the last entry of an account the account's key. If the newest entry was not
+// tried to its end, the account has no newest entry any more: of two requests at the same moment, memory and Redis
+// may take different ones for the newest.
 //
 // KEYS: stream, account, busy. ARGV: group, entry, 1 if it was tried to its end.
 var endScript = redis.NewScript(`
@@ -501,8 +499,7 @@ end
 return 1
 `)
 
-// end removes from Redis what has ended. Nobody waits for it, and it goes on trying while Redis is
-// lost, until Close.
+// end removes ended entries from Redis, in the background. It goes on trying while Redis is lost, until Close.
 func (s *Shared) end() {
 	for d := range s.ends {
 		work := []*shared{d}
@@ -511,7 +508,7 @@ func (s *Shared) end() {
 		}
 		for tries := 0; s.endAll(work) != nil; tries++ {
 			if len(s.ends) == cap(s.ends) || s.isClosing() && tries > 0 {
-				break // they may be delivered again, which is better than to stand still
+				break // they may be delivered again, which is better than to hang
 			}
 			time.Sleep(removeAgain)
 		}
@@ -549,13 +546,13 @@ type shared struct {
 	outbox  *Shared
 	id      string // of the entry
 	account string // fingerprint; empty where the entry could not be read
-	tried   bool   // to its end
+	tried   bool   // whether it was tried to its end
 }
 
-// claimScript says whether an entry is to be tried now: "go"; "gone" where another instance has it or
-// has ended it; "replaced" where a newer one of the account has ended, or is another instance's; "busy"
-// where another one of the account is being tried. Between its own an instance decides in memory. An
-// entry that nobody has taken and that is not there was lost by Redis, so it is tried.
+// claimScript decides whether an instance may try an entry now. It returns "go"; "gone" if another instance has the
+// entry or has ended it; "replaced" if a newer entry of the account has ended, or is another instance's; or "busy"
+// if another entry of the account is being tried. Between its own entries an instance decides in memory. An entry
+// that is neither there nor taken was lost by Redis, so the answer is "go".
 //
 // KEYS: stream, account, taken, busy. ARGV: group, entry, instance, milliseconds of an attempt.
 var claimScript = redis.NewScript(`
@@ -576,7 +573,7 @@ redis.call('SET', KEYS[4], ARGV[2], 'PX', ARGV[4])
 return 'go'
 `)
 
-// Try makes one attempt, if the entry is still this instance's. Where Redis cannot say, it is made.
+// Try makes one attempt, unless Redis says that the entry is not this instance's any more.
 func (d *shared) Try(ctx context.Context) (pause time.Duration, again bool) {
 	s := d.outbox
 	switch d.claim(ctx) {
@@ -596,7 +593,7 @@ func (d *shared) Try(ctx context.Context) (pause time.Duration, again bool) {
 	return pause, again
 }
 
-// claim asks Redis for the verdict of claimScript. It is empty where there is no answer.
+// claim returns the verdict of claimScript; empty without an answer.
 func (d *shared) claim(ctx context.Context) (verdict string) {
 	s := d.outbox
 	var err error
@@ -605,8 +602,8 @@ func (d *shared) claim(ctx context.Context) (verdict string) {
 			return verdict
 		}
 	}
-	// A process that was stopped for long finds that its command has timed out, and must not go on
-	// without an answer: others have taken its entries over.
+	// After a long stop of this process its command has timed out, and others have taken its entries over: it
+	// must not go on without an answer.
 	if time.Since(time.Unix(0, s.beaten.Load())) > lease/2 {
 		verdict, err = d.claimOnce(ctx)
 	}
@@ -634,7 +631,7 @@ func (d *shared) End(outcome impl.EventKind, reason error) {
 	d.remove()
 }
 
-// remove takes the entry out of Redis, soon.
+// remove hands the entry to end, which removes it from Redis.
 func (d *shared) remove() {
 	s := d.outbox
 	s.mu.Lock()
