@@ -7,36 +7,31 @@ import (
 	"github.com/ulule/limiter/v3/drivers/store/memory"
 )
 
-// ownKeys is how many clients have counters of their own, and sharedKeys is how
-// many sets of counters all those beyond share: one for each value of the first
-// twelve bits of a hash.
+// ownKeys bounds the clients with counters of their own. All clients beyond share sharedKeys sets of counters: one
+// for each value of the first twelve bits of a hash.
 //
 // A client costs up to 180 bytes for two windows, and there are two generations
 // of them, so a limiter stays below
 //
 //	2 × (131,072 + 4,096) × 180 bytes = 49 MB
 //
-// however many clients come, and below half of that in the first period of its
-// longest window. (That of webhooks has one window: 38 MB, if Mailgun reports so
-// many a day.) What a flood beyond that gets is still bounded by the limit times
-// 135,168 counters; what newcomers lose is that they share their counters with
-// strangers, until the flood's window is over. Such a service wants Redis.
+// however many clients come, and below half of that in the first period of its longest window. (The limiter of
+// webhooks has one window: 38 MB, if Mailgun reports so many a day.) A larger flood is still bounded by the limit
+// times 135,168 counters, but newcomers share their counters with strangers until the flood's window is over. Such a
+// service needs Redis.
 const (
 	ownKeys    = 1 << 17
 	sharedKeys = 1 << 12
 )
 
-// memoryCounters count a rate's windows in this process, in two generations.
-// New clients go into the young one. After each period of the longest window
-// the young generation becomes the old one, and the old one is let go as a
-// whole. A client that comes again moves to the young one, so all windows of
-// those that are let go have been over for some time. (Only while the young one
-// is full it stays, and may have its limit once more after the turn.) Nothing
-// walks through a million counters, and nothing deletes a counter just as a
-// request is using it. It also bounds what a system clock that is set back can
-// do, since ulule's counters go by that and generations by the monotonic one.
+// memoryCounters counts a rate's windows in this process, in two generations. New clients go into the young one.
+// After each period of the longest window the young generation becomes the old one, and the old one is dropped as a
+// whole. A client that comes again moves to the young one, so all windows of a dropped generation have been over
+// for some time. (Only while the young one is full the client stays, and may get its limit once more after the
+// turn.) So nothing walks through a million counters, or deletes a counter that a request is using. It also bounds
+// the effect of a system clock that is set back: ulule's counters use that clock, generations the monotonic one.
 //
-// One lock is enough: what is done under it takes less than a microsecond.
+// One lock is enough, because it is held for less than a microsecond.
 type memoryCounters struct {
 	rate Rate
 
@@ -81,8 +76,7 @@ func (m *memoryCounters) take(k key) (allowed bool, counts []count) {
 	return true, counts
 }
 
-// find returns the counters of a key: its own, or else, when there are too many
-// clients, those that it shares; nil where there are none yet.
+// find returns the counters of a key: its own, or shared ones if there are too many clients; nil if it has none yet.
 func (m *memoryCounters) find(k key) []memory.Counter {
 	if counters := m.young[k]; counters != nil {
 		return counters
@@ -101,7 +95,7 @@ func (m *memoryCounters) find(k key) []memory.Counter {
 	return nil
 }
 
-// add makes the counters of a key that has none. They count as expired.
+// add makes the counters of a key without any. They count as expired.
 func (m *memoryCounters) add(k key) []memory.Counter {
 	if len(m.young) >= ownKeys {
 		k = k.shared()
@@ -111,7 +105,7 @@ func (m *memoryCounters) add(k key) []memory.Counter {
 	return counters
 }
 
-// turn lets the old generation go when it is time.
+// turn drops the old generation when its time is over.
 func (m *memoryCounters) turn() {
 	longest := m.rate[len(m.rate)-1].Period
 	age := time.Since(m.born)
@@ -124,12 +118,11 @@ func (m *memoryCounters) turn() {
 	}
 }
 
-// opens is the expiration of a window that opens now.
+// opens returns the expiration of a window that opens now.
 func (w Window) opens(now time.Time) int64 { return now.Add(w.open()).UnixNano() }
 
-// over is when ulule no longer counts a window that expires then as open: it
-// still does at that very nanosecond.
+// over returns the first time at which ulule counts a window as closed: at its expiration it is still open.
 func over(expiration int64) time.Time { return time.Unix(0, expiration+1) }
 
-// shared is the key of the counters that a key shares.
+// shared returns the key of the counters that a key shares with others.
 func (k key) shared() key { return key{k[0], k[1] & 0xf0} }

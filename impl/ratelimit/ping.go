@@ -10,17 +10,16 @@ import (
 	"github.com/resetd/resetd/impl/redisclient"
 )
 
-// Pong is what Ping found out.
+// Pong is the result of Ping.
 type Pong struct {
 	RoundTrip time.Duration // of one count on each node: the fastest of three, as a Redis that was slow once is tried again
-	Evicts    string        // the maxmemory-policy by which keys may go before their time; empty if none do
-	Mode      string        // what the server says it is: standalone, cluster or sentinel; empty if it does not say
+	Evicts    string        // the maxmemory-policy that evicts keys before their time; empty if none are evicted
+	Mode      string        // standalone, cluster or sentinel, as the server says; empty if it does not say
 }
 
-// Ping counts in Redis as a limiter does, under keys of its own on each node, and removes those again:
-// a Redis that answers PING may be a replica, full, closed to scripts, or one node of a Cluster. It
-// waits for timeout where a limiter has given up long before, to be able to say how slow Redis is. An
-// error is one of redisclient.Fault.
+// Ping counts in Redis as a limiter does, under keys of its own on each node that it removes again: a Redis that
+// answers PING may be a replica, full, closed to scripts, or one node of a Cluster. It waits for timeout, longer than
+// a limiter does, to measure how slow Redis is. Its error is one of redisclient.Fault.
 func Ping(ctx context.Context, target *redisclient.Target, timeout time.Duration) (Pong, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -35,7 +34,7 @@ func Ping(ctx context.Context, target *redisclient.Target, timeout time.Duration
 	if err != nil {
 		return Pong{}, redisclient.Fault(err)
 	}
-	// Should the removal fail, the keys go by themselves.
+	// If the removal fails, the keys expire.
 	defer func() {
 		for _, key := range keys {
 			_ = client.Del(ctx, key).Err()
@@ -59,8 +58,8 @@ func Ping(ctx context.Context, target *redisclient.Target, timeout time.Duration
 	return pong, nil
 }
 
-// evicts asks with INFO, because hosted Redis mostly forbids CONFIG. What Redis does not tell is
-// no fault.
+// evicts returns the eviction policy; empty if Redis does not tell it, or evicts nothing. It asks with INFO, because
+// most hosted Redis forbids CONFIG.
 func evicts(ctx context.Context, client redis.UniversalClient) string {
 	memory, err := client.InfoMap(ctx, "memory").Result()
 	if err != nil {

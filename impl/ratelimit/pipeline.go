@@ -10,8 +10,8 @@ import (
 )
 
 const (
-	// senders is how many pipelines are under way at once: one that waits for
-	// its answer leaves others to take what comes meanwhile.
+	// senders is the number of pipelines that may be in flight at once: while one waits for its answer, others
+	// take new commands.
 	senders = 4
 
 	// maxBatch bounds one pipeline, and so how long its first command waits for
@@ -19,12 +19,10 @@ const (
 	maxBatch = 256
 )
 
-// pipeline sends what is asked at the same time together. One at a time two
-// cores came to 20,000 questions a second: a burst of 4,000 parallel requests,
-// which the server allows, took longer than patience, so that a flood alone made
-// a healthy Redis look lost. (go-redis has an AutoPipeline, but there a caller
-// waits for its batch, and the batches before it, without regard to its own
-// deadline.)
+// pipeline sends commands together that come at the same time. One by one, two cores sent 20,000 commands a second: a
+// burst of 4,000 parallel requests, which the server allows, took longer than patience, so that a flood alone made a
+// healthy Redis look lost. (go-redis has an AutoPipeline, but its callers wait for their batch, and the batches
+// before it, beyond their own deadlines.)
 type pipeline struct {
 	client   redis.UniversalClient
 	patience time.Duration
@@ -50,8 +48,7 @@ func newPipeline(ctx context.Context, client redis.UniversalClient, patience tim
 	return p
 }
 
-// eval runs the script, by its hash if Redis knows that, and waits for the answer
-// as long as ctx allows.
+// eval runs the script, by its hash if Redis knows that, and waits for the answer until ctx ends.
 func (p *pipeline) eval(ctx context.Context, keys []string, args []any) *redis.Cmd {
 	cmd := p.do(&call{ctx: ctx, run: script.EvalSha, keys: keys, args: args})
 	if err := cmd.Err(); err != nil && redis.HasErrorPrefix(err, "NOSCRIPT") {
@@ -88,7 +85,7 @@ func (p *pipeline) send(ctx context.Context) {
 	}
 }
 
-// collect gathers what else is waiting.
+// collect adds the calls that are waiting.
 func (p *pipeline) collect(first *call) []*call {
 	batch := []*call{first}
 	for len(batch) < maxBatch {
@@ -106,7 +103,7 @@ func (p *pipeline) exec(ctx context.Context, batch []*call) {
 	limited, cancel := context.WithTimeout(ctx, p.patience)
 	defer cancel()
 	pipe := p.client.Pipeline()
-	// A request that has given up has gone to memory, and is not to be counted twice.
+	// A request that has given up is counted in memory, and must not be counted twice.
 	batch = slices.DeleteFunc(batch, func(c *call) bool { return c.ctx.Err() != nil })
 	for _, c := range batch {
 		c.cmd = c.run(limited, pipe, c.keys, c.args...)

@@ -9,8 +9,7 @@ import (
 	"time"
 )
 
-// A Window lets Limit requests through in each Period, which is a second, a
-// minute, an hour or a day.
+// Window lets Limit requests through in each Period: a second, a minute, an hour or a day.
 type Window struct {
 	Limit  int64
 	Period time.Duration
@@ -32,13 +31,12 @@ var units = []struct {
 	{"D", "day", 24 * time.Hour},
 }
 
-// maxLimit is far above any use, and far below where a counter overflows. The
-// RateLimit fields carry at most 15 digits (RFC 8941, section 3.3.1).
+// maxLimit bounds a limit, far above any use and far below the overflow of a counter. The RateLimit fields carry at
+// most 15 digits (RFC 8941, section 3.3.1).
 const maxLimit = 1_000_000_000
 
-// ParseRate reads limits as ulule/limiter writes them, several of them
-// separated by commas: "5-M,30-H" is five a minute and thirty an hour. It
-// reports every fault, not just the first.
+// ParseRate reads limits as ulule/limiter writes them, separated by commas: "5-M,30-H" is five a minute and thirty an
+// hour. It reports all faults together.
 func ParseRate(s string) (Rate, error) {
 	var rate Rate
 	var faults []error
@@ -94,7 +92,7 @@ func (r Rate) String() string {
 	return strings.Join(parts, ",")
 }
 
-// policy is the value of the RateLimit-Policy header field.
+// policy returns the value of the RateLimit-Policy header field.
 func (r Rate) policy() string {
 	policies := make([]string, len(r))
 	for i, w := range r {
@@ -133,8 +131,7 @@ func (w Window) unit() string {
 	return w.Period.String()
 }
 
-// open is how long a window that starts now stays open: a millisecond, the
-// resolution of Redis, less than its period. Memory and Redis both count the
-// very last instant as still inside, while "wait 60 seconds" has to mean that
-// after 60 seconds the window is over.
+// open returns the time for which a window stays open: its period without a millisecond, the resolution of Redis.
+// Memory and Redis both count the last instant as inside, but "wait 60 seconds" has to mean that after 60 seconds the
+// window is over.
 func (w Window) open() time.Duration { return w.Period - time.Millisecond }

@@ -1,28 +1,22 @@
-// Package ratelimit says how often a client, or an address, may be served. It
-// owns the windows of a [Rate], where they are counted (memory, or Redis when
-// several instances share them), and what happens while Redis is away.
-// ulule/limiter has the counters in memory; what is written around it here, and
-// why:
+// Package ratelimit limits the requests of a client, or for an address. It owns the windows of a [Rate], the place
+// where they are counted (memory, or Redis if several instances share them), and the change between the two.
+// ulule/limiter has the counters in memory. This package adds:
 //
-//   - Several windows at once, all of which must allow ([Limiter.Take]).
-//   - A bound on memory, which ulule's memory store has not (memory.go).
-//   - One question to Redis for all windows, where ulule's store asks at least
-//     one for each, and cannot make the second depend on the first (script.go).
+//   - Several windows at once, all of which must allow a request ([Limiter.Take]).
+//   - A bound on memory, which ulule's memory store lacks (memory.go).
+//   - One command to Redis for all windows. ulule's store sends at least one for each, and cannot make the second
+//     depend on the first (script.go).
 //   - Going on in memory when Redis fails, and back (redis.go).
 //
-// Who a client is says package clientip: ulule believes the leftmost
-// X-Forwarded-For entry, the one that a client writes itself.
+// Package clientip finds the client: ulule trusts the leftmost entry of X-Forwarded-For, which a client writes itself.
 //
-// What a window is: fixed, and opened by the first request that it counts, so
-// two clients' windows do not end together, and with Redis only Redis's clock
-// matters. A client that saves its requests up for the end of one window and
-// spends the next one at once gets up to twice the limit through around that
-// edge. The longer windows bound this, which is why a rate should have two.
+// Windows are fixed. The first request that a window counts opens it, so the windows of two clients do not end
+// together, and with Redis only Redis's clock matters. A client that saves its requests for the end of one window and
+// spends the next window at once gets up to twice the limit through. Longer windows bound this, so a rate should have
+// two.
 //
-// What is counted: requests that are let through. All windows are looked at
-// before any is counted, so a refused request costs nothing, in no window, and
-// makes no window longer: somebody who keeps trying is served as soon as
-// somebody who waits.
+// Only requests that are let through are counted. All windows are read before any is counted, so a refused request
+// costs nothing and makes no window longer: a client that keeps trying is served as soon as one that waits.
 //
 // This package must never:
 //
@@ -46,8 +40,7 @@ import (
 	"github.com/resetd/resetd/impl/redisclient"
 )
 
-// A Limiter counts the requests of each key under one rate. It is safe for
-// concurrent use.
+// Limiter counts the requests of each client under one rate. Its methods may be called concurrently.
 type Limiter struct {
 	store  *Store
 	name   string
@@ -57,12 +50,12 @@ type Limiter struct {
 	hashes sync.Pool
 }
 
-// Decision is what became of one request.
+// Decision says whether a request is let through, and what is left.
 type Decision struct {
 	Allowed bool
 
-	// RetryAfter is for a refused request the number of whole seconds, at least
-	// 1, after which it is served, if nobody else with the same key is before.
+	// RetryAfter is the number of whole seconds, at least 1, after which a refused request is served, unless
+	// another one with the same key comes first.
 	RetryAfter int
 
 	// Windows has the state of each window after this request, shortest first.
@@ -71,19 +64,17 @@ type Decision struct {
 	policy string
 }
 
-// WindowState is one window as its client sees it.
+// WindowState is the state of one window for one client.
 type WindowState struct {
 	Window
 	Remaining    int64
 	ResetSeconds int // until Remaining is Limit again, at least 1
 }
 
-// Take asks for one request of a client, which is any text that stands for it,
-// the same for the same client: it is hashed before anything else is done with
-// it.
+// Take decides about one request of a client, and counts it if it is let through. client is any text that is the same
+// for the same client. It is hashed before anything else happens with it.
 //
-// That the caller's request is cancelled stops nothing: the request has been
-// made, so it is counted.
+// A request whose context is cancelled is still counted, because it has been made.
 func (l *Limiter) Take(ctx context.Context, client string) Decision {
 	k := l.hash(client)
 	if shared := l.store.shared.Load(); shared != nil {
@@ -103,10 +94,10 @@ func (l *Limiter) Take(ctx context.Context, client string) Decision {
 // count is the state of one key in one window.
 type count struct {
 	used int64
-	ends time.Time // from when on the window is certainly over
+	ends time.Time // the time at which the window is certainly over
 }
 
-// decide says what counts mean to the client.
+// decide makes the decision from the counts of the windows.
 func (l *Limiter) decide(allowed bool, counts []count) Decision {
 	d := Decision{Allowed: allowed, Windows: make([]WindowState, len(l.rate)), policy: l.policy}
 	for i, window := range l.rate {
@@ -126,12 +117,10 @@ func (l *Limiter) decide(allowed bool, counts []count) Decision {
 	return d
 }
 
-// key stands for a client, and says nothing about it without the secret: 128
-// bits, so that no two of a billion ever meet.
+// key is the keyed hash of a client, of 128 bits, so that no two of a billion clients are the same.
 type key [16]byte
 
-// hash makes the key of a client. The limiter's name is hashed too, so that one
-// limiter's keys tell nothing about another's.
+// hash makes the key of a client. It hashes the limiter's name too, so that keys of two limiters cannot be compared.
 func (l *Limiter) hash(client string) key {
 	mac, ok := l.hashes.Get().(hash.Hash) // making one costs more than hashing
 	if !ok {
@@ -143,16 +132,15 @@ func (l *Limiter) hash(client string) key {
 	return key(mac.Sum(nil)[:16])
 }
 
-// wholeSeconds rounds up, so that a client that waits that long has waited enough.
-// No window of this period ends later than a period from now; a store that
-// knows the end only roughly may say so.
+// wholeSeconds rounds up, so that a client that waits that long has waited enough. It returns at most the period,
+// because a store that knows the end only roughly may say more.
 func wholeSeconds(d, period time.Duration) int {
 	d = min(max(d, 1), period)
 	return int((d + time.Second - 1) / time.Second)
 }
 
-// Fields are the values of the RateLimit-Policy and RateLimit header fields
-// (draft-ietf-httpapi-ratelimit-headers-10): every window is a policy.
+// Fields returns the values of the RateLimit-Policy and RateLimit header fields
+// (draft-ietf-httpapi-ratelimit-headers-10). Each window is a policy.
 func (d Decision) Fields() (policy, limit string) {
 	field := make([]byte, 0, 64)
 	for i, w := range d.Windows {

@@ -17,8 +17,8 @@ import (
 const (
 	probeInterval = time.Second
 
-	// connections is how many one instance opens at most: one for each sender,
-	// and as many to spare, for the probe while those are being dialled.
+	// connections bounds the connections of an instance: one for each sender, and as many again for the probe
+	// while those are being dialled.
 	connections = 2 * senders
 )
 
@@ -28,41 +28,36 @@ const (
 	Redis  = "redis"
 )
 
-// Options say where to count.
+// Options say where to count, and under which keys.
 type Options struct {
-	// Redis is where to count. Nil means memory only.
+	// Redis is the Redis to count in. Nil means memory only.
 	Redis *redisclient.Target
 
 	// Prefix begins each key in Redis, for a Redis that others use as well.
 	// Instances that share limits share it. Default "resetd".
 	Prefix string
 
-	// HashKey is the secret under which identities are hashed, at least 16
-	// bytes and the same for all instances that share limits. It may be left
-	// out without Redis: then it is random.
+	// HashKey is the secret under which clients are hashed: at least 16 bytes, and the same for all instances
+	// that share limits. Without Redis it may be empty, and is then random.
 	HashKey []byte
 
-	// Logger hears about each change between Redis and memory, once.
+	// Logger gets one record of each change between Redis and memory.
 	Logger *slog.Logger
 
-	// OnChange, if set, is called after each such change with what is in use
-	// from now on, for a metric.
+	// OnChange, if set, is called after each such change with the name of the store that is now in use.
 	OnChange func(inUse string)
 }
 
-// Store is where limiters count. While Redis is configured but does not work,
-// and so possibly from the start, they count in memory with the same rates,
-// each instance for itself; about once a second it is tried, by nobody's
-// request, whether Redis works again. One that is lost again and again has to
-// work for longer before.
+// Store holds the counts of limiters, in Redis or in memory. While a configured Redis does not work, even at the
+// start, limiters count in memory with the same rates, each instance for itself. The store tries Redis about once a
+// second, outside of requests. A Redis that is lost repeatedly has to work for longer before it is used again.
 //
-// The counts of one side are not carried over to the other: at each change a
-// client may get its limit once more, per instance. Redis must not evict keys
-// (maxmemory-policy noeviction): a key that is evicted is a limit forgotten.
+// Counts are not copied at a change: a client may get its limit once more, per instance. Redis must not evict keys
+// (maxmemory-policy noeviction), because a limit is forgotten with its key.
 type Store struct {
 	options  Options
 	hashKey  []byte
-	patience time.Duration // only tests of exactness have more of it
+	patience time.Duration // redisclient.Patience, except in tests of exactness
 
 	shared atomic.Pointer[shared] // nil while Redis is away
 
@@ -76,14 +71,12 @@ type Store struct {
 	running  sync.WaitGroup
 }
 
-// shared is Redis from when it came until it is lost. That each time has its
-// own makes sure that a request which began before Redis was lost does not
-// lose it again after it came back.
+// shared stands for Redis from one return to the next loss. Each return makes a new one, so that a request which began
+// before a loss cannot report Redis as lost after its return.
 type shared struct{ since time.Time }
 
-// Open makes a store. It asks Redis for a moment, so that a Redis that works
-// is in use from the first request on, and one that does not delays the start
-// by a second or two at most. An error is a mistake in the options.
+// Open makes a store. It tries Redis once, so that a working Redis is in use from the first request on, and a broken
+// one delays the start by a second or two at most. Its error is a mistake in the options.
 func Open(options Options) (*Store, error) { return openPatiently(options, redisclient.Patience) }
 
 func openPatiently(options Options, patience time.Duration) (*Store, error) {
@@ -114,13 +107,12 @@ func openPatiently(options Options, patience time.Duration) (*Store, error) {
 	return s, nil
 }
 
-// Limiter returns the limiter of that name, which must be one of a kind: its
-// counts in memory are its own, and those in Redis are found by the name.
+// Limiter returns a limiter. Its name must be unique, because counts in Redis are found by it.
 func (s *Store) Limiter(name string, rate Rate) *Limiter {
 	return &Limiter{store: s, name: name, rate: rate, policy: rate.policy(), memory: newMemoryCounters(rate)}
 }
 
-// InUse says where requests are counted now: [Memory] or [Redis].
+// InUse returns where requests are counted now: [Memory] or [Redis].
 func (s *Store) InUse() string {
 	if s.shared.Load() != nil {
 		return Redis
@@ -140,8 +132,8 @@ func (s *Store) Close() error {
 	return s.client.Close()
 }
 
-// lost is what a request calls that Redis failed. Only the first one of many
-// at the same time finds anything to do.
+// lost changes to memory after Redis has failed a request. Of many requests that fail at the same time, only the first
+// call has an effect.
 func (s *Store) lost(shared *shared, err error) {
 	s.changing.Lock()
 	defer s.changing.Unlock()
@@ -160,7 +152,7 @@ func (s *Store) probeForEver(ctx context.Context) {
 			return
 		case <-tick.C:
 			if s.shared.Load() == nil {
-				_ = s.probe(ctx) // that it is away has been logged
+				_ = s.probe(ctx) // the loss has been logged
 			}
 		}
 	}
@@ -192,8 +184,8 @@ func (s *Store) try(ctx context.Context) error {
 	return countOnce(limited, s.client, keys, probeInterval)
 }
 
-// probeKeys returns a key on each node that requests' keys are on, and makes connections to them that
-// are ready for what is timed. The client's own timeouts bound it.
+// probeKeys returns a key on each node that has keys of requests. It connects to the nodes, so that the probe's time
+// has no dialling in it. The client's own timeouts bound it.
 func probeKeys(ctx context.Context, client *redisclient.Client, prefix string) ([]string, error) {
 	err := client.Nodes(ctx, func(ctx context.Context, node redis.UniversalClient) error { return script.Load(ctx, node).Err() })
 	if err != nil {
@@ -202,12 +194,12 @@ func probeKeys(ctx context.Context, client *redisclient.Client, prefix string) (
 	return client.Spread(ctx, prefix)
 }
 
-// countOnce does what a request does, for each key: a Redis that is read-only, or full, answers a PING,
-// and a Cluster's other nodes answer while one does not.
+// countOnce counts each key as a request does: a Redis that is read-only, or full, still answers a PING, and the other
+// nodes of a Cluster answer while one does not.
 func countOnce(ctx context.Context, client redis.UniversalClient, keys []string, open time.Duration) error {
 	pipe := client.Pipeline()
 	for _, key := range keys {
-		// A limit that is never reached, because a refusal writes nothing.
+		// The limit is never reached, because a refusal writes nothing.
 		script.EvalSha(ctx, pipe, []string{key}, maxLimit, open.Milliseconds())
 	}
 	_, err := pipe.Exec(ctx)

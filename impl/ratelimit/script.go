@@ -9,16 +9,13 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// script counts a request in every window of a key, or in none of them if one
-// is full. KEYS are the keys of the windows, and ARGV is the limit of each and
-// for how many milliseconds it stays open. The answer is 1 if the request is
-// let through and 0 if it is not, and then for each window how many it has
-// counted and for how many milliseconds it is still open.
+// script counts a request in all windows of a client, or in none if one is full. KEYS are the keys of the windows,
+// ARGV the limit and the open time in milliseconds of each. The answer is 1 if the request is let through, or else 0,
+// and then the count and the remaining milliseconds of each window.
 //
-// A key that has lost its expiry (PERSIST, a restored dump, ...) would limit
-// for ever. It gets one again, a whole window at most. The alternative, the
-// number of the window in each key, would make windows depend on the clocks of
-// the instances.
+// A key that has lost its expiry (PERSIST, a restored dump) would limit for ever. The script gives it one again, of a
+// whole window at most. The number of the window in each key would do so too, but would make windows depend on the
+// clocks of the instances.
 var script = redis.NewScript(`
 local answer, used = {1}, {}
 for i, key in ipairs(KEYS) do
@@ -41,10 +38,10 @@ end
 return answer
 `)
 
-// errAnswer is about what no Redis answers to the script.
+// errAnswer says that the script got an answer that Redis does not give.
 var errAnswer = errors.New("its answer could not be understood")
 
-// takeShared counts in Redis.
+// takeShared counts a request in Redis.
 func (l *Limiter) takeShared(ctx context.Context, k key) (allowed bool, counts []count, err error) {
 	args := make([]any, 0, 2*len(l.rate))
 	for _, w := range l.rate {
@@ -66,9 +63,8 @@ func (l *Limiter) takeShared(ctx context.Context, k key) (allowed bool, counts [
 	return answer[0] == 1, counts, nil
 }
 
-// keys are the names of a client's windows. The limit is not in them, so that a
-// new limit takes what has been counted under the old one. The braces keep them
-// on one node of a Cluster, as a script demands.
+// keys returns the names of a client's windows in Redis. They do not have the limit, so that a changed limit goes on
+// with the counts of the old one. The braces keep them on one node of a Cluster, which a script needs.
 func (l *Limiter) keys(k key) []string {
 	client := base64.RawURLEncoding.EncodeToString(k[:])
 	keys := make([]string, len(l.rate))

@@ -7,28 +7,28 @@ import (
 )
 
 const (
-	// Patience is how long one command may wait for Redis, or all commands of one request together.
-	// The promise is 250 ms; the rest is for a busy machine to notice.
+	// Patience bounds the wait for Redis of one command, or of all commands of one request together. The promise
+	// is 250 ms; the rest is the time in which a busy machine notices.
 	Patience = 220 * time.Millisecond
-	// MaxRoundTrip is how soon Redis must answer to be taken into use: a request asks it up to three
-	// times (the limit of its client, the limit of its address, the outbox), so a Redis that only
-	// just answers would be lost again at once.
+	// MaxRoundTrip bounds the time of an answer for Redis to be taken into use. A request asks it up to three times
+	// (the limit of its client, the limit of its address, the outbox), so a slower Redis would be lost again at
+	// once.
 	MaxRoundTrip = Patience / 3
 )
 
-// budget is how long Redis has been waited for.
+// budget adds up the waits for Redis of one request.
 type budget struct{ spent atomic.Int64 }
 
 type budgetKey struct{}
 
-// WithBudget makes all commands with this context wait for Redis no longer than Patience together.
-// Without it that is the bound of each.
+// WithBudget returns a context whose commands wait for Redis no longer than Patience together. Without it, that is the
+// bound of each command.
 func WithBudget(ctx context.Context) context.Context {
 	return context.WithValue(ctx, budgetKey{}, &budget{})
 }
 
-// Wait returns a context that ends when patience or what is left of the budget does, and not with the
-// client's request. The function is to be called when Redis has answered.
+// Wait returns a context that ends after patience, or with the budget, and not with the client's request. The caller
+// calls the function when Redis has answered.
 func Wait(ctx context.Context, patience time.Duration) (context.Context, func()) {
 	b, ok := ctx.Value(budgetKey{}).(*budget)
 	if !ok {

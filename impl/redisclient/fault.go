@@ -10,11 +10,10 @@ import (
 	"github.com/resetd/resetd/impl/upstream"
 )
 
-// RefusedError is what a server says instead of doing what it is asked. Code is what that begins with: NOAUTH,
-// READONLY, OOM. (The rest may quote a key.)
+// RefusedError is an error answer of Redis. Code is its first word: NOAUTH, READONLY, OOM. (The rest may quote a key.)
 type RefusedError struct {
 	Code string
-	// BySentinel says that a Sentinel has refused to say where Redis is.
+	// BySentinel says that a Sentinel has refused to name the primary.
 	BySentinel bool
 }
 
@@ -25,17 +24,17 @@ func (e *RefusedError) Error() string {
 	return "it says " + e.Code
 }
 
-// WrongModeError is about a server that is of another kind than the URL says. Mode is its own word for
-// it: standalone, cluster or sentinel.
+// WrongModeError says that a server is of another kind than the URL says. Mode is the server's word for it:
+// standalone, cluster or sentinel.
 type WrongModeError struct{ Mode string }
 
 func (e *WrongModeError) Error() string { return "it is of the kind " + e.Mode }
 
-// ErrUnknownName says that the Sentinels do not monitor what the URL names.
+// ErrUnknownName says that the Sentinels do not monitor a primary of the URL's name.
 var ErrUnknownName = errors.New("the Sentinels do not know that name")
 
-// Fault returns what an operator may be told of an error: a *RefusedError, ErrUnknownName or the kind of
-// a network's fault. It repeats nothing of the URL.
+// Fault returns an error that an operator may be told: a *RefusedError, ErrUnknownName or one of upstream.Cause. It
+// repeats nothing of the URL.
 func Fault(err error) error {
 	if errors.Is(err, redis.Nil) {
 		return ErrUnknownName
@@ -46,10 +45,10 @@ func Fault(err error) error {
 	return upstream.Cause(err)
 }
 
-// Mode returns what the first server of the URL that answers says it is: standalone, cluster or
-// sentinel. It is empty where that is not Redis' own way to answer, as of a proxy. Sentinels are asked
-// for the server that they monitor, too. An error is one of Fault, or a *WrongModeError where the URL is
-// written for another kind: only a node of a Cluster that has all keys may be taken for a single Redis.
+// Mode returns the kind that the first answering server of the URL says it is: standalone, cluster or sentinel. It is
+// empty for a server that does not answer as Redis does, such as a proxy. With Sentinels it asks the primary too. Its
+// error is one of Fault, or a *WrongModeError if the URL is for another kind: only a node of a Cluster that has all
+// keys may be used as a single Redis.
 func (t *Target) Mode(ctx context.Context, timeout time.Duration) (mode string, err error) {
 	for _, address := range t.options.Addrs {
 		if mode, err = t.modeOf(ctx, address, timeout); err == nil || Code(err) != "" || errors.Is(err, redis.Nil) {

@@ -3,26 +3,25 @@ package redisclient
 import "time"
 
 const (
-	// calm is how long Redis is in use until its losses are forgotten.
+	// calm is the time in use after which earlier losses are forgotten.
 	calm = time.Minute
-	// maxProofs is the most that is asked of it.
+	// maxProofs bounds the number of successful tries that a return needs.
 	maxProofs = 30
 )
 
-// Recovery says when a Redis that was lost is used again: at once where it is tried and works. Where it
-// is lost again and again, it has to work the more often in a row before: each change gives clients
-// their limits once more, and a metric that is read every 15 s would show a Redis that is in use
-// for half of the time as used all the time. It is not safe for concurrent use.
+// Recovery decides when a lost Redis is used again: after the first successful try, or after several in a row if it is
+// lost repeatedly. Each change gives clients their limits once more, and a metric that is read every 15 s may show a
+// Redis that is in use for half of the time as used all the time. Its methods must not be called concurrently.
 type Recovery struct {
-	losses int // since it was calm
-	proofs int // how often in a row it has worked
+	losses int // since the last calm
+	proofs int // successful tries in a row
 	back   time.Time
 }
 
-// Failed notes that Redis was tried and does not work.
+// Failed notes an unsuccessful try.
 func (r *Recovery) Failed() { r.proofs = 0 }
 
-// Works notes that Redis was tried and works, and returns whether it is used now.
+// Works notes a successful try, and reports whether Redis is used from now on.
 func (r *Recovery) Works() bool {
 	r.proofs++
 	if r.proofs < min(r.losses, maxProofs) {
@@ -32,7 +31,7 @@ func (r *Recovery) Works() bool {
 	return true
 }
 
-// Lost notes that Redis was in use and is lost.
+// Lost notes that a Redis in use was lost.
 func (r *Recovery) Lost() {
 	if time.Since(r.back) > calm {
 		r.losses = 0

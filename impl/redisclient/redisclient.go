@@ -23,19 +23,19 @@ import (
 	"github.com/resetd/resetd/impl/upstream"
 )
 
-// dialTimeout is for new connections, which are made in the background: a command does not wait for
-// one longer than for its answer.
+// dialTimeout bounds the making of a connection, in the background: a command waits for a connection no longer than for
+// its answer.
 const dialTimeout = time.Second
 
-// Client is Redis of any kind.
+// Client is a client of Redis of any kind.
 type Client struct {
 	redis.UniversalClient
 	cluster *redis.ClusterClient // nil where it is none
 }
 
-// New returns a client that waits for an answer no longer than timeout, and never tries twice: the
-// defaults of go-redis wait and retry for seconds, and ignore a context's deadline. The client opens at
-// most so many connections, to each node of a Cluster.
+// New returns a client that waits for an answer no longer than timeout, and never tries twice: go-redis by default
+// waits and retries for seconds, and ignores a context's deadline. connections bounds the connections, to each node of
+// a Cluster.
 func New(target *Target, timeout time.Duration, connections int) *Client {
 	options := target.options
 	options.ContextTimeoutEnabled = true
@@ -79,9 +79,8 @@ func New(target *Target, timeout time.Duration, connections int) *Client {
 	}
 }
 
-// dialTLS connects to a server that has a certificate for its own address or for the host of the URL:
-// the nodes of a Cluster, and what Sentinels name, are mostly given as IP addresses, while their
-// certificates are for the name by which all of them are reached.
+// dialTLS connects to a server with a certificate for its own address, or for the host of the URL: the nodes of a
+// Cluster, and primaries of Sentinels, are mostly given as IP addresses, and have certificates for a common name.
 func (t *Target) dialTLS(ctx context.Context, network, address string) (net.Conn, error) {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
@@ -101,8 +100,7 @@ func (t *Target) dialAs(ctx context.Context, name, network, address string) (net
 	return dialer.DialContext(ctx, network, address)
 }
 
-// once keeps a ClusterClient from sending a command again that may have been done: it would be done
-// twice. It still follows redirections.
+// once keeps a ClusterClient from sending a command again that Redis may have executed. It still follows redirections.
 type once struct{}
 
 // DialHook implements redis.Hook.
@@ -129,8 +127,7 @@ type onlyOnce struct{ redis.Cmder }
 // NoRetry implements redis.Cmder.
 func (onlyOnce) NoRetry() bool { return true }
 
-// Nodes calls a function for each node that keys are on, at the same time. Of a Cluster it asks first
-// which those are.
+// Nodes calls a function for each node with keys, at the same time. It first asks a Cluster for its nodes.
 func (c *Client) Nodes(ctx context.Context, do func(context.Context, redis.UniversalClient) error) error {
 	if c.cluster == nil {
 		return do(ctx, c.UniversalClient)
@@ -138,15 +135,15 @@ func (c *Client) Nodes(ctx context.Context, do func(context.Context, redis.Unive
 	return c.cluster.ForEachMaster(ctx, func(ctx context.Context, node *redis.Client) error { return do(ctx, node) })
 }
 
-// spread is how many keys are tried where one server is to have all of them. That a node of a Cluster
-// which has half of them has all of these is as likely as 1 to 65,536.
+// spread is the number of keys that are tried to see whether one server has all keys. A node with half of a Cluster's
+// keys has all of these with a probability of 1 in 65,536.
 const spread = 16
 
-// maxSpread bounds the search for a key on each node. A node that it does not find has less than a
-// thousandth of all keys.
+// maxSpread bounds the search for a key on each node. A node that the search misses has less than a thousandth of all
+// keys.
 const maxSpread = 4096
 
-// Spread returns keys that begin with a prefix, at least one for each node that keys are on.
+// Spread returns keys that begin with a prefix, at least one for each node with keys.
 func (c *Client) Spread(ctx context.Context, prefix string) (keys []string, err error) {
 	key := func(i int) string { return prefix + "{" + strconv.Itoa(i) + "}" }
 	if c.cluster == nil {
@@ -174,7 +171,7 @@ func (c *Client) Spread(ctx context.Context, prefix string) (keys []string, err 
 	return keys, nil
 }
 
-// Reason returns what may be logged of an error: Redis' own code, or the kind of the fault.
+// Reason returns a text that may be logged of an error: Redis' own code, or the kind of the fault.
 func Reason(err error) string {
 	if code := Code(err); code != "" {
 		return code
@@ -189,13 +186,12 @@ func Reason(err error) string {
 	return cause.Error()
 }
 
-// IsMoving says whether an error is about nothing but keys that a Cluster is moving to another node just
-// now. Until all of them are there, a command about several of them is refused.
+// IsMoving reports whether an error only says that a Cluster is moving keys to another node. Until all of a command's
+// keys have arrived, the command is refused.
 func IsMoving(err error) bool { return Code(err) == "TRYAGAIN" }
 
-// Code returns the code that an error of Redis' own begins with (READONLY, NOAUTH, OOM). The rest of
-// its text may quote a key, and a server that is no Redis may say anything, and repeat the password
-// that it was sent. It is empty for all other errors.
+// Code returns the code with which an error answer of Redis begins (READONLY, NOAUTH, OOM), and "" for other errors. The
+// rest of the text may quote a key, and a server that is no Redis may repeat the password.
 func Code(err error) string {
 	var said redis.Error
 	if !errors.As(err, &said) {
@@ -212,7 +208,7 @@ func Code(err error) string {
 	return code
 }
 
-// What Redis 7 and Redis 6.2 say of a command in a script that its user may not run.
+// The answers of Redis 7 and Redis 6.2 about a command in a script that its user may not run.
 const (
 	aclInScript  = "ACL failure in script"
 	aclInScript6 = "The user executing the script can't run this command"

@@ -15,25 +15,24 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// Config is what an operator says about Redis. The fields are the settings REDIS_URL, REDIS_CA,
-// REDIS_CLIENT_CERT and REDIS_CLIENT_KEY; all but the first are PEM.
+// Config has the settings REDIS_URL, REDIS_CA, REDIS_CLIENT_CERT and REDIS_CLIENT_KEY. All but the first are PEM.
 type Config struct{ URL, CA, ClientCert, ClientKey string }
 
-// Mistake is what is wrong with a setting, and what to do. It repeats nothing of a value.
+// Mistake names a setting, what is wrong with it, and what to do. It repeats nothing of a value.
 type Mistake struct{ Setting, Text string }
 
-// Kind is how Redis is deployed.
+// Kind is a way in which Redis is deployed.
 type Kind string
 
-// The kinds, and how the URL tells them apart: each is a form of go-redis' own (ParseURL,
-// ParseFailoverURL, ParseClusterURL), and the parameter that only that form knows decides.
+// The kinds, by the parameter of the URL that decides. Each is a form of go-redis (ParseURL, ParseFailoverURL,
+// ParseClusterURL).
 const (
 	Single   Kind = "a single Redis"         // neither master_name nor addr
 	Sentinel Kind = "Redis behind Sentinels" // master_name
 	Cluster  Kind = "a Redis Cluster"        // addr without master_name
 )
 
-// Target is a Redis that can be connected to: a Config without mistakes.
+// Target says where Redis is and how to connect to it: a Config without mistakes.
 type Target struct {
 	Kind Kind
 	// Unverified says that TLS is used and the server's certificate is not verified.
@@ -54,16 +53,15 @@ const (
 	oneSlashMore = "must have three slashes before the path of a socket: unix:///run/redis.sock, or unix://user:password@/run/redis.sock"
 )
 
-// parameters are those of go-redis' that each kind takes. The others set timeouts, retries and pools,
-// which are decided here, or read from replicas, which would let requests through.
+// parameters are the parameters of go-redis that each kind accepts. The others set timeouts, retries and pools, which
+// this package decides, or read from replicas, which would let requests through.
 var parameters = map[Kind][]string{
 	Single:   {"client_name", "db", "protocol", "skip_verify"},
 	Sentinel: {"addr", "client_name", "db", "master_name", "password", "protocol", "skip_verify", "username"},
 	Cluster:  {"addr", "client_name", "protocol"},
 }
 
-// Parse returns where Redis is, or everything that is wrong. It returns nil and no mistakes where the
-// Config is empty.
+// Parse returns the target of a Config, or all mistakes in it. It returns nil and no mistakes for an empty Config.
 func Parse(c Config) (*Target, []Mistake) {
 	var wrong []Mistake
 	add := func(setting, text string) { wrong = append(wrong, Mistake{setting, text}) }
@@ -99,8 +97,7 @@ func Parse(c Config) (*Target, []Mistake) {
 	return t, nil
 }
 
-// parseURL reads the URL by go-redis' parser of its kind, after it has refused what that would take
-// and not do.
+// parseURL reads the URL by go-redis' parser of its kind. It first refuses what that parser accepts and ignores.
 func parseURL(text string) (*Target, error) {
 	u, err := url.Parse(text)
 	if err != nil || u.Opaque != "" || !slices.Contains([]string{"redis", "rediss", "unix"}, u.Scheme) {
@@ -112,7 +109,7 @@ func parseURL(text string) (*Target, error) {
 	if err := checkAddress(u); err != nil {
 		return nil, err
 	}
-	query, err := url.ParseQuery(u.RawQuery) // u.Query leaves out what is wrong
+	query, err := url.ParseQuery(u.RawQuery) // u.Query ignores mistakes
 	if err != nil {
 		return nil, errors.New(urlForms)
 	}
@@ -154,7 +151,7 @@ func isPort(text string) bool {
 	return err == nil && port >= 1 && port <= 65535
 }
 
-// checkAddress judges what is before the query.
+// checkAddress judges the part of the URL before the query.
 func checkAddress(u *url.URL) error {
 	switch {
 	case u.Scheme == "unix" && (u.Host != "" || !strings.HasPrefix(u.Path, "/") || strings.Trim(u.Path, "/ ") == ""):
@@ -173,7 +170,7 @@ func checkAddress(u *url.URL) error {
 	return nil
 }
 
-// checkQuery judges the parameters, and what does not go with the kind.
+// checkQuery judges the parameters, and refuses what does not fit the kind.
 func checkQuery(kind Kind, u *url.URL, query url.Values) error {
 	for name := range query {
 		switch {
@@ -207,7 +204,7 @@ func checkQuery(kind Kind, u *url.URL, query url.Values) error {
 
 var errDatabase = errors.New("has the number of a database, and a Cluster has only database 0: remove it")
 
-// parse takes over what go-redis reads.
+// parse fills in the target by go-redis' parser.
 func (t *Target) parse(text string) error {
 	o := &t.options
 	switch t.Kind {
@@ -264,7 +261,7 @@ func parseCertificates(c Config) (*tls.Config, []Mistake) {
 	return config, wrong
 }
 
-// readAuthorities returns nil where there is none, or something else between them.
+// readAuthorities reads certificates. It returns nil if there is none, or if the text has anything else.
 func readAuthorities(text string) *x509.CertPool {
 	pool := x509.NewCertPool()
 	for rest, found := []byte(text), false; ; found = true {
