@@ -78,7 +78,7 @@ sed -i 's/^# The settings of resetd.service/# The old settings of resetd.service
 (cd "$dir/old" && find usr -type f -exec md5sum {} + >DEBIAN/md5sums)
 dpkg-deb --root-owner-group --build "$dir/old" "$inside/old.deb" >/dev/null
 rm -rf "$dir/old"
-# The names of supabase.test and mailgun.test are asked for of the one server there is.
+# The names of supabase.example.com and mailgun.example.com are asked for of the one server there is.
 rm -f "$dir/root/etc/resolv.conf"
 echo "nameserver 127.0.0.1" >"$dir/root/etc/resolv.conf"
 cat >"$dir/root/etc/systemd/system/resetd-test.service" <<-END

@@ -11,7 +11,7 @@ tested with it too.
 
 While /hold has been posted to http://127.0.0.1:7000, Mailgun takes messages and does not
 answer, but for those in test mode; GET /held returns when it has one, and a POST of /release lets
-them go. GET /mails says how many have been delivered, and how many were test messages; GET
+them go. It can be done once. GET /mails says how many have been delivered, and how many were test messages; GET
 /mails/N waits until N have been delivered.
 */
 package main
@@ -19,24 +19,19 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
-	"math/big"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -116,50 +111,52 @@ func until(status, url string) error {
 }
 
 func serve(dir string) error {
-	gate := newGate()
+	var g gate
 	stack := devstack.New(devstack.Config{
 		Accounts: []string{known}, SiteURL: site,
 		ServiceRoleKey: supabaseKey, MailgunKey: mailgunKey, MailgunDomain: mailgunDomain,
-		MailgunMiddleware: gate.around,
+		MailgunMiddleware: g.around,
 	})
 	defer stack.Close()
+	mails := func() string {
+		return fmt.Sprintf("%d delivered, %d test messages", len(stack.Mails()), len(stack.TestMessages()))
+	}
 	control := http.NewServeMux()
-	control.HandleFunc("POST /hold", func(http.ResponseWriter, *http.Request) { gate.hold() })
-	control.HandleFunc("POST /release", func(http.ResponseWriter, *http.Request) { gate.release() })
-	control.HandleFunc("GET /held", func(_ http.ResponseWriter, r *http.Request) { gate.await(r.Context()) })
-	control.HandleFunc("GET /mails", func(w http.ResponseWriter, _ *http.Request) {
-		fmt.Fprintf(w, "%d delivered, %d test messages", len(stack.Mails()), len(stack.TestMessages()))
-	})
-	control.HandleFunc("GET /mails/{number}", func(w http.ResponseWriter, r *http.Request) {
-		number, err := strconv.Atoi(r.PathValue("number"))
-		if err != nil {
-			http.Error(w, "no number", http.StatusBadRequest)
-			return
+	control.HandleFunc("POST /hold", func(http.ResponseWriter, *http.Request) { g.open.Lock() })
+	control.HandleFunc("POST /release", func(http.ResponseWriter, *http.Request) { g.open.Unlock() })
+	control.HandleFunc("GET /held", func(_ http.ResponseWriter, r *http.Request) {
+		for !g.holds.Load() && r.Context().Err() == nil {
+			time.Sleep(20 * time.Millisecond)
 		}
+	})
+	control.HandleFunc("GET /mails", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, mails()) })
+	control.HandleFunc("GET /mails/{number}", func(w http.ResponseWriter, r *http.Request) {
+		number, _ := strconv.Atoi(r.PathValue("number"))
 		for len(stack.Mails()) < number && r.Context().Err() == nil {
 			time.Sleep(20 * time.Millisecond)
 		}
-		fmt.Fprintf(w, "%d delivered, %d test messages", len(stack.Mails()), len(stack.TestMessages()))
+		fmt.Fprint(w, mails())
 	})
 
-	certificate, err := newCertificate(filepath.Join(dir, "ca.pem"))
-	if err != nil {
-		return err
-	}
-	secure := &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12}
-	failed := make(chan error)
 	for address, handler := range map[string]http.Handler{"127.0.0.1:7000": control, "127.0.0.1:7001": stack.Supabase(), "127.0.0.1:7002": stack.Mailgun()} {
-		listener, err := net.Listen("tcp", address)
-		if err != nil {
+		server := httptest.NewUnstartedServer(handler)
+		defer server.Close()
+		var err error
+		if server.Listener, err = net.Listen("tcp", address); err != nil {
 			return err
 		}
-		if handler != control {
-			listener = tls.NewListener(listener, secure)
+		if handler == control {
+			server.Start()
+			continue
 		}
-		server := &http.Server{Handler: handler, ReadHeaderTimeout: patience}
-		go func() { failed <- server.Serve(listener) }()
+		// Of 127.0.0.1 and the names under example.com, and its own authority.
+		server.StartTLS()
+		ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+		if err := os.WriteFile(filepath.Join(dir, "ca.pem"), ca, 0o644); err != nil {
+			return err
+		}
 	}
-	return <-failed
+	select {} // until it is killed
 }
 
 // names is a server of DNS that knows one address.
@@ -197,34 +194,8 @@ func names() error {
 // gate holds messages back between their arrival at Mailgun and its answer, but for those in test
 // mode: resetd sends them when it likes to.
 type gate struct {
-	mu      sync.Mutex
-	open    chan struct{} // closed while nothing is held back
-	arrived chan struct{} // gets one for each message that is held back
-}
-
-func newGate() *gate {
-	g := &gate{open: make(chan struct{}), arrived: make(chan struct{}, 100)}
-	close(g.open)
-	return g
-}
-
-func (g *gate) hold() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.open = make(chan struct{})
-}
-
-func (g *gate) release() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	close(g.open)
-}
-
-func (g *gate) await(ctx context.Context) {
-	select {
-	case <-g.arrived:
-	case <-ctx.Done():
-	}
+	open  sync.RWMutex // locked while messages are held back
+	holds atomic.Bool  // one has arrived
 }
 
 func (g *gate) around(next http.Handler) http.Handler {
@@ -235,43 +206,13 @@ func (g *gate) around(next http.Handler) http.Handler {
 			return
 		}
 		r.Body = io.NopCloser(bytes.NewReader(body))
-		if bytes.Contains(body, []byte(`name="o:testmode"`)) {
-			next.ServeHTTP(w, r)
-			return
-		}
-		g.mu.Lock()
-		open := g.open
-		g.mu.Unlock()
-		select {
-		case <-open:
-		default:
-			g.arrived <- struct{}{}
-			<-open
+		if !bytes.Contains(body, []byte(`name="o:testmode"`)) {
+			if !g.open.TryRLock() {
+				g.holds.Store(true)
+				g.open.RLock()
+			}
+			g.open.RUnlock()
 		}
 		next.ServeHTTP(w, r)
 	})
-}
-
-// newCertificate makes a certificate of 127.0.0.1 and of two names that is its own authority, and writes it where
-// a container can be given it to trust.
-func newCertificate(path string) (tls.Certificate, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return tls.Certificate{}, err
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "container test"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
-		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, DNSNames: []string{"supabase.test", "mailgun.test"}, IsCA: true, BasicConstraintsValid: true,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		return tls.Certificate{}, err
-	}
-	encoded := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	if err := os.WriteFile(path, encoded, 0o644); err != nil {
-		return tls.Certificate{}, err
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, nil
 }

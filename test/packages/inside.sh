@@ -89,9 +89,9 @@ secret() { # NAME KEY
 	grep -q "^#$1_FILE=/run/credentials/" /etc/resetd/resetd.env || failed "resetd.env has no $1_FILE"
 	sed -i "s|^#\($1_FILE=.*\)|\1|" /etc/resetd/resetd.env
 }
-set_to SUPABASE_URL https://supabase.test:7001
-set_to SUPABASE_AUTH_URL https://supabase.test:7001/auth/v1
-set_to MAILGUN_API_BASE https://mailgun.test:7002
+set_to SUPABASE_URL https://supabase.example.com:7001
+set_to SUPABASE_AUTH_URL https://supabase.example.com:7001/auth/v1
+set_to MAILGUN_API_BASE https://mailgun.example.com:7002
 set_to MAILGUN_DOMAIN mg.example.com
 set_to MAIL_FROM "'Example <no-reply@mg.example.com>'"
 set_to SITE_URL https://app.example.com
