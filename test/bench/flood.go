@@ -1,12 +1,13 @@
-//go:build linux
-
 package main
 
 import (
 	"context"
 	"errors"
-	"sync/atomic"
 	"time"
+
+	vegeta "github.com/tsenart/vegeta/v12/lib"
+
+	"github.com/resetd/resetd/test/measure"
 )
 
 const (
@@ -19,42 +20,45 @@ const (
 type flood struct {
 	refused        float64 // requests of the flood, a second
 	answered, late []time.Duration
-	peak           int64
+	peak           uint64
 }
 
 // flooding floods a server from many addresses at full speed, most of whose requests are refused by the
 // default limit of a client, and sends valid requests about accounts from others meanwhile. Each of
 // those must be answered 200 and mailed.
 func (b *bench) flooding() (f flood, err error) {
-	upstreams, err := b.standIns(behaviour{})
+	upstreams, err := b.standIns(measure.Upstreams{})
 	if err != nil {
 		return f, err
 	}
-	defer upstreams.stop()
-	resetd, err := b.resetd(upstreams.url, "5-M,30-H", "TRUSTED_PROXIES=127.0.0.0/8")
+	defer upstreams.Stop()
+	resetd, err := b.resetd(upstreams.URL(), "RATE_LIMIT=5-M,30-H", "TRUSTED_PROXIES=127.0.0.0/8")
 	if err != nil {
 		return f, err
 	}
-	defer resetd.kill()
+	defer resetd.Kill()
 
-	var numbers, others atomic.Int64
-	to := newLoad(resetd, refusal, invalid, &numbers, b.options.connections)
+	to := newLoad(resetd, refusal, invalid, b.options.connections)
 	defer to.close()
 	to.client = func(number int) string { return client64(number % floodClients) }
-	if err := to.send(b.ctx, 5*floodClients); err != nil { // all that the limit lets through
+	if _, _, err := to.send(b.ctx, 5*floodClients); err != nil { // all that the limit lets through
 		return f, err
 	}
 	ctx, stop := context.WithCancelCause(b.ctx)
 	defer stop(nil)
-	began, before, ended := time.Now(), numbers.Load(), make(chan error)
-	go func() { ended <- to.send(ctx, 1<<40) }()
+	began, before, ended := time.Now(), to.number.Load(), make(chan error)
+	go func() {
+		_, _, err := to.send(ctx, 1<<40)
+		ended <- err
+	}()
 
-	valid := newLoad(resetd, 200, ask(known), &others, steadyConnections)
+	valid := newLoad(resetd, 200, upstreams.ask(true), steadyConnections)
 	defer valid.close()
 	valid.client = func(number int) string { return client64(floodClients + number) }
+	valid.rate = vegeta.Rate{Freq: floodPerSecond, Per: time.Second}
 	n := floodPerSecond * int(floodTime/time.Second)
-	f.answered, f.late, err = valid.steady(b.ctx, n, time.Second/floodPerSecond)
-	f.refused = float64(numbers.Load()-before) / time.Since(began).Seconds()
+	f.answered, f.late, err = valid.send(b.ctx, n)
+	f.refused = float64(to.number.Load()-before) / time.Since(began).Seconds()
 	stop(errEnough)
 	if flooded := <-ended; !errors.Is(flooded, errEnough) {
 		err = errors.Join(err, flooded)
@@ -62,10 +66,10 @@ func (b *bench) flooding() (f flood, err error) {
 	if err != nil {
 		return f, err
 	}
-	if f.peak, err = resetd.memory("VmHWM"); err != nil {
+	if _, f.peak, err = resetd.Memory(); err != nil {
 		return f, err
 	}
-	upstreams.want = tally{Lookups: n, Mails: n}
+	upstreams.want = measure.Tally{Lookups: n, Mails: n}
 	if err := upstreams.await(b.ctx); err != nil {
 		return f, err
 	}

@@ -1,57 +1,55 @@
-//go:build linux
-
 package main
 
 import (
 	"bytes"
 	"encoding/json"
-	"flag"
-	"fmt"
 	"io"
-	"log"
 	"mime/multipart"
 	"net/http"
-	"os"
 	"strings"
 	"time"
+
+	"github.com/resetd/resetd/test/measure"
 )
 
-// What this program is when it is started again.
-const (
-	asFloor    = "floor"
-	asStandIns = "stand-ins"
-)
+// asFloor is what this program is told when it is started again to be the floor.
+const asFloor = "floor"
 
-const site = "https://app.example.com"
-
-// serveFloor does what the requests cost at least, written in the obvious way: nothing is checked,
+// floor does what the requests cost at least, written in the obvious way: nothing is checked,
 // limited, counted, logged, tried again or kept secret, and the answer waits for the mail. It does
 // reuse its connections and set a timeout, as anybody's second version does.
-func serveFloor(args []string) {
-	flags := flag.NewFlagSet(asFloor, flag.ExitOnError)
-	upstream := flags.String("upstream", "", "address of the stand-ins")
-	mailBytes := flags.Int("mail", 0, "bytes of the body of one call to Mailgun")
-	status := flags.Int("status", 200, "of every answer; unless it is 200, nothing is called")
-	answerBytes := flags.Int("answer", 0, "bytes of every answer's body")
-	_ = flags.Parse(args) // exits by itself
+type floor struct {
+	Upstream    string
+	MailBytes   int    // of the body of one call to Mailgun
+	Status      int    // of every answer; unless it is 200, nothing is called
+	AnswerBytes uint64 // of every answer's body
 
-	f := &floor{upstream: *upstream, status: *status, answer: filled(`{"message":"`, `"}`, *answerBytes)}
+	client *http.Client
+	answer []byte
+	html   []byte
+}
+
+// floor starts one.
+func (b *bench) floor(f floor) (*measure.Process, error) {
+	settings, err := json.Marshal(f)
+	if err != nil {
+		return nil, err
+	}
+	return measure.StartSelf(b.ctx, asFloor, string(settings))
+}
+
+func (f *floor) serve(settings string) error {
+	if err := json.Unmarshal([]byte(settings), f); err != nil {
+		return err
+	}
+	f.answer = filled(`{"message":"`, `"}`, int(f.AnswerBytes))
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.MaxIdleConnsPerHost = 64
 	f.client = &http.Client{Transport: transport, Timeout: 5 * time.Second}
 	// The HTML is filled up until the whole form has the size of resetd's.
-	empty, _ := f.form(known(0), strings.Repeat("0", 56))
-	f.html = filled(`<a href="LINK">`, `</a>`, max(*mailBytes-empty.Len(), 0))
-
-	serve(f)
-}
-
-type floor struct {
-	client   *http.Client
-	upstream string
-	status   int
-	answer   []byte
-	html     []byte
+	empty, _ := f.form(new(measure.People).Of(true), strings.Repeat("0", 56))
+	f.html = filled(`<a href="LINK">`, `</a>`, max(f.MailBytes-empty.Len(), 0))
+	return measure.Serve(f)
 }
 
 func (f *floor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -62,24 +60,24 @@ func (f *floor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusInternalServerError)
 		return
 	}
-	if f.status == http.StatusOK {
+	if f.Status == http.StatusOK {
 		if err := f.reset(request.Email); err != nil {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 			return
 		}
 	}
 	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(f.status)
+	w.WriteHeader(f.Status)
 	_, _ = w.Write(f.answer)
 }
 
 // reset makes the two calls, or one where there is no account.
 func (f *floor) reset(email string) error {
-	question, err := json.Marshal(map[string]string{"type": "recovery", "email": email, "redirect_to": site + "/reset-password"})
+	question, err := json.Marshal(map[string]string{"type": "recovery", "email": email, "redirect_to": measure.Site + "/reset-password"})
 	if err != nil {
 		return err
 	}
-	request, err := http.NewRequest(http.MethodPost, f.upstream+"/auth/v1/admin/generate_link", bytes.NewReader(question))
+	request, err := http.NewRequest(http.MethodPost, f.Upstream+"/auth/v1/admin/generate_link", bytes.NewReader(question))
 	if err != nil {
 		return err
 	}
@@ -94,7 +92,7 @@ func (f *floor) reset(email string) error {
 	}
 
 	form, contentType := f.form(email, link.HashedToken)
-	request, err = http.NewRequest(http.MethodPost, f.upstream+"/v3/mg.example.com/messages", form)
+	request, err = http.NewRequest(http.MethodPost, f.Upstream+"/v3/mg.example.com/messages", form)
 	if err != nil {
 		return err
 	}
@@ -107,7 +105,7 @@ func (f *floor) reset(email string) error {
 }
 
 func (f *floor) form(email, token string) (*bytes.Buffer, string) {
-	link := site + "/reset-password?token_hash=" + token + "&type=recovery"
+	link := measure.Site + "/reset-password?token_hash=" + token + "&type=recovery"
 	body := &bytes.Buffer{}
 	form := multipart.NewWriter(body)
 	for _, field := range [][2]string{
@@ -137,15 +135,4 @@ func (f *floor) call(request *http.Request, answer any) error {
 // filled has size bytes, most of them between the two ends.
 func filled(first, last string, size int) []byte {
 	return []byte(first + strings.Repeat("x", max(size-len(first)-len(last), 0)) + last)
-}
-
-// serve says where it listens in the words of resetd's own log.
-func serve(handler http.Handler) {
-	listener, err := listen()
-	if err != nil {
-		log.Fatal(err)
-	}
-	fmt.Fprintf(os.Stderr, "{\"msg\":\"listening\",\"addr\":%q}\n", listener.Addr())
-	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second}
-	log.Fatal(server.Serve(listener))
 }

@@ -1,12 +1,11 @@
-//go:build linux
-
 package main
 
 import (
 	"fmt"
 	"net/http"
-	"sync/atomic"
 	"time"
+
+	"github.com/resetd/resetd/test/measure"
 )
 
 // growth is what a request costs a server that has seen so many clients, or holds so many requests.
@@ -14,36 +13,35 @@ type growth struct {
 	number    int
 	processor time.Duration
 	ratio     float64 // to the floor, which knows neither
-	memory    int64   // resident
+	memory    uint64  // resident
 }
 
 // growing sends requests from more and more clients, each of a /64 of its own, and measures those of
 // clients that were seen before. They are refused by the schema, so that nothing else grows.
 func (b *bench) growing() (table []growth, err error) {
-	resetd, err := b.resetd("http://127.0.0.1:9", wide, noLog, "TRUSTED_PROXIES=127.0.0.0/8")
+	resetd, err := b.resetd("http://127.0.0.1:9", noLog, "TRUSTED_PROXIES=127.0.0.0/8")
 	if err != nil {
 		return nil, err
 	}
-	defer resetd.stop()
-	var numbers atomic.Int64
-	to := newLoad(resetd, http.StatusBadRequest, invalid, &numbers, b.options.connections)
+	defer resetd.Stop()
+	to := newLoad(resetd, http.StatusBadRequest, invalid, b.options.connections)
 	defer to.close()
 	to.client = client64
-	if err := to.send(b.ctx, 1); err != nil {
+	if _, _, err := to.send(b.ctx, 1); err != nil {
 		return nil, err
 	}
-	floor, err := start(b.ctx, b.dir, b.self, "", []string{asFloor, "-status", "400", "-answer", fmt.Sprint(to.answerBytes.Load())}, nil)
+	floor, err := b.floor(floor{Status: http.StatusBadRequest, AnswerBytes: to.answerBytes})
 	if err != nil {
 		return nil, err
 	}
-	defer floor.stop()
-	toFloor := newLoad(floor, http.StatusBadRequest, invalid, &numbers, b.options.connections)
+	defer floor.Stop()
+	toFloor := newLoad(floor, http.StatusBadRequest, invalid, b.options.connections)
 	defer toFloor.close()
 	seen := 1
 	for _, clients := range []int{1_000, 10_000, 100_000, 1_000_000} {
 		to.client = client64
-		numbers.Store(int64(seen))
-		if err := to.send(b.ctx, clients-seen); err != nil {
+		to.number.Store(int64(seen))
+		if _, _, err := to.send(b.ctx, clients-seen); err != nil {
 			return nil, err
 		}
 		seen = clients
@@ -63,35 +61,34 @@ func (b *bench) growing() (table []growth, err error) {
 // growingPending fills the outbox with requests whose lookup hangs, and measures the answers to more of
 // them.
 func (b *bench) growingPending() (table []growth, err error) {
-	upstreams, err := b.standIns(behaviour{account: time.Hour})
+	upstreams, err := b.standIns(measure.Upstreams{AccountFault: "hang"})
 	if err != nil {
 		return nil, err
 	}
-	defer upstreams.stop()
-	resetd, err := b.resetd(upstreams.url, wide, noLog, "UPSTREAM_TIMEOUT=1m", "MAX_ACCEPTED=100000")
+	defer upstreams.Stop()
+	resetd, err := b.resetd(upstreams.URL(), noLog, "UPSTREAM_TIMEOUT=1m", "MAX_ACCEPTED=100000")
 	if err != nil {
 		return nil, err
 	}
-	defer resetd.kill()
-	var numbers atomic.Int64
-	to := newLoad(resetd, http.StatusOK, ask(known), &numbers, b.options.connections)
+	defer resetd.Kill()
+	to := newLoad(resetd, http.StatusOK, upstreams.ask(true), b.options.connections)
 	defer to.close()
-	const few, some = 200, 2000                 // processor time is counted in ticks of 10 ms
-	if err := to.send(b.ctx, few); err != nil { // the first of them wait for the probes
+	const few, some = 200, 2000                       // processor time is counted in ticks of 10 ms
+	if _, _, err := to.send(b.ctx, few); err != nil { // the first of them wait for the probes
 		return nil, err
 	}
-	floor, err := start(b.ctx, b.dir, b.self, "", []string{asFloor, "-status", "400", "-answer", fmt.Sprint(to.answerBytes.Load())}, nil)
+	floor, err := b.floor(floor{Status: http.StatusBadRequest, AnswerBytes: to.answerBytes})
 	if err != nil {
 		return nil, err
 	}
-	defer floor.stop()
-	toFloor := newLoad(floor, http.StatusBadRequest, ask(known), new(atomic.Int64), b.options.connections)
+	defer floor.Stop()
+	toFloor := newLoad(floor, http.StatusBadRequest, upstreams.ask(true), b.options.connections)
 	defer toFloor.close()
 	if _, err := b.cost(floor, toFloor, 1000); err != nil {
 		return nil, err
 	}
 	for _, pending := range []int{few, 10_000, 20_000} {
-		if err := to.send(b.ctx, pending-int(numbers.Load())); err != nil { // none where there are as many already
+		if _, _, err := to.send(b.ctx, pending-int(to.number.Load())); err != nil { // none where there are as many already
 			return nil, err
 		}
 		row, err := b.besideFloor(resetd, floor, to, toFloor, some)
@@ -105,7 +102,7 @@ func (b *bench) growingPending() (table []growth, err error) {
 }
 
 // besideFloor measures so many requests a round, in turns with the floor.
-func (b *bench) besideFloor(resetd, floor *process, to, toFloor *load, requests int) (row growth, err error) {
+func (b *bench) besideFloor(resetd, floor *measure.Process, to, toFloor *load, requests int) (row growth, err error) {
 	var processor []time.Duration
 	var ratio []float64
 	for range b.options.rounds {
@@ -120,20 +117,20 @@ func (b *bench) besideFloor(resetd, floor *process, to, toFloor *load, requests 
 		processor, ratio = append(processor, ours), append(ratio, float64(ours)/float64(theirs))
 	}
 	row.processor, row.ratio = median(processor), median(ratio)
-	row.memory, err = resetd.memory("VmRSS")
+	row.memory, _, err = resetd.Memory()
 	return row, err
 }
 
 // cost returns the processor time of one of many requests.
-func (b *bench) cost(of *process, to *load, requests int) (time.Duration, error) {
-	before, err := of.processorTime()
+func (b *bench) cost(of *measure.Process, to *load, requests int) (time.Duration, error) {
+	before, err := of.ProcessorTime()
 	if err != nil {
 		return 0, err
 	}
-	if err := to.send(b.ctx, requests); err != nil {
+	if _, _, err := to.send(b.ctx, requests); err != nil {
 		return 0, err
 	}
-	after, err := of.processorTime()
+	after, err := of.ProcessorTime()
 	return (after - before) / time.Duration(requests), err
 }
 

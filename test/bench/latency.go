@@ -1,13 +1,19 @@
-//go:build linux
-
 package main
 
 import (
 	"cmp"
+	"errors"
+	"io"
 	"net/http"
+	"regexp"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
+
+	vegeta "github.com/tsenart/vegeta/v12/lib"
+
+	"github.com/resetd/resetd/test/measure"
 )
 
 const (
@@ -18,7 +24,7 @@ const (
 )
 
 // likeHosted takes as long as the real services were measured to, as in test/timing.
-var likeHosted = behaviour{account: 29 * time.Millisecond, unknown: 8 * time.Millisecond, mail: 200 * time.Millisecond}
+var likeHosted = measure.Upstreams{AccountTakes: measure.AccountTakes, UnknownTakes: measure.UnknownTakes, MailTakes: measure.MailTakes}
 
 // latency is what a steady stream of valid requests saw.
 type latency struct {
@@ -26,7 +32,7 @@ type latency struct {
 	answered, late []time.Duration
 	pending        int             // as the last request was answered
 	sent           []time.Duration // from the acceptance of a request to the end of its mail
-	peak           int64
+	peak           uint64
 }
 
 // latency measures with a setting of MAX_DELIVERIES; empty: the default.
@@ -35,53 +41,101 @@ func (b *bench) latency(setting string) (l latency, err error) {
 	if err != nil {
 		return l, err
 	}
-	defer upstreams.stop()
+	defer upstreams.Stop()
 	var settings []string
 	if setting != "" {
 		settings = append(settings, setting)
 	}
-	resetd, err := b.resetd(upstreams.url, wide, settings...)
+	resetd, err := b.resetd(upstreams.URL(), settings...)
 	if err != nil {
 		return l, err
 	}
-	defer resetd.kill()
-	var numbers atomic.Int64
-	body := func(number int) string {
-		if number%2 == 0 {
-			return ask(known)(number)
-		}
-		return ask(unknown)(number)
-	}
+	defer resetd.Kill()
+	var number atomic.Int64
+	body := func() string { return upstreams.ask(number.Add(1)%2 == 0)() }
 	// A second of it warms up, and is answered after the first verdicts of the probes.
-	first := newLoad(resetd, http.StatusOK, body, &numbers, 1)
+	first := newLoad(resetd, http.StatusOK, body, 1)
 	defer first.close()
-	if err := first.send(b.ctx, perSecond); err != nil {
+	if _, _, err := first.send(b.ctx, perSecond); err != nil {
 		return l, err
 	}
 
-	to := newLoad(resetd, http.StatusOK, body, &numbers, steadyConnections)
+	to := newLoad(resetd, http.StatusOK, body, steadyConnections)
 	defer to.close()
+	to.rate = vegeta.Rate{Freq: perSecond, Per: time.Second}
 	n := perSecond * int(steadyTime/time.Second)
-	if l.answered, l.late, err = to.steady(b.ctx, n, time.Second/perSecond); err != nil {
+	if l.answered, l.late, err = to.send(b.ctx, n); err != nil {
 		return l, err
 	}
-	if l.pending, err = resetd.pending(); err != nil {
+	if l.pending, err = pending(resetd); err != nil {
 		return l, err
 	}
-	if l.peak, err = resetd.memory("VmHWM"); err != nil {
+	if _, l.peak, err = resetd.Memory(); err != nil {
 		return l, err
 	}
 	l.deliveries = cmp.Or(strings.TrimPrefix(setting, "MAX_DELIVERIES="), "8 (default)")
 	if setting == "" {
 		return l, nil // the rest would take a minute
 	}
-	upstreams.want = tally{Lookups: perSecond + n, Mails: (perSecond + n) / 2}
+	upstreams.want = measure.Tally{Lookups: perSecond + n, Mails: (perSecond + n) / 2}
 	if err := upstreams.await(b.ctx); err != nil {
 		return l, err
 	}
 	time.Sleep(pollEvery) // for the last record
-	if l.sent, err = resetd.sent(); err != nil {
+	if l.sent, err = sent(resetd); err != nil {
 		return l, err
 	}
 	return l, upstreams.exactlyOnce()
+}
+
+// What resetd says of itself, in its log and its metrics.
+var (
+	adminAddr       = regexp.MustCompile(`"admin_addr":"([^"]+)"`)
+	pendingRequests = regexp.MustCompile(`(?m)^resetd_pending_requests (\S+)$`)
+	sentAfter       = regexp.MustCompile(`"outcome":"sent",.*"duration_ms":([0-9.]+)`)
+)
+
+// pending asks resetd how many requests are accepted and not delivered yet.
+func pending(resetd *measure.Process) (int, error) {
+	log, err := resetd.Log()
+	if err != nil {
+		return 0, err
+	}
+	found := adminAddr.FindSubmatch(log)
+	if found == nil {
+		return 0, errors.New("the log names no admin_addr")
+	}
+	response, err := http.Get("http://" + string(found[1]) + "/metrics")
+	if err != nil {
+		return 0, err
+	}
+	defer response.Body.Close()
+	metrics, err := io.ReadAll(response.Body)
+	if err != nil {
+		return 0, err
+	}
+	if found = pendingRequests.FindSubmatch(metrics); found == nil {
+		return 0, errors.New("there is no metric resetd_pending_requests")
+	}
+	number, err := strconv.ParseFloat(string(found[1]), 64)
+	return int(number), err
+}
+
+// sent reads from resetd's log how long each mail took, from the acceptance of its request.
+func sent(resetd *measure.Process) (took []time.Duration, err error) {
+	log, err := resetd.Log()
+	if err != nil {
+		return nil, err
+	}
+	for _, found := range sentAfter.FindAllSubmatch(log, -1) {
+		one, err := time.ParseDuration(string(found[1]) + "ms")
+		if err != nil {
+			return nil, err
+		}
+		took = append(took, one)
+	}
+	if len(took) == 0 {
+		return nil, errors.New("the log has no delivery that was sent")
+	}
+	return took, nil
 }

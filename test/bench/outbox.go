@@ -1,12 +1,11 @@
-//go:build linux
-
 package main
 
 import (
 	"fmt"
 	"net/http"
-	"sync/atomic"
 	"time"
+
+	"github.com/resetd/resetd/test/measure"
 )
 
 // outboxSize is as many as are let in within 10 s by default.
@@ -14,42 +13,41 @@ const outboxSize = 10_000
 
 // outbox is the resident set of a server whose mail fails.
 type outbox struct {
-	idle int64 // before the first request
-	full int64 // with outboxSize pending requests, when each has been tried
+	idle uint64 // before the first request
+	full uint64 // with outboxSize pending requests, when each has been tried
 }
 
 // fullOutbox fills the outbox with requests for accounts whose mail is answered 500.
 func (b *bench) fullOutbox() (o outbox, err error) {
-	upstreams, err := b.standIns(behaviour{failing: true})
+	upstreams, err := b.standIns(measure.Upstreams{MailFault: "500"})
 	if err != nil {
 		return o, err
 	}
-	defer upstreams.stop()
-	resetd, err := b.resetd(upstreams.url, wide)
+	defer upstreams.Stop()
+	resetd, err := b.resetd(upstreams.URL())
 	if err != nil {
 		return o, err
 	}
-	defer resetd.kill() // it would go on trying
+	defer resetd.Kill() // it would go on trying
 	time.Sleep(time.Second)
-	if o.idle, err = resetd.memory("VmRSS"); err != nil {
+	if o.idle, _, err = resetd.Memory(); err != nil {
 		return o, err
 	}
-	var numbers atomic.Int64
-	to := newLoad(resetd, http.StatusOK, ask(known), &numbers, b.options.connections)
+	to := newLoad(resetd, http.StatusOK, upstreams.ask(true), b.options.connections)
 	defer to.close()
-	if err := to.send(b.ctx, outboxSize); err != nil {
+	if _, _, err := to.send(b.ctx, outboxSize); err != nil {
 		return o, err
 	}
-	upstreams.want = tally{Lookups: outboxSize, Refused: outboxSize}
+	upstreams.want = measure.Tally{Lookups: outboxSize, Refused: outboxSize}
 	if err := upstreams.await(b.ctx); err != nil {
 		return o, err
 	}
-	if o.full, err = resetd.memory("VmRSS"); err != nil {
+	if o.full, _, err = resetd.Memory(); err != nil {
 		return o, err
 	}
-	pending, err := resetd.pending()
-	if err == nil && pending != outboxSize {
-		err = fmt.Errorf("%d requests are pending (wanted %d)", pending, outboxSize)
+	waiting, err := pending(resetd)
+	if err == nil && waiting != outboxSize {
+		err = fmt.Errorf("%d requests are pending (wanted %d)", waiting, outboxSize)
 	}
 	if err != nil {
 		return o, err

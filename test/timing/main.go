@@ -61,10 +61,9 @@ import (
 	"strings"
 	"syscall"
 	"time"
-)
 
-// asStandIns is what this program is when it is started again.
-const asStandIns = "stand-ins"
+	"github.com/resetd/resetd/test/measure"
+)
 
 type options struct {
 	resetd string
@@ -77,12 +76,9 @@ type options struct {
 }
 
 func main() {
-	if len(os.Args) == 2 && os.Args[1] == asStandIns {
-		if err := serveStandIns(os.Stdin, os.Stdout); err != nil {
-			fmt.Fprintln(os.Stderr, "timing: stand-ins:", err)
-			os.Exit(1)
-		}
-		return
+	if is, err := measure.IsStandIns(os.Args); is {
+		fmt.Fprintln(os.Stderr, "timing: stand-ins:", err)
+		os.Exit(1)
 	}
 	var o options
 	flag.StringVar(&o.resetd, "resetd", "bin/resetd", "the binary to ask")
@@ -160,7 +156,7 @@ func selected(o options) (table []row) {
 
 // judge measures a row and prints it. Numbers that seem to tell are measured again.
 func judge(ctx context.Context, o options, r row) (ok bool, err error) {
-	m, err := measure(ctx, o, r, r.moments, o.n)
+	m, err := measureRow(ctx, o, r, r.moments, o.n)
 	if err != nil {
 		return false, err
 	}
@@ -180,7 +176,7 @@ func judge(ctx context.Context, o options, r row) (ok bool, err error) {
 		if !newAUC(m.times[at]).tells(z95) {
 			continue
 		}
-		m, err := measure(ctx, o, r, []moment{at}, 4*o.n)
+		m, err := measureRow(ctx, o, r, []moment{at}, 4*o.n)
 		if err != nil {
 			return false, err
 		}
@@ -196,7 +192,7 @@ func judge(ctx context.Context, o options, r row) (ok bool, err error) {
 	return ok, nil
 }
 
-func measure(ctx context.Context, o options, r row, moments []moment, n int) (*measured, error) {
+func measureRow(ctx context.Context, o options, r row, moments []moment, n int) (*measured, error) {
 	subjects, stop, err := startAll(ctx, o, r)
 	if err != nil {
 		return nil, err

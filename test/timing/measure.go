@@ -9,6 +9,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/resetd/resetd/test/measure"
 )
 
 // moment is when a request is sent whose answer is timed. The zero moment is the first request,
@@ -78,7 +80,7 @@ func chains(ctx context.Context, subjects []*subject, o options, _ row, moments 
 	return m, beside(ctx, max(1, connections), func(ctx context.Context, number int) error {
 		c := newChainer(m, subjects[number%len(subjects)])
 		defer c.close()
-		for pause(ctx, rand.N(think)) {
+		for measure.Pause(ctx, rand.N(think)) {
 			cluster := int(chain.Add(1))
 			if cluster > 2*n {
 				break
@@ -99,7 +101,7 @@ type chainer struct {
 }
 
 func newChainer(m *measured, s *subject) *chainer {
-	return &chainer{m, s, connection{target: s.address}, connection{target: s.address}}
+	return &chainer{m, s, connection{target: s.Addr}, connection{target: s.Addr}}
 }
 
 func (c *chainer) close() {
@@ -115,7 +117,7 @@ func (c *chainer) chain(ctx context.Context, moments []moment, cluster int) erro
 	if err := c.same.open(); err != nil {
 		return err
 	}
-	address, account := c.subject.people.next()
+	address, account := c.subject.people.Next()
 	began := time.Now()
 	for _, at := range inTime(moments) {
 		connection := &c.same
@@ -123,8 +125,8 @@ func (c *chainer) chain(ctx context.Context, moments []moment, cluster int) erro
 			connection = &c.other
 		}
 		if at != own {
-			address = c.subject.people.of(false)
-			if !pause(ctx, time.Until(began.Add(at.after))) {
+			address = c.subject.people.Of(false)
+			if !measure.Pause(ctx, time.Until(began.Add(at.after))) {
 				return nil
 			}
 		}
@@ -164,10 +166,10 @@ func bursts(ctx context.Context, subjects []*subject, _ options, _ row, _ []mome
 		s := subjects[number]
 		connections := make([]connection, burstOf)
 		for i := range connections {
-			connections[i].target = s.address
+			connections[i].target = s.Addr
 			defer connections[i].close()
 		}
-		for pause(ctx, think+rand.N(think)) {
+		for measure.Pause(ctx, think+rand.N(think)) {
 			cluster := int(burst.Add(1))
 			if cluster > max(1, n/2) {
 				break
@@ -191,7 +193,7 @@ func (s *subject) burst(ctx context.Context, m *measured, connections []connecti
 	time.AfterFunc(10*time.Millisecond, func() { close(now) }) // all wait for it by then
 	return beside(ctx, len(connections), func(_ context.Context, number int) error {
 		account := number == target
-		address := s.people.of(account)
+		address := s.people.Of(account)
 		<-now
 		answer, err := connections[number].ask(address)
 		if err != nil {
@@ -220,7 +222,7 @@ func sequences(ctx context.Context, subjects []*subject, _ options, r row, momen
 	m := newMeasured()
 	var pair atomic.Int64
 	return m, beside(ctx, len(subjects), func(ctx context.Context, number int) error {
-		for pause(ctx, rand.N(think)) {
+		for measure.Pause(ctx, rand.N(think)) {
 			cluster := int(pair.Add(1))
 			if cluster > pairs {
 				break
@@ -239,31 +241,31 @@ func sequences(ctx context.Context, subjects []*subject, _ options, r row, momen
 }
 
 func (s *subject) trial(ctx context.Context, m *measured, q sequence, at moment, account bool, cluster int) error {
-	if err := s.reset(ctx); err != nil {
+	if err := s.standIns.Forget(); err != nil {
 		return err
 	}
 	var came runs
-	c := connection{target: s.address}
+	c := connection{target: s.Addr}
 	defer c.close()
 	for range q.first {
-		answer, err := c.ask(s.people.of(account))
+		answer, err := c.ask(s.people.Of(account))
 		if err != nil {
 			return err
 		}
 		came.add(answer)
 	}
 	end := time.Now().Add(q.length)
-	if !pause(ctx, q.wait) {
+	if !measure.Pause(ctx, q.wait) {
 		return nil
 	}
 	for range q.next {
-		answer, err := c.ask(s.people.of(false))
+		answer, err := c.ask(s.people.Of(false))
 		if err != nil {
 			return err
 		}
 		came.add(answer)
 		m.add(at, answer.took, account, cluster)
-		if !pause(ctx, q.every/2+rand.N(q.every)) {
+		if !measure.Pause(ctx, q.every/2+rand.N(q.every)) {
 			return nil
 		}
 	}
@@ -275,20 +277,20 @@ func (s *subject) trial(ctx context.Context, m *measured, q sequence, at moment,
 		came.add(answer)
 	}
 	m.came(came.String())
-	pause(ctx, time.Until(end))
+	measure.Pause(ctx, time.Until(end))
 	return nil
 }
 
 // askAnother asks a second instance of resetd, which starts beside the same stand-ins.
 func (s *subject) askAnother(ctx context.Context) (answer, error) {
-	address, stop, err := startResetd(ctx, s.program, s.env)
+	another, err := s.startResetd(ctx)
 	if err != nil {
 		return answer{}, err
 	}
-	defer stop()
-	c := connection{target: address}
+	defer another.Stop()
+	c := connection{target: another.Addr}
 	defer c.close()
-	return c.ask(s.people.of(false))
+	return c.ask(s.people.Of(false))
 }
 
 // runs writes answers down, equal ones that follow each other as one.

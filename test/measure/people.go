@@ -1,4 +1,4 @@
-package main
+package measure
 
 import (
 	"crypto/sha256"
@@ -9,23 +9,23 @@ import (
 	"sync/atomic"
 )
 
-// people are addresses that are each asked for once. Who has an account is drawn by a hash that the
+// People are addresses that are each asked for once. Who has an account is drawn by a hash that the
 // stand-ins know too, so nothing in a request tells them apart, and nobody knows who comes next.
-type people struct {
-	seed uint64
+type People struct {
+	Seed uint64
 	last atomic.Int64
 }
 
-// next returns an address of either kind.
-func (p *people) next() (address string, account bool) {
+// Next returns an address of either kind.
+func (p *People) Next() (address string, account bool) {
 	number := int(p.last.Add(1))
-	return fmt.Sprintf("person%09d@example.com", number), hasAccount(p.seed, number)
+	return fmt.Sprintf("person%09d@example.com", number), hasAccount(p.Seed, number)
 }
 
-// of returns an address of one kind.
-func (p *people) of(account bool) string {
+// Of returns an address of one kind.
+func (p *People) Of(account bool) string {
 	for {
-		if address, is := p.next(); is == account {
+		if address, is := p.Next(); is == account {
 			return address
 		}
 	}
