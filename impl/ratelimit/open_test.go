@@ -1,23 +1,48 @@
 package ratelimit
 
 import (
+	"bytes"
+	"encoding/json"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"github.com/resetd/resetd/impl/redisclient"
 )
 
 var testKey = []byte("sixteen bytes or more")
 
+// open makes a store that is as patient as a server's. Outside of a synctest bubble that is only for
+// memory, as a Redis on a busy machine may need longer.
 func open(tb testing.TB, options Options) *Store {
+	tb.Helper()
+	return openFor(tb, options, redisclient.Patience)
+}
+
+func openFor(tb testing.TB, options Options, patience time.Duration) *Store {
 	tb.Helper()
 	if options.HashKey == nil {
 		options.HashKey = testKey
 	}
-	store, err := Open(options)
+	store, err := openPatiently(options, patience)
 	if err != nil {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { _ = store.Close() })
 	return store
+}
+
+// target is where a URL leads.
+func target(tb testing.TB, url string) *redisclient.Target {
+	tb.Helper()
+	t, wrong := redisclient.Parse(redisclient.Config{URL: url})
+	if wrong != nil {
+		tb.Fatal(wrong)
+	}
+	return t
 }
 
 func mustRate(tb testing.TB, s string) Rate {
@@ -41,10 +66,82 @@ func waitInUse(tb testing.TB, store *Store, want string) time.Duration {
 	tb.Helper()
 	began := time.Now()
 	for store.InUse() != want {
-		if time.Since(began) > 30*time.Second {
-			tb.Fatalf("not in %s after 30 s", want)
+		if time.Since(began) > time.Minute {
+			tb.Fatalf("not in %s after a minute", want)
 		}
 		time.Sleep(time.Millisecond)
 	}
 	return time.Since(began)
+}
+
+// watched is a store whose changes are looked at.
+type watched struct {
+	*Store
+
+	mu      sync.Mutex
+	log     bytes.Buffer
+	changes []string // what is in use since each
+}
+
+func watch(tb testing.TB, redis *redisclient.Target, patience time.Duration) *watched {
+	tb.Helper()
+	w := &watched{}
+	w.Store = openFor(tb, Options{
+		Redis:  redis,
+		Logger: slog.New(slog.NewJSONHandler(w, nil)),
+		OnChange: func(inUse string) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.changes = append(w.changes, inUse)
+		},
+	}, patience)
+	return w
+}
+
+// Write takes the log.
+func (w *watched) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.log.Write(p)
+}
+
+// messages are the log records' messages and reasons, in order.
+func (w *watched) messages(tb testing.TB) (messages []string) {
+	tb.Helper()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for line := range bytes.Lines(w.log.Bytes()) {
+		var record struct{ Msg, Reason string }
+		if err := json.Unmarshal(line, &record); err != nil {
+			tb.Fatal(err)
+		}
+		messages = append(messages, strings.TrimSpace(record.Msg+" "+record.Reason))
+	}
+	return messages
+}
+
+// want fails the test unless these were the changes, each was logged once, and the last of them holds.
+func (w *watched) want(tb testing.TB, want ...string) {
+	tb.Helper()
+	messages := w.messages(tb)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !slices.Equal(w.changes, want) || len(messages) != len(want) {
+		tb.Fatalf("in use were %q, want %q: %q", w.changes, want, messages)
+	}
+	for i, inUse := range want {
+		text := "Redis works"
+		if inUse == Memory {
+			text = "Redis is lost"
+			if i == 0 {
+				text = "Redis does not work"
+			}
+		}
+		if !strings.HasPrefix(messages[i], text) {
+			tb.Errorf("logged %q, want %q", messages[i], text)
+		}
+	}
+	if last := want[len(want)-1]; last != w.InUse() {
+		tb.Errorf("the last that was told is %s, and in use is %s", last, w.InUse())
+	}
 }

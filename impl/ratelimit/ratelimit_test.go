@@ -182,32 +182,51 @@ type step struct {
 	obey  bool // if refused: wait as told, instead of the pause
 }
 
-// TestModel compares the two for random rates, keys and pauses, at a
+// TestModel compares it with memory, and with Redis, for random rates, keys and pauses, at a
 // millisecond's precision. A client that waits as told is served, and would not
 // have been a second earlier.
 func TestModel(t *testing.T) {
-	pause := rapid.OneOf(rapid.Just(int64(0)), rapid.Int64Range(0, 2000), rapid.Int64Range(0, 100_000), rapid.Int64Range(0, 2*86_400_000))
-	steps := rapid.SliceOfN(rapid.Custom(func(rt *rapid.T) step {
-		return step{
-			key:   rapid.SampledFrom([]string{"a", "b"}).Draw(rt, "key"),
-			pause: time.Duration(pause.Draw(rt, "pause")) * time.Millisecond,
-			obey:  rapid.Bool().Draw(rt, "obey"),
-		}
-	}), 1, 100)
-	rapid.Check(t, func(rt *rapid.T) {
-		// All is drawn, and reported, outside of the bubble: rapid goes by the
-		// real clock, and ends a run by a panic.
-		rate, steps := drawRate(rt), steps.Draw(rt, "steps")
-		var fault string
-		synctest.Test(t, func(t *testing.T) { fault = compare(t, rate, steps) })
-		if fault != "" {
-			rt.Fatalf("%v: %s", rate, fault)
-		}
-	})
+	for _, tt := range []struct {
+		where  string
+		open   func(testing.TB) *Store
+		units  []string
+		pauses *rapid.Generator[int64] // in milliseconds
+	}{
+		{
+			where: Memory, open: func(tb testing.TB) *Store { return open(tb, Options{}) }, units: []string{"S", "M", "H", "D"},
+			pauses: rapid.OneOf(rapid.Just(int64(0)), rapid.Int64Range(0, 2000), rapid.Int64Range(0, 100_000), rapid.Int64Range(0, 2*86_400_000)),
+		},
+		// No days, as the store's clock ticks each second. Whole twos of milliseconds, as miniredis takes the
+		// last millisecond of a window for over, and Redis does not.
+		{
+			where: Redis, open: func(tb testing.TB) *Store { _, store := openPiped(tb); return store }, units: []string{"S", "M"},
+			pauses: rapid.Map(rapid.OneOf(rapid.Just(int64(0)), rapid.Int64Range(0, 1000), rapid.Int64Range(0, 50_000)), func(n int64) int64 { return 2 * n }),
+		},
+	} {
+		t.Run(tt.where, func(t *testing.T) {
+			steps := rapid.SliceOfN(rapid.Custom(func(rt *rapid.T) step {
+				return step{
+					key:   rapid.SampledFrom([]string{"a", "b"}).Draw(rt, "key"),
+					pause: time.Duration(tt.pauses.Draw(rt, "pause")) * time.Millisecond,
+					obey:  rapid.Bool().Draw(rt, "obey"),
+				}
+			}), 1, 100)
+			rapid.Check(t, func(rt *rapid.T) {
+				// All is drawn, and reported, outside of the bubble: rapid goes by the
+				// real clock, and ends a run by a panic.
+				rate, steps := drawRate(rt, tt.units), steps.Draw(rt, "steps")
+				var fault string
+				synctest.Test(t, func(t *testing.T) { fault = compare(t, tt.open(t), rate, steps) })
+				if fault != "" {
+					rt.Fatalf("%v: %s", rate, fault)
+				}
+			})
+		})
+	}
 }
 
-func compare(t *testing.T, rate Rate, steps []step) (fault string) {
-	l := memoryLimiter(t, rate.String())
+func compare(t *testing.T, store *Store, rate Rate, steps []step) (fault string) {
+	l := store.Limiter("ip", rate)
 	models := map[string]*model{}
 	for i, step := range steps {
 		m := models[step.key]
@@ -237,8 +256,8 @@ func compare(t *testing.T, rate Rate, steps []step) (fault string) {
 	return ""
 }
 
-func drawRate(rt *rapid.T) Rate {
-	letters := rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"S", "M", "H", "D"}), 1, 4, rapid.ID[string]).Draw(rt, "units")
+func drawRate(rt *rapid.T, units []string) Rate {
+	letters := rapid.SliceOfNDistinct(rapid.SampledFrom(units), 1, len(units), rapid.ID[string]).Draw(rt, "units")
 	parts := make([]string, len(letters))
 	for i, letter := range letters {
 		parts[i] = rapid.StringMatching("[1-9]").Draw(rt, "limit") + "-" + letter

@@ -1,12 +1,8 @@
 package redistest
 
 import (
-	"fmt"
-	"runtime"
-	"strings"
 	"sync"
 	"sync/atomic"
-	"testing"
 	"time"
 )
 
@@ -41,54 +37,4 @@ func WatchMachine() (wasBusy func() bool) {
 		watch.Wait()
 		return busy.Load()
 	}
-}
-
-// Steadily runs a test, and runs it again, three times in all, where it has failed and the machine was
-// too busy meanwhile: Redis is then lost with nothing wrong with it.
-func Steadily(t *testing.T, test func(tb testing.TB)) {
-	t.Helper()
-	for run := 1; ; run++ {
-		wasBusy := WatchMachine()
-		r := &recorder{TB: t}
-		done := make(chan struct{})
-		go func() { // so that Fatal can end it
-			defer close(done)
-			test(r)
-		}()
-		<-done
-		busy := wasBusy()
-		switch {
-		case len(r.failures) == 0:
-			return
-		case busy && run < 3:
-			t.Logf("run %d failed on a busy machine:\n%s", run, strings.Join(r.failures, "\n"))
-		default:
-			for _, failure := range r.failures {
-				t.Error(failure)
-			}
-			return
-		}
-	}
-}
-
-// recorder keeps the failures of a run.
-type recorder struct {
-	testing.TB
-
-	mu       sync.Mutex
-	failures []string
-}
-
-func (r *recorder) fail(text string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.failures = append(r.failures, text)
-}
-
-func (r *recorder) Error(args ...any)                 { r.fail(fmt.Sprint(args...)) }
-func (r *recorder) Errorf(format string, args ...any) { r.fail(fmt.Sprintf(format, args...)) }
-func (r *recorder) Fatal(args ...any)                 { r.fail(fmt.Sprint(args...)); runtime.Goexit() }
-func (r *recorder) Fatalf(format string, args ...any) {
-	r.fail(fmt.Sprintf(format, args...))
-	runtime.Goexit()
 }

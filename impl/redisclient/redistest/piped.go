@@ -2,14 +2,17 @@ package redistest
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
+	"github.com/redis/go-redis/v9"
 )
 
 // Piped is a Redis in the test's own process (miniredis) that is reached by Dial, without a network. In a
@@ -21,19 +24,23 @@ import (
 type Piped struct {
 	*miniredis.Miniredis
 
+	tb    testing.TB
 	delay atomic.Int64                  // of each answer, in nanoseconds
 	hung  atomic.Pointer[chan struct{}] // nil while it answers
 	down  atomic.Bool
+	wires sync.WaitGroup
 }
 
 // NewPiped starts one.
 func NewPiped(tb testing.TB) *Piped {
 	tb.Helper()
-	p := &Piped{Miniredis: miniredis.NewMiniRedis()}
+	p := &Piped{tb: tb, Miniredis: miniredis.NewMiniRedis()}
 	p.ClockTTL(true)
 	tb.Cleanup(func() {
 		p.Resume()
 		p.Close()
+		p.wires.Wait()
+		time.Sleep(5 * time.Second) // go-redis tries to connect for a second after its client was closed
 	})
 	return p
 }
@@ -63,6 +70,12 @@ func (p *Piped) Kill() {
 // Start makes a killed one accept connections again. It has the keys and scripts of before.
 func (p *Piped) Start() { p.down.Store(false) }
 
+// Do sends a command over a connection of its own.
+func (p *Piped) Do(args ...any) any {
+	p.tb.Helper()
+	return do(p.tb, &redis.Options{Dialer: p.Dial}, args...)
+}
+
 // Dial connects to it, whatever the address.
 func (p *Piped) Dial(context.Context, string, string) (net.Conn, error) {
 	if p.down.Load() {
@@ -75,7 +88,7 @@ func (p *Piped) Dial(context.Context, string, string) (net.Conn, error) {
 	client, wire := net.Pipe()
 	// A pipe has no buffer, and a client writes all of its commands before it reads the first answer.
 	sent := make(chan []byte, 1024)
-	go func() {
+	p.wires.Go(func() {
 		defer close(sent)
 		for {
 			chunk := make([]byte, 4096)
@@ -85,8 +98,8 @@ func (p *Piped) Dial(context.Context, string, string) (net.Conn, error) {
 			}
 			sent <- chunk[:n]
 		}
-	}()
-	go func() {
+	})
+	p.wires.Go(func() {
 		defer server.Close()
 		for chunk := range sent {
 			time.Sleep(time.Duration(p.delay.Load()))
@@ -97,10 +110,32 @@ func (p *Piped) Dial(context.Context, string, string) (net.Conn, error) {
 				return
 			}
 		}
-	}()
-	go func() {
+	})
+	p.wires.Go(func() {
 		defer wire.Close()
 		_, _ = io.Copy(wire, server)
-	}()
-	return client, nil
+	})
+	return pipe{client}, nil
+}
+
+// pipe fails as a socket does whose other end has closed it.
+type pipe struct{ net.Conn }
+
+// Write implements net.Conn.
+func (p pipe) Write(b []byte) (int, error) {
+	n, err := p.Conn.Write(b)
+	return n, broken(err)
+}
+
+// SetReadDeadline implements net.Conn.
+func (p pipe) SetReadDeadline(t time.Time) error { return broken(p.Conn.SetReadDeadline(t)) }
+
+// SetWriteDeadline implements net.Conn.
+func (p pipe) SetWriteDeadline(t time.Time) error { return broken(p.Conn.SetWriteDeadline(t)) }
+
+func broken(err error) error {
+	if errors.Is(err, io.ErrClosedPipe) {
+		return syscall.EPIPE
+	}
+	return err
 }
