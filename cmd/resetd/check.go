@@ -12,6 +12,7 @@ import (
 	"github.com/resetd/resetd/impl"
 	"github.com/resetd/resetd/impl/check"
 	"github.com/resetd/resetd/impl/delivery"
+	"github.com/resetd/resetd/impl/setting"
 )
 
 // checkSettings tries the settings, or with --explain-client says who the client of a request would be.
@@ -30,15 +31,15 @@ func checkSettings(ctx context.Context, args, environ []string, stdout, stderr i
 		flags.StringVar(&language, "language", "", "the `TAG` of the language that --send-to writes in, like fr; without it, the default one")
 	})
 	if err == nil && send && impl.CheckAddress(address) != nil {
-		err = mistakes{"--send-to: must be one address, like me@example.com"}
+		err = setting.Mistakes{{Setting: "--send-to", Text: "must be one address, like me@example.com"}}
 	}
 	if err == nil && language != "" && (!send || !slices.Contains(settings.writer.Languages(), language)) {
-		err = mistakes{"--language: must be one of " + strings.Join(settings.writer.Languages(), ", ") + ", and goes with --send-to"}
+		err = setting.Mistakes{{Setting: "--language", Text: "must be one of " + strings.Join(settings.writer.Languages(), ", ") + ", and goes with --send-to"}}
 	}
-	var wrong mistakes
+	var wrong setting.Mistakes
 	switch {
 	case format.JSON && errors.As(err, &wrong):
-		return errors.Join(err, check.WriteMistakes(wrong, version, stdout))
+		return errors.Join(err, check.WriteMistakes(wrong.Lines(), version, stdout))
 	case err != nil:
 		return err
 	case client.asked:

@@ -12,6 +12,7 @@ import (
 
 	"github.com/resetd/resetd/impl/devstack"
 	"github.com/resetd/resetd/impl/mailgun"
+	"github.com/resetd/resetd/impl/setting"
 	"github.com/resetd/resetd/impl/supabase"
 )
 
@@ -81,7 +82,7 @@ func dev(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	standIn := settings.authURL == ""
 	switch {
 	case standIn && settings.SupabaseKey != "":
-		return mistakes{"SUPABASE_URL: must be set beside SUPABASE_SERVICE_ROLE_KEY; without both there is a stand-in"}
+		return setting.Mistakes{{Setting: "SUPABASE_URL", Text: "must be set beside SUPABASE_SERVICE_ROLE_KEY; without both there is a stand-in"}}
 	case standIn:
 		settings.authURL, settings.SupabaseKey = there+"/auth/v1", devServiceRoleKey
 		config.ServiceRoleKey, config.PublishableKey, config.PublicAuthURL = devServiceRoleKey, devPublishableKey, here+"/auth/v1"
@@ -92,7 +93,7 @@ func dev(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 			config.RedirectAllowList = append(config.RedirectAllowList, origin, origin+"/**")
 		}
 	case settings.SupabaseKey == "":
-		return mistakes{"SUPABASE_SERVICE_ROLE_KEY: must be set beside SUPABASE_URL (supabase status prints it); without both there is a stand-in"}
+		return setting.Mistakes{{Setting: "SUPABASE_SERVICE_ROLE_KEY", Text: "must be set beside SUPABASE_URL (supabase status prints it); without both there is a stand-in"}}
 	default:
 		config.Accounts = []string{} // they are elsewhere
 		config.AuthURL, config.AuthKey = settings.authURL, settings.SupabaseKey.Reveal()

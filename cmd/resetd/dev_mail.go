@@ -3,13 +3,13 @@ package main
 import (
 	"errors"
 	"log/slog"
-	"sort"
 	"strings"
 	"sync/atomic"
 
 	"github.com/resetd/resetd/impl/delivery"
 	"github.com/resetd/resetd/impl/devstack"
 	"github.com/resetd/resetd/impl/message"
+	"github.com/resetd/resetd/impl/setting"
 )
 
 // brand are the settings that the preview of dev lets people try.
@@ -31,16 +31,15 @@ func (s *settings) brand() []struct {
 // as at the start.
 func (s *settings) rewritten(brand map[string]string) (*settings, error) {
 	again := *s
-	for _, setting := range again.brand() {
-		if value, given := brand[setting.name]; given {
-			*setting.value = value
+	for _, of := range again.brand() {
+		if value, given := brand[of.name]; given {
+			*of.value = value
 		}
 	}
-	var wrong mistakes
+	var wrong setting.Mistakes
 	again.checkMail(&wrong)
-	again.checkTemplates(&wrong)
+	again.readTemplates(&wrong)
 	if len(wrong) > 0 {
-		sort.Strings(wrong)
 		return nil, wrong
 	}
 	return &again, nil
@@ -75,9 +74,9 @@ func (l *live) preview() *devstack.Preview {
 		Languages: func() []string { return l.last.Load().Languages() },
 		Write: func(language string, brand map[string]string) (devstack.Mail, error) {
 			again, err := l.settings.rewritten(brand)
-			var wrong mistakes
+			var wrong setting.Mistakes
 			if errors.As(err, &wrong) {
-				return devstack.Mail{}, errors.New(strings.Join(wrong, "\n"))
+				return devstack.Mail{}, errors.New(strings.Join(wrong.Lines(), "\n"))
 			}
 			l.last.Store(again.writer)
 			// A made-up link of the length of a real one, which opens nothing.
@@ -88,8 +87,8 @@ func (l *live) preview() *devstack.Preview {
 			return devstack.Mail{From: again.from.String(), Subject: mail.Subject, Text: mail.Text, HTML: mail.HTML}, err
 		},
 	}
-	for _, setting := range l.settings.brand() {
-		preview.Settings = append(preview.Settings, devstack.PreviewSetting{Name: setting.name, Value: *setting.value})
+	for _, of := range l.settings.brand() {
+		preview.Settings = append(preview.Settings, devstack.PreviewSetting{Name: of.name, Value: *of.value})
 	}
 	return preview
 }

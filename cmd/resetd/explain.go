@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"net/textproto"
 	"strings"
+
+	"github.com/resetd/resetd/impl/setting"
 )
 
 // explainClient is --explain-client: a peer, and the headers that it sends.
@@ -48,14 +50,14 @@ func (e *explainClient) takeHeaders(args []string) (others []string) {
 func (e *explainClient) print(s *settings, out io.Writer) error {
 	_, err := netip.ParseAddrPort(e.peer)
 	if _, alone := netip.ParseAddr(e.peer); err != nil && alone != nil {
-		return mistakes{"--explain-client: must be the address that the connection comes from, like 10.0.0.1 or [2001:db8::1]:443"}
+		return setting.Mistakes{{Setting: "--explain-client", Text: "must be the address that the connection comes from, like 10.0.0.1 or [2001:db8::1]:443"}}
 	}
 	header := map[string][]string{}
 	for _, argument := range e.headers {
 		for line := range strings.Lines(argument) {
 			name, value, found := strings.Cut(line, ":")
 			if name = strings.TrimSpace(name); !found || name == "" || strings.ContainsAny(name, " \t") {
-				return mistakes{`--explain-client: its headers must be like "X-Forwarded-For: 192.0.2.1", each in quotes`}
+				return setting.Mistakes{{Setting: "--explain-client", Text: `its headers must be like "X-Forwarded-For: 192.0.2.1", each in quotes`}}
 			}
 			name = textproto.CanonicalMIMEHeaderKey(name)
 			header[name] = append(header[name], strings.TrimSpace(value))

@@ -38,6 +38,8 @@ import (
 	"runtime"
 	"runtime/debug"
 	"syscall"
+
+	"github.com/resetd/resetd/impl/setting"
 )
 
 // The linker sets these where a release is built: -ldflags "-X main.version=1.2.3 -X main.commit=0123456789ab".
@@ -106,7 +108,7 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 }
 
 func exitStatus(err error, stderr io.Writer) int {
-	var wrong mistakes
+	var wrong setting.Mistakes
 	switch {
 	case err == nil, errors.Is(err, flag.ErrHelp):
 		return 0

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/resetd/resetd/impl/setting"
 )
 
 const (
@@ -97,7 +99,7 @@ func TestServiceUnit(t *testing.T) {
 	if stop := parseDuration(t, value("TimeoutStopSec")); stop < longest+3*time.Second {
 		t.Errorf("systemd kills %v after the SIGTERM, and a stop takes %v by default", stop, longest)
 	}
-	if got, want := value("RestartPreventExitStatus"), fmt.Sprint(exitStatus(mistakes{"a mistake"}, t.Output())); got != want {
+	if got, want := value("RestartPreventExitStatus"), fmt.Sprint(exitStatus(setting.Mistakes{{}}, t.Output())); got != want {
 		t.Errorf("the unit takes %s for the status of wrong settings, it is %s", got, want)
 	}
 	if got := value("ExecStart"); got != "/usr/bin/resetd serve" {

@@ -9,12 +9,10 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"net"
 	"net/mail"
 	"os"
 	"reflect"
 	"slices"
-	"sort"
 	"strings"
 	"time"
 
@@ -171,32 +169,6 @@ func choose[T ~string](target *T, text []byte, choices ...T) error {
 	return fmt.Errorf("must be one of %s", strings.Join(names, ", "))
 }
 
-// mistakes are all that is wrong with the settings, each naming its own.
-type mistakes []string
-
-func (m mistakes) Error() string {
-	return "these settings are wrong:\n  " + strings.Join(m, "\n  ")
-}
-
-// add names a setting once: what follows from a first mistake is no news.
-func (m *mistakes) add(setting, format string, args ...any) {
-	if !m.name(setting) {
-		*m = append(*m, setting+": "+fmt.Sprintf(format, args...))
-	}
-}
-
-// judge adds what the owner of a rule says about the value of a setting.
-func (m *mistakes) judge(setting string, err error) {
-	if err != nil {
-		m.add(setting, "%s", oneLine(err))
-	}
-}
-
-// name says whether a setting is named already.
-func (m *mistakes) name(setting string) bool {
-	return slices.ContainsFunc(*m, func(named string) bool { return strings.HasPrefix(named, setting+": ") })
-}
-
 // readSettings takes flags over environment over files, and checks everything before it says
 // what is wrong. Flags are another way to set the variables, so there is one set of rules.
 //
@@ -240,14 +212,14 @@ func readSettingsOver(defaults map[string]string, command string, args []string,
 		fmt.Fprintf(output, "resetd %s: %s: see resetd %s --help\n", command, flagMistake(err), command)
 		return nil, errUsage
 	}
-	var wrong mistakes
+	var wrong setting.Mistakes
 	if flags.NArg() > 0 {
 		// Not repeated: after "--mailgun-api-key= KEY" it is the key.
-		wrong.add("arguments", "number %d is not expected: flags are --name=value", len(args)-flags.NArg()+1)
+		wrong.Add("arguments", "number %d is not expected: flags are --name=value", len(args)-flags.NArg()+1)
 	}
 	for name, instead := range gone {
 		if variables[name] != "" || variables[name+"_FILE"] != "" {
-			wrong.add(name, "does not exist any more: %s. Remove it", instead)
+			wrong.Add(name, "does not exist any more: %s. Remove it", instead)
 		}
 	}
 	readFiles(fields, variables, &wrong)
@@ -277,14 +249,13 @@ func readSettingsOver(defaults map[string]string, command string, args []string,
 	s.check(&wrong)
 	if command == "serve" && s.StrictStart == "on" {
 		for _, name := range s.missing() {
-			wrong.add(name, "is not set, and STRICT_START is on")
+			wrong.Add(name, "is not set, and STRICT_START is on")
 		}
 	}
 	if command != "healthcheck" { // which writes no mail, and asks an instance that has read its templates long ago
-		s.checkTemplates(&wrong)
+		s.readTemplates(&wrong)
 	}
 	if len(wrong) > 0 {
-		sort.Strings(wrong)
 		return nil, wrong
 	}
 	return &s, nil
@@ -319,7 +290,7 @@ const maxSettingFile = 64 << 10
 
 // readFiles reads X_FILE for X. What X_FILE says is not repeated: it may be the value itself, put
 // into the wrong variable.
-func readFiles(fields []reflect.StructField, variables map[string]string, wrong *mistakes) {
+func readFiles(fields []reflect.StructField, variables map[string]string, wrong *setting.Mistakes) {
 	for _, field := range fields {
 		name := field.Tag.Get("env")
 		path := strings.TrimSpace(variables[name+"_FILE"])
@@ -327,27 +298,27 @@ func readFiles(fields []reflect.StructField, variables map[string]string, wrong 
 			continue
 		}
 		if err := setting.CheckText(path); err != nil {
-			wrong.judge(name+"_FILE", err)
+			wrong.Judge(name+"_FILE", err)
 			continue
 		}
 		if variables[name] != "" {
-			wrong.add(name, "is set, and %s_FILE too: set one of them", name)
+			wrong.Add(name, "is set, and %s_FILE too: set one of them", name)
 			continue
 		}
 		file, err := os.Open(path)
 		if err != nil {
-			wrong.add(name+"_FILE", "must be the path of a file that can be read (%s)", fileCause(err))
+			wrong.Add(name+"_FILE", "must be the path of a file that can be read (%s)", fileCause(err))
 			continue
 		}
 		content, err := io.ReadAll(io.LimitReader(file, maxSettingFile+1))
 		file.Close()
 		switch {
 		case err != nil:
-			wrong.add(name+"_FILE", "must be the path of a file that can be read (%s)", fileCause(err))
+			wrong.Add(name+"_FILE", "must be the path of a file that can be read (%s)", fileCause(err))
 		case len(content) > maxSettingFile:
-			wrong.add(name+"_FILE", "must be the path of a file of at most 64 KiB")
+			wrong.Add(name+"_FILE", "must be the path of a file of at most 64 KiB")
 		case bytes.HasPrefix(content, []byte("\xff\xfe")), bytes.HasPrefix(content, []byte("\xfe\xff")):
-			wrong.add(name+"_FILE", "must be the path of a file in UTF-8, and that one is in UTF-16, as PowerShell writes them: save it anew")
+			wrong.Add(name+"_FILE", "must be the path of a file in UTF-8, and that one is in UTF-16, as PowerShell writes them: save it anew")
 		default:
 			variables[name] = string(content)
 		}
@@ -357,7 +328,7 @@ func readFiles(fields []reflect.StructField, variables map[string]string, wrong 
 // checkText judges what holds for the values of all settings. White space around one is taken off:
 // it is left by editors, by secret stores and by Windows' line ends, and means nothing. A value that is
 // refused counts as not set, so that nothing is said of what follows from it.
-func checkText(fields []reflect.StructField, variables map[string]string, wrong *mistakes) {
+func checkText(fields []reflect.StructField, variables map[string]string, wrong *setting.Mistakes) {
 	names := []string{"PORT"}
 	for _, field := range fields {
 		names = append(names, field.Tag.Get("env"))
@@ -369,14 +340,14 @@ func checkText(fields []reflect.StructField, variables map[string]string, wrong 
 		}
 		variables[name] = strings.TrimSpace(value)
 		if err := setting.CheckText(variables[name]); err != nil {
-			wrong.judge(name, err)
+			wrong.Judge(name, err)
 			delete(variables, name)
 		}
 	}
 	// The byte-order mark of an environment file is before the name of its first variable.
 	for variable := range variables {
 		if name, found := strings.CutPrefix(variable, "\ufeff"); found && slices.Contains(names, name) {
-			wrong.add(name, "has a byte-order mark before its name, an invisible character: save the file that it is in as UTF-8 without one")
+			wrong.Add(name, "has a byte-order mark before its name, an invisible character: save the file that it is in as UTF-8 without one")
 		}
 	}
 }
@@ -392,29 +363,23 @@ func fileCause(err error) error {
 
 // explain names the variable where the library names the field of the struct. It never repeats
 // a value, which may be a secret.
-func explain(err error, wrong *mistakes) {
+func explain(err error, wrong *setting.Mistakes) {
 	var all env.AggregateError
-	if !errors.As(err, &all) {
-		*wrong = append(*wrong, err.Error())
-		return
-	}
+	errors.As(err, &all) // the library returns no other
 	for _, one := range all.Errors {
 		var parse env.ParseError
-		if !errors.As(one, &parse) {
-			*wrong = append(*wrong, one.Error())
-			continue
-		}
+		errors.As(one, &parse)
 		field, _ := reflect.TypeFor[settings]().FieldByName(parse.Name)
-		reason := parse.Err.Error()
+		err := parse.Err
 		switch field.Type {
 		case reflect.TypeFor[time.Duration]():
-			reason = "must be a duration, like 500ms or 1h"
+			err = errors.New("must be a duration, like 500ms or 1h")
 		case reflect.TypeFor[int]():
-			reason = "must be a whole number"
+			err = errors.New("must be a whole number")
 		case reflect.TypeFor[slog.Level]():
-			reason = "must be one of debug, info, warn, error"
+			err = errors.New("must be one of debug, info, warn, error")
 		}
-		wrong.add(field.Tag.Get("env"), "%s", reason)
+		wrong.Judge(field.Tag.Get("env"), err)
 	}
 }
 
@@ -422,7 +387,7 @@ func explain(err error, wrong *mistakes) {
 const defaultDeliveryTimeout = 15 * time.Minute
 
 // check judges each setting and how they fit together. What is missing is no mistake.
-func (s *settings) check(wrong *mistakes) {
+func (s *settings) check(wrong *setting.Mistakes) {
 	s.checkAddresses(wrong)
 	s.checkSupabase(wrong)
 	s.checkLinks(wrong)
@@ -430,110 +395,90 @@ func (s *settings) check(wrong *mistakes) {
 
 	within := func(name string, value, low, high time.Duration) {
 		if value < low || value > high {
-			wrong.add(name, "must be from %v to %v", low, high)
+			wrong.Add(name, "must be from %v to %v", low, high)
 		}
 	}
 	within("UPSTREAM_TIMEOUT", s.UpstreamTimeout, 100*time.Millisecond, time.Minute)
 	if s.DeliveryTimeout == 0 {
 		s.DeliveryTimeout = min(defaultDeliveryTimeout, s.LinkExpiresIn/2)
 	}
-	if !wrong.name("LINK_EXPIRES_IN") && (s.DeliveryTimeout < time.Second || s.DeliveryTimeout > s.LinkExpiresIn/2) {
-		wrong.add("DELIVERY_TIMEOUT", "must be from 1s to half of LINK_EXPIRES_IN: a link that is sent late works for a shorter time than the mail says")
+	if !wrong.Has("LINK_EXPIRES_IN") && (s.DeliveryTimeout < time.Second || s.DeliveryTimeout > s.LinkExpiresIn/2) {
+		wrong.Add("DELIVERY_TIMEOUT", "must be from 1s to half of LINK_EXPIRES_IN: a link that is sent late works for a shorter time than the mail says")
 	}
 	within("IDLE_TIMEOUT", s.IdleTimeout, time.Second, time.Hour)
 	within("SHUTDOWN_DELAY", s.ShutdownDelay, 0, 10*time.Minute)
 	within("SHUTDOWN_TIMEOUT", s.ShutdownTimeout, 0, 10*time.Minute)
 	for name, value := range map[string]struct{ is, most int }{"MAX_ACCEPTED": {s.MaxAccepted, 1_000_000}, "MAX_DELIVERIES": {s.MaxDeliveries, 1000}} {
 		if value.is < 1 || value.is > value.most {
-			wrong.add(name, "must be from 1 to %d", value.most)
+			wrong.Add(name, "must be from 1 to %d", value.most)
 		}
 	}
 	rule, aboutClients := clientip.New(clientip.Config{TrustedProxies: s.TrustedProxies, TrustedHops: s.TrustedHops, ClientIPHeader: s.ClientIPHeader})
 	s.clientIP = rule
-	for _, mistake := range aboutClients {
-		wrong.add(mistake.Setting, "%s", mistake.Text)
-	}
-	target, found := redisclient.Parse(redisclient.Config{
+	wrong.Merge(aboutClients)
+	target, aboutRedis := redisclient.Parse(redisclient.Config{
 		URL: s.RedisURL.Reveal(), CA: s.RedisCA, ClientCert: s.RedisCert, ClientKey: s.RedisKey.Reveal(),
 	})
 	s.redis = target
-	for _, mistake := range found {
-		wrong.add(mistake.Setting, "%s", mistake.Text)
-	}
+	wrong.Merge(aboutRedis)
 }
 
-func (s *settings) checkAddresses(wrong *mistakes) {
+func (s *settings) checkAddresses(wrong *setting.Mistakes) {
 	if s.AdminAddr == "off" {
 		s.AdminAddr = ""
 	}
 	for name, address := range map[string]string{"LISTEN_ADDR": s.ListenAddr, "ADMIN_ADDR": s.AdminAddr} {
-		if address == "" {
-			continue
-		}
-		if _, _, err := net.SplitHostPort(address); err != nil {
-			wrong.add(name, "must be HOST:PORT or :PORT")
-		} else if _, err := net.ResolveTCPAddr("tcp", address); err != nil {
-			wrong.add(name, "must be HOST:PORT or :PORT, with a port from 0 to 65535")
+		if address != "" {
+			wrong.Judge(name, setting.CheckListener(address))
 		}
 	}
 }
 
-func (s *settings) checkSupabase(wrong *mistakes) {
+func (s *settings) checkSupabase(wrong *setting.Mistakes) {
 	if s.SupabaseKey != "" && s.SupabaseSecret != "" && s.SupabaseKey != s.SupabaseSecret {
-		wrong.add("SUPABASE_SECRET_KEY", "differs from SUPABASE_SERVICE_ROLE_KEY: set one of them")
+		wrong.Add("SUPABASE_SECRET_KEY", "differs from SUPABASE_SERVICE_ROLE_KEY: set one of them")
 	}
 	name := "SUPABASE_SERVICE_ROLE_KEY"
 	if s.SupabaseKey == "" && s.SupabaseSecret != "" {
 		name, s.SupabaseKey = "SUPABASE_SECRET_KEY", s.SupabaseSecret
 	}
-	wrong.judge(name, supabase.CheckKey(s.SupabaseKey.Reveal()))
+	wrong.Judge(name, supabase.CheckKey(s.SupabaseKey.Reveal()))
 	if s.SupabaseURL != "" {
-		wrong.judge("SUPABASE_URL", supabase.CheckURL(s.SupabaseURL))
+		wrong.Judge("SUPABASE_URL", supabase.CheckURL(s.SupabaseURL))
 		s.authURL = strings.TrimRight(s.SupabaseURL, "/") + "/auth/v1"
 	}
 	if s.SupabaseAuthURL != "" {
-		wrong.judge("SUPABASE_AUTH_URL", supabase.CheckAuthURL(s.SupabaseAuthURL))
+		wrong.Judge("SUPABASE_AUTH_URL", supabase.CheckAuthURL(s.SupabaseAuthURL))
 		s.authURL = strings.TrimRight(s.SupabaseAuthURL, "/")
 	}
 }
 
-func (s *settings) checkMail(wrong *mistakes) {
-	wrong.judge("MAILGUN_API_KEY", mailgun.CheckKey(s.MailgunKey.Reveal()))
-	wrong.judge("MAILGUN_WEBHOOK_SIGNING_KEY", mailgun.CheckSigningKey(s.WebhookKey.Reveal()))
-	wrong.judge("MAILGUN_API_BASE", mailgun.CheckBase(s.MailgunBase))
+func (s *settings) checkMail(wrong *setting.Mistakes) {
+	wrong.Judge("MAILGUN_API_KEY", mailgun.CheckKey(s.MailgunKey.Reveal()))
+	wrong.Judge("MAILGUN_WEBHOOK_SIGNING_KEY", mailgun.CheckSigningKey(s.WebhookKey.Reveal()))
+	wrong.Judge("MAILGUN_API_BASE", mailgun.CheckBase(s.MailgunBase))
 	if s.MailgunDomain != "" {
-		wrong.judge("MAILGUN_DOMAIN", setting.CheckDomain(s.MailgunDomain))
+		wrong.Judge("MAILGUN_DOMAIN", setting.CheckDomain(s.MailgunDomain))
 	}
-	wrong.judge("BRAND_NAME", message.CheckName(s.BrandName))
-	if s.MailFrom == "" && s.MailgunDomain != "" && !wrong.name("MAILGUN_DOMAIN") && !wrong.name("BRAND_NAME") {
+	support := checkMailbox("SUPPORT_EMAIL", s.SupportEmail, wrong)
+	s.SupportEmail = support.Address
+	wrong.Merge(s.mailOptions().Validate())
+	if s.MailFrom == "" && s.MailgunDomain != "" && !wrong.Has("MAILGUN_DOMAIN") && !wrong.Has("BRAND_NAME") {
 		s.from = mail.Address{Name: s.BrandName, Address: "no-reply@" + s.MailgunDomain}
 	} else {
 		s.from = checkMailbox("MAIL_FROM", s.MailFrom, wrong)
 	}
 	s.replyTo = checkMailbox("MAIL_REPLY_TO", s.MailReplyTo, wrong)
-	support := checkMailbox("SUPPORT_EMAIL", s.SupportEmail, wrong)
-	s.SupportEmail = support.Address
 	if s.replyTo.Address == "" {
 		s.replyTo = support
 	}
-	for name, address := range map[string]string{"BRAND_LOGO_URL": s.BrandLogoURL, "BRAND_LOGO_DARK_URL": s.BrandLogoDark, "SUPPORT_URL": s.SupportURL} {
-		if address != "" {
-			wrong.judge(name, message.CheckURL(address))
-		}
-	}
-	if s.BrandLogoDark != "" && s.BrandLogoURL == "" {
-		wrong.add("BRAND_LOGO_DARK_URL", "needs BRAND_LOGO_URL, which is shown on a light ground")
-	}
-	wrong.judge("BRAND_COLOR", message.CheckColor(s.BrandColor))
 	if s.LanguageField != "" {
-		wrong.judge("USER_LANGUAGE_FIELD", supabase.CheckField(s.LanguageField))
+		wrong.Judge("USER_LANGUAGE_FIELD", supabase.CheckField(s.LanguageField))
 	}
-	wrong.judge("LINK_EXPIRES_IN", message.CheckExpiry(s.LinkExpiresIn))
 }
 
-// checkTemplates renders the mail. What is wrong with another setting must not be said of a template.
-func (s *settings) checkTemplates(wrong *mistakes) {
-	options := message.Options{
+func (s *settings) mailOptions() message.Options {
+	return message.Options{
 		Brand: message.Brand{
 			Name: s.BrandName, Color: s.BrandColor, LogoURL: s.BrandLogoURL, LogoDarkURL: s.BrandLogoDark,
 			SupportEmail: s.SupportEmail, SupportURL: s.SupportURL,
@@ -542,60 +487,45 @@ func (s *settings) checkTemplates(wrong *mistakes) {
 		DefaultLanguage: s.DefaultLanguage,
 		TemplatesDir:    s.TemplatesDir,
 	}
-	for _, name := range []string{"BRAND_LOGO_URL", "BRAND_LOGO_DARK_URL", "SUPPORT_URL", "SUPPORT_EMAIL"} {
-		if wrong.name(name) {
-			options.Brand.LogoURL, options.Brand.LogoDarkURL, options.Brand.SupportURL, options.Brand.SupportEmail = "", "", "", ""
-		}
-	}
-	if wrong.name("BRAND_NAME") {
-		options.Brand.Name = "resetd"
-	}
-	if wrong.name("LINK_EXPIRES_IN") {
-		options.LinkExpiresIn = time.Hour
-	}
-	var err error
-	s.writer, err = message.New(options)
-	var all message.SettingErrors
-	if errors.As(err, &all) {
-		for _, one := range all { // TEMPLATES_DIR more than once: each names its file
-			*wrong = append(*wrong, one.Setting+": "+strings.ReplaceAll(one.Text, "\n", " "))
-		}
-	}
 }
 
-func (s *settings) checkLinks(wrong *mistakes) {
+func (s *settings) readTemplates(wrong *setting.Mistakes) {
+	var aboutMail setting.Mistakes
+	s.writer, aboutMail = message.New(s.mailOptions())
+	wrong.Merge(aboutMail)
+}
+
+func (s *settings) checkLinks(wrong *setting.Mistakes) {
 	links := origin.Links{Path: s.ResetPath, Callbacks: s.CallbackOrigins, Redirected: s.LinkMode == linkMode(delivery.ActionLink)}
 	if s.SiteURL != "" {
 		var err error
 		links.Site, err = origin.ParseSite(s.SiteURL)
-		wrong.judge("SITE_URL", err)
-	} else if len(s.CallbackOrigins) > 0 && !wrong.name("SITE_URL") {
-		wrong.add("CALLBACK_ORIGINS", "needs SITE_URL, where links lead by default")
+		wrong.Judge("SITE_URL", err)
+	} else if len(s.CallbackOrigins) > 0 && !wrong.Has("SITE_URL") {
+		wrong.Add("CALLBACK_ORIGINS", "needs SITE_URL, where links lead by default")
 	}
-	wrong.judge("RESET_PATH", origin.CheckPath(links.Path, links.Redirected))
+	wrong.Judge("RESET_PATH", origin.CheckPath(links.Path, links.Redirected))
 	pages, err := origin.NewPages(links)
-	wrong.judge("CALLBACK_ORIGINS", err)
+	wrong.Judge("CALLBACK_ORIGINS", err)
 	if s.SiteURL != "" {
 		s.pages, s.browser = &pages, pages.Origins().Browsers()
 	}
 	if len(s.CORSOrigins) > 0 {
 		s.browser, err = origin.NewBrowsers(s.CORSOrigins)
-		wrong.judge("CORS_ORIGINS", err)
+		wrong.Judge("CORS_ORIGINS", err)
 	}
 	if s.BrandName == "" {
 		s.BrandName = cmp.Or(links.Site.Hostname(), "resetd") // without SITE_URL no mail is written
 	}
 }
 
-func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
-
 // checkMailbox returns the zero address for one that is empty or no good.
-func checkMailbox(name, value string, wrong *mistakes) mail.Address {
+func checkMailbox(name, value string, wrong *setting.Mistakes) mail.Address {
 	if value == "" {
 		return mail.Address{}
 	}
 	address, err := setting.ParseMailbox(value)
-	wrong.judge(name, err)
+	wrong.Judge(name, err)
 	return address
 }
 

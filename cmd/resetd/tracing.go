@@ -27,13 +27,13 @@ import (
 // tracingWanted says whether OpenTelemetry's standard variables set an exporter, and refuses
 // what is not built in: spans go out as OTLP over HTTP, and nothing but spans does.
 // https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
-func tracingWanted(variables map[string]string, wrong *mistakes) bool {
+func tracingWanted(variables map[string]string, wrong *setting.Mistakes) bool {
 	const exporter = "OTEL_TRACES_EXPORTER"
 	wanted := false
 	if variables["OTEL_EXPORTER_OTLP_ENDPOINT"]+variables["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"]+variables[exporter] != "" {
 		for name, value := range variables {
 			if strings.HasPrefix(name, "OTEL_") {
-				wrong.judge(name, setting.CheckText(value))
+				wrong.Judge(name, setting.CheckText(value))
 			}
 		}
 	}
@@ -43,12 +43,12 @@ func tracingWanted(variables map[string]string, wrong *mistakes) bool {
 		}
 		wanted = true
 		if u, err := url.Parse(variables[name]); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-			wrong.add(name, "must be an address like http://collector:4318")
+			wrong.Add(name, "must be an address like http://collector:4318")
 		}
 	}
 	for _, name := range []string{"OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"} {
 		if value := variables[name]; value != "" && value != "http/protobuf" {
-			wrong.add(name, "must be http/protobuf")
+			wrong.Add(name, "must be http/protobuf")
 		}
 	}
 	switch variables[exporter] {
@@ -58,7 +58,7 @@ func tracingWanted(variables map[string]string, wrong *mistakes) bool {
 	case "none":
 		wanted = false
 	default:
-		wrong.add(exporter, "must be otlp or none")
+		wrong.Add(exporter, "must be otlp or none")
 	}
 	wanted = wanted && !strings.EqualFold(variables["OTEL_SDK_DISABLED"], "true")
 	if wanted {
@@ -71,34 +71,34 @@ func tracingWanted(variables map[string]string, wrong *mistakes) bool {
 var samplers = []string{"", "always_on", "always_off", "traceidratio", "parentbased_always_on", "parentbased_always_off", "parentbased_traceidratio"}
 
 // checkTracing judges what the SDK would ignore, or speak of in its own words when spans are lost.
-func checkTracing(variables map[string]string, wrong *mistakes) {
+func checkTracing(variables map[string]string, wrong *setting.Mistakes) {
 	sampler := variables["OTEL_TRACES_SAMPLER"]
 	if !slices.Contains(samplers, strings.ToLower(sampler)) {
-		wrong.add("OTEL_TRACES_SAMPLER", "must be one of %s", strings.Join(samplers[1:], ", "))
+		wrong.Add("OTEL_TRACES_SAMPLER", "must be one of %s", strings.Join(samplers[1:], ", "))
 	}
 	if argument := variables["OTEL_TRACES_SAMPLER_ARG"]; argument != "" && strings.HasSuffix(strings.ToLower(sampler), "traceidratio") {
 		if ratio, err := strconv.ParseFloat(argument, 64); err != nil || !(ratio >= 0 && ratio <= 1) {
-			wrong.add("OTEL_TRACES_SAMPLER_ARG", "must be a number from 0 to 1")
+			wrong.Add("OTEL_TRACES_SAMPLER_ARG", "must be a number from 0 to 1")
 		}
 	}
 	for _, signal := range []string{"", "TRACES_"} {
 		name := "OTEL_EXPORTER_OTLP_" + signal
 		if timeout := variables[name+"TIMEOUT"]; timeout != "" {
 			if ms, err := strconv.Atoi(timeout); err != nil || ms <= 0 {
-				wrong.add(name+"TIMEOUT", "must be a whole number of milliseconds")
+				wrong.Add(name+"TIMEOUT", "must be a whole number of milliseconds")
 			}
 		}
 		for pair := range strings.SplitSeq(variables[name+"HEADERS"], ",") {
 			key, value, found := strings.Cut(pair, "=")
 			_, err := url.PathUnescape(value)
 			if pair != "" && (!found || strings.TrimSpace(key) == "" || err != nil) {
-				wrong.add(name+"HEADERS", "must be NAME=VALUE, comma separated, with special characters as %%XX")
+				wrong.Add(name+"HEADERS", "must be NAME=VALUE, comma separated, with special characters as %%XX")
 			}
 		}
 		for _, file := range []string{"CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY"} {
 			if path := variables[name+file]; path != "" {
 				if _, err := os.Stat(path); err != nil {
-					wrong.add(name+file, "must be the path of a file that can be read (%s)", fileCause(err))
+					wrong.Add(name+file, "must be the path of a file that can be read (%s)", fileCause(err))
 				}
 			}
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/base64"
 	"io"
 	"os"
@@ -70,8 +71,8 @@ func TestValues(t *testing.T) {
 
 		// Links.
 		{"SITE_URL", "https://app.example.com/", ""},
-		{"SITE_URL", "https://app.example.com/account/hunter2?x", "has a path and more: remove everything from the \"/\" after the host on; the path of the page belongs into RESET_PATH"},
-		{"SITE_URL", "https://app.example.com/account", "has a path: remove \"/account\" from its end; the path of the page belongs into RESET_PATH"},
+		{"SITE_URL", "https://app.example.com/account/hunter2?x", "has a path: remove everything from the \"/\" after the host on; the path of the page belongs into RESET_PATH"},
+		{"SITE_URL", "https://app.example.com/hunter2", "has a path: remove everything from the \"/\" after the host on; the path of the page belongs into RESET_PATH"},
 		{"SITE_URL", "app.example.com", "has no scheme"},
 		{"SITE_URL", "https://app.example.com.", "has a host that ends in a dot"},
 		{"SITE_URL", "https://bücher.example", "contains a character that is not ASCII: write https://xn--bcher-kva.example"},
@@ -137,14 +138,14 @@ func TestLinkModes(t *testing.T) {
 		want    string // of the mistake; empty: there is none
 	}{
 		{[]string{"CALLBACK_ORIGINS=https://other.example.com/konto/neu,https://*.preview.example.com/#/reset"}, ""},
-		{[]string{"CALLBACK_ORIGINS=io.example.app://reset"}, `CALLBACK_ORIGINS: origin "io.example.app://reset" is an app's own scheme, which mail programs do not open: list the https address of an app link (universal link) instead, or set LINK_MODE=action_link, whose link is https and leads there`},
+		{[]string{"CALLBACK_ORIGINS=io.example.app://reset"}, `CALLBACK_ORIGINS: entry 1 is an app's own scheme, which mail programs do not open: list the https address of an app link (universal link) instead, or set LINK_MODE=action_link, whose link is https and leads there`},
 		{[]string{"CALLBACK_ORIGINS=io.example.app://reset", "LINK_MODE=action_link"}, ""},
 		{[]string{"RESET_PATH=/#/reset", "LINK_MODE=action_link"}, `RESET_PATH: must have no "#" with LINK_MODE=action_link: Supabase puts the session there`},
-		{[]string{"CALLBACK_ORIGINS=https://other.example.com/#/reset", "LINK_MODE=action_link"}, `CALLBACK_ORIGINS: origin "https://other.example.com/#/reset" has a path that must have no "#" with LINK_MODE=action_link`},
-		{[]string{"CALLBACK_ORIGINS=https://app.example.com/other"}, "CALLBACK_ORIGINS: origin \"https://app.example.com/other\" is SITE_URL, whose path is RESET_PATH"},
-		{[]string{"CALLBACK_ORIGINS=https://a.example.com/x,https://a.example.com/y"}, "CALLBACK_ORIGINS: origin \"https://a.example.com/y\" is listed with another path too"},
-		{[]string{"CALLBACK_ORIGINS=https://*.vercel.app/x"}, "CALLBACK_ORIGINS: origin \"https://*.vercel.app/x\" would allow names of strangers"},
-		{[]string{"CORS_ORIGINS=https://app.example.com/x"}, "CORS_ORIGINS: origin \"https://app.example.com/x\" has a path"},
+		{[]string{"CALLBACK_ORIGINS=https://other.example.com/#/reset", "LINK_MODE=action_link"}, `CALLBACK_ORIGINS: entry 1 has a path that must have no "#" with LINK_MODE=action_link`},
+		{[]string{"CALLBACK_ORIGINS=https://app.example.com/other"}, "CALLBACK_ORIGINS: entry 1 is SITE_URL, whose path is RESET_PATH"},
+		{[]string{"CALLBACK_ORIGINS=https://a.example.com/x,https://a.example.com/y"}, "CALLBACK_ORIGINS: entry 2 is listed with another path too"},
+		{[]string{"CALLBACK_ORIGINS=https://*.vercel.app/x"}, "CALLBACK_ORIGINS: entry 1 would allow names of strangers"},
+		{[]string{"CORS_ORIGINS=https://app.example.com/x"}, "CORS_ORIGINS: entry 1 has a path"},
 	} {
 		_, err := readSettings("serve", nil, append(c.environ, "SITE_URL=https://app.example.com"), io.Discard)
 		if (err == nil) != (c.want == "") || err != nil && (!strings.Contains(err.Error(), "  "+c.want) || strings.Count(err.Error(), "\n") != 1) {
@@ -184,6 +185,49 @@ func TestValuesOfAllSettings(t *testing.T) {
 	}
 }
 
+// TestSecretInAnySetting: a secret that is put into the wrong variable is in no output, whether it is refused
+// there or taken.
+func TestSecretInAnySetting(t *testing.T) {
+	t.Parallel()
+	secrets := []string{
+		"sb_secret_hunter2", "5-hunter2", "https://hooks.example.com/hunter2", "redis://default:hunter2@127.0.0.1:1",
+		"https://app.example.com, hunter2", "-----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----",
+	}
+	stopped, stop := context.WithCancel(t.Context())
+	stop() // a server that starts ends at once
+	try := func(name, value string) {
+		for _, command := range []string{"serve", "check"} {
+			environ := []string{"LISTEN_ADDR=127.0.0.1:0", "ADMIN_ADDR=off", "SHUTDOWN_DELAY=0s", "LOG_LEVEL=debug", name + "=" + value}
+			ctx := t.Context()
+			if command == "serve" {
+				ctx = stopped
+			}
+			var out strings.Builder
+			status := exitStatus(run(ctx, []string{command}, environ, &out, &out), &out)
+			if out.Len() == 0 || strings.Contains(out.String(), secretPart) {
+				t.Errorf("%s of %s=%q says:\n%s", command, name, value, out.String())
+			}
+			if status == 2 {
+				break // the other command says the same
+			}
+		}
+	}
+	for _, field := range reflect.VisibleFields(reflect.TypeFor[settings]()) {
+		name := field.Tag.Get("env")
+		if name == "" {
+			continue
+		}
+		for _, secret := range secrets {
+			try(name, secret)
+		}
+		try(name+"_FILE", secrets[0])
+	}
+	for name := range gone {
+		try(name, secrets[0])
+	}
+	try("PORT", secrets[0])
+}
+
 // TestValuesOfOpenTelemetry: its variables are judged likewise where they are used. Other programs of the
 // machine may read them too.
 func TestValuesOfOpenTelemetry(t *testing.T) {
@@ -191,6 +235,14 @@ func TestValuesOfOpenTelemetry(t *testing.T) {
 	const name = `OTEL_SERVICE_NAME="resetd"`
 	if _, err := readSettings("serve", nil, []string{name}, io.Discard); err != nil {
 		t.Errorf("without traces: %v", err)
+	}
+	for _, of := range []string{
+		"OTEL_TRACES_EXPORTER", "OTEL_TRACES_SAMPLER", "OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TIMEOUT", "OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_CERTIFICATE", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+	} {
+		_, err := readSettings("serve", nil, []string{"OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:1", of + "=hunter2"}, io.Discard)
+		if err == nil || !strings.Contains(err.Error(), "  "+of+": ") || strings.Contains(err.Error(), secretPart) {
+			t.Errorf("a secret in %s: %v", of, err)
+		}
 	}
 	for _, endpoint := range []string{"http://127.0.0.1:1", `"http://127.0.0.1:1"`} {
 		_, err := readSettings("serve", nil, []string{name, "OTEL_EXPORTER_OTLP_ENDPOINT=" + endpoint}, io.Discard)

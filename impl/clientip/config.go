@@ -7,6 +7,8 @@ import (
 	"net/textproto"
 	"slices"
 	"strings"
+
+	"github.com/resetd/resetd/impl/setting"
 )
 
 // The settings that this package owns.
@@ -23,25 +25,19 @@ type Config struct {
 	ClientIPHeader string
 }
 
-// Mistake names a setting, what is wrong with it, and what to write instead.
-type Mistake struct{ Setting, Text string }
-
 // New makes the rule, or returns all mistakes in the settings.
-func New(c Config) (Rule, []Mistake) {
-	var wrong []Mistake
-	add := func(setting, format string, args ...any) {
-		wrong = append(wrong, Mistake{setting, fmt.Sprintf(format, args...)})
-	}
+func New(c Config) (Rule, setting.Mistakes) {
+	var wrong setting.Mistakes
 	r := Rule{hops: c.TrustedHops, header: textproto.CanonicalMIMEHeaderKey(c.ClientIPHeader)}
 	var faults []string
 	if r.trusted, r.anybody, faults = parseTrusted(c.TrustedProxies); len(faults) > 0 {
-		add(TrustedProxies, "%s", strings.Join(faults, "; "))
+		wrong.Add(TrustedProxies, "%s", strings.Join(faults, "; "))
 	}
 	if r.hops < 0 || r.hops > maxHops {
-		add(TrustedHops, "must be from 1 to %d, the client's place in X-Forwarded-For, counted from the right", maxHops)
+		wrong.Add(TrustedHops, "must be from 1 to %d, the client's place in X-Forwarded-For, counted from the right", maxHops)
 	}
 	if reason := refuseHeader(r.header); reason != "" {
-		add(ClientIPHeader, "%s", reason)
+		wrong.Add(ClientIPHeader, "%s", reason)
 	}
 	if len(wrong) > 0 {
 		return Rule{}, wrong
@@ -50,13 +46,13 @@ func New(c Config) (Rule, []Mistake) {
 	named := r.anybody || len(r.trusted) > 0
 	switch list := r.header == "" || r.header == forwarded; {
 	case !list && r.hops > 0:
-		add(ClientIPHeader, "has one address, and TRUSTED_HOPS counts in a list: remove one of them")
+		wrong.Add(ClientIPHeader, "has one address, and TRUSTED_HOPS counts in a list: remove one of them")
 	case !named && r.header == forwarded && r.hops == 0:
-		add(ClientIPHeader, "needs TRUSTED_PROXIES or TRUSTED_HOPS: whose Forwarded is believed, or which of its hops")
+		wrong.Add(ClientIPHeader, "needs TRUSTED_PROXIES or TRUSTED_HOPS: whose Forwarded is believed, or which of its hops")
 	case !named && !list:
-		add(ClientIPHeader, "needs TRUSTED_PROXIES, the addresses from which it is believed: list them, or where nobody but the platform can connect to resetd, set it to all")
+		wrong.Add(ClientIPHeader, "needs TRUSTED_PROXIES, the addresses from which it is believed: list them, or where nobody but the platform can connect to resetd, set it to all")
 	case r.anybody && list && r.hops == 0:
-		add(TrustedProxies, "all believes everybody, so that each client could make up its own address: set TRUSTED_HOPS to the number of proxies in front too, or CLIENT_IP_HEADER to the header that the platform writes, or list the proxies")
+		wrong.Add(TrustedProxies, "all believes everybody, so that each client could make up its own address: set TRUSTED_HOPS to the number of proxies in front too, or CLIENT_IP_HEADER to the header that the platform writes, or list the proxies")
 	}
 	if len(wrong) > 0 {
 		return Rule{}, wrong
@@ -86,7 +82,7 @@ const wayOut = "where the proxies' addresses cannot be known, write all, togethe
 // parseTrusted reads networks (10.0.0.0/8), single addresses and words, separated by
 // commas or spaces. It reports every fault, not just the first.
 func parseTrusted(s string) (trusted []netip.Prefix, anybody bool, faults []string) {
-	for entry := range strings.FieldsFuncSeq(s, func(r rune) bool { return strings.ContainsRune(", \t\r\n", r) }) {
+	for i, entry := range strings.FieldsFunc(s, func(r rune) bool { return strings.ContainsRune(", \t\r\n", r) }) {
 		switch strings.ToLower(entry) {
 		case "loopback":
 			trusted = append(trusted, loopback...)
@@ -97,7 +93,7 @@ func parseTrusted(s string) (trusted []netip.Prefix, anybody bool, faults []stri
 		default:
 			prefix, err := parsePrefix(entry)
 			if err != nil {
-				faults = append(faults, fmt.Sprintf("%q: %v", entry, err))
+				faults = append(faults, fmt.Sprintf("entry %d: %v", i+1, err))
 				continue
 			}
 			trusted = append(trusted, prefix)

@@ -8,8 +8,6 @@ import (
 	"testing"
 
 	"golang.org/x/net/html"
-
-	"github.com/resetd/resetd/impl/message"
 )
 
 // TestNameThatEndsASentence: after "Acme Inc." there is no second full stop, in any language.
@@ -102,9 +100,10 @@ func TestColors(t *testing.T) {
 			t.Errorf("%s: links are %s, warnings %q", color, l[1], r.Warnings())
 		}
 	}
-	for _, color := range []string{"", "blue", "1f56d8", "#1f56d", "#1f56d8ff", "#gggggg", "#1f56d8;", "rgb(0,0,0)", "#1f56d8\n"} {
-		if message.CheckColor(color) == nil {
-			t.Errorf("CheckColor accepts %q", color)
+	for _, color := range []string{"blue", "1f56d8", "#1f56d", "#1f56d8ff", "#gggggg", "#1f56d8;", "rgb(0,0,0)", "#1f56d8\n"} {
+		opts := plain
+		if opts.Brand.Color = color; !opts.Validate().Has("BRAND_COLOR") {
+			t.Errorf("%q is accepted", color)
 		}
 	}
 }

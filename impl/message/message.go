@@ -21,6 +21,8 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/resetd/resetd/impl/setting"
 )
 
 const (
@@ -38,19 +40,19 @@ const (
 
 // Brand has the settings of the mail's name, colour, logo and contacts.
 type Brand struct {
-	Name         string // BRAND_NAME, required; see CheckName
-	Color        string // BRAND_COLOR, optional; see CheckColor; of the button and the links
-	LogoURL      string // BRAND_LOGO_URL, optional; see CheckURL; at most 36 pixels high, in place of the name
+	Name         string // BRAND_NAME, required: a line
+	Color        string // BRAND_COLOR, optional, like #1f56d8; of the button and the links
+	LogoURL      string // BRAND_LOGO_URL, optional, https; at most 36 pixels high, in place of the name
 	LogoDarkURL  string // BRAND_LOGO_DARK_URL, optional; in its place on a dark ground
 	SupportEmail string // SUPPORT_EMAIL, optional; a bare address
-	SupportURL   string // SUPPORT_URL, optional; see CheckURL
+	SupportURL   string // SUPPORT_URL, optional, https
 }
 
 // Options are the settings of a Renderer.
 type Options struct {
 	Brand Brand
 
-	// LinkExpiresIn (LINK_EXPIRES_IN) is the life of the link as the mail tells it; see CheckExpiry. It is
+	// LinkExpiresIn (LINK_EXPIRES_IN) is the life of the link as the mail tells it, from a minute to 30 days. It is
 	// rounded down to whole minutes, or to hours beyond three days, so that no mail promises too much.
 	LinkExpiresIn time.Duration
 
@@ -63,23 +65,6 @@ type Options struct {
 	// A language that is not built in is added. Empty means built-in ones
 	// alone.
 	TemplatesDir string
-}
-
-// SettingError is one mistake in a setting.
-type SettingError struct {
-	Setting string
-	Text    string // what must be instead; names the file if it is in a template
-}
-
-// SettingErrors are all mistakes in the Options.
-type SettingErrors []SettingError
-
-func (m SettingErrors) Error() string {
-	lines := make([]string, len(m))
-	for i, one := range m {
-		lines[i] = one.Setting + ": " + one.Text
-	}
-	return strings.Join(lines, "\n")
 }
 
 // Message is a mail without its addresses.
@@ -106,13 +91,34 @@ type page struct {
 	html     []string
 }
 
-// New renders everything but the link, in every language. Its error is SettingErrors, about TemplatesDir (each
-// names its file) and DefaultLanguage. The other options must have been checked.
-func New(opts Options) (*Renderer, error) {
-	var wrong SettingErrors
-	add := func(setting string, err error) {
-		if err != nil && !slices.ContainsFunc(wrong, func(m SettingError) bool { return m.Text == err.Error() }) {
-			wrong = append(wrong, SettingError{setting, err.Error()})
+// Validate judges what needs no templates.
+func (o Options) Validate() (wrong setting.Mistakes) {
+	wrong.Judge("BRAND_NAME", checkName(o.Brand.Name))
+	wrong.Judge("BRAND_COLOR", checkColor(o.Brand.Color))
+	wrong.Judge("BRAND_LOGO_URL", checkURL(o.Brand.LogoURL))
+	wrong.Judge("BRAND_LOGO_DARK_URL", checkURL(o.Brand.LogoDarkURL))
+	if o.Brand.LogoDarkURL != "" && o.Brand.LogoURL == "" {
+		wrong.Add("BRAND_LOGO_DARK_URL", "needs BRAND_LOGO_URL, which is shown on a light ground")
+	}
+	wrong.Judge("SUPPORT_URL", checkURL(o.Brand.SupportURL))
+	wrong.Judge("LINK_EXPIRES_IN", checkExpiry(o.LinkExpiresIn))
+	return wrong
+}
+
+// New renders everything but the link, in every language, or returns all mistakes in the options. Those about
+// TEMPLATES_DIR may be several, and name their files.
+func New(opts Options) (*Renderer, setting.Mistakes) {
+	wrong := opts.Validate()
+	if len(wrong) > 0 { // which must not be said of a template that shows it
+		opts.Brand, opts.LinkExpiresIn = Brand{Name: "resetd"}, time.Hour
+	}
+	add := func(name string, err error) {
+		if err == nil {
+			return
+		}
+		mistake := setting.Mistake{Setting: name, Text: strings.ReplaceAll(err.Error(), "\n", " ")}
+		if !slices.Contains(wrong, mistake) {
+			wrong = append(wrong, mistake)
 		}
 	}
 	opts.Brand.Name = strings.TrimSpace(opts.Brand.Name)
@@ -207,8 +213,8 @@ func checkLink(link string) error {
 	return nil
 }
 
-// CheckName judges BRAND_NAME: any characters but line breaks and other controls.
-func CheckName(name string) error {
+// checkName takes any characters but line breaks and other controls.
+func checkName(name string) error {
 	switch {
 	case strings.TrimSpace(name) == "":
 		return errors.New("must not be empty")
@@ -230,24 +236,24 @@ func breaksLine(r rune) bool {
 		'\u202a' <= r && r <= '\u202e' || '\u2066' <= r && r <= '\u2069'
 }
 
-// CheckURL judges BRAND_LOGO_URL, BRAND_LOGO_DARK_URL and SUPPORT_URL.
-func CheckURL(text string) error {
+func checkURL(text string) error {
 	u, err := url.Parse(text)
-	if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune("\"'<>\\`", r) }) {
+	if text != "" && (err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune("\"'<>\\`", r) })) {
 		// Clients fetch pictures through proxies that refuse http.
 		return errors.New("must be an https address without user or password, like https://app.example.com/logo.png")
 	}
 	return nil
 }
 
-// CheckColor judges BRAND_COLOR.
-func CheckColor(text string) error {
+func checkColor(text string) error {
+	if text == "" {
+		return nil
+	}
 	_, err := parseColor(text)
 	return err
 }
 
-// CheckExpiry judges LINK_EXPIRES_IN.
-func CheckExpiry(d time.Duration) error {
+func checkExpiry(d time.Duration) error {
 	if d < time.Minute || d > maxExpiry {
 		return fmt.Errorf("must be from %v to %v", time.Minute, maxExpiry)
 	}

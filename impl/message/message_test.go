@@ -1,7 +1,6 @@
 package message_test
 
 import (
-	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -361,42 +360,49 @@ func TestBrandIsEscaped(t *testing.T) {
 	}
 }
 
-func TestCheckName(t *testing.T) {
+// TestValidate: what an option may be, and what not. A mail is never written with what is not.
+func TestValidate(t *testing.T) {
 	t.Parallel()
-	for _, name := range []string{"", "  ", "A\r\nBcc: x@evil.org", "A\nB", "A\rB", "A\x00B", "A\tB", "A\u0085B", "A\u2028B", "A\u202eB", "A\xffB", strings.Repeat("a", 254)} {
-		if message.CheckName(name) == nil {
-			t.Errorf("%+q is accepted", name)
-		}
+	address := func(o *message.Options, text string) {
+		o.Brand.LogoURL, o.Brand.LogoDarkURL, o.Brand.SupportURL = text, text, text
 	}
-	for _, name := range []string{"Example", "Müller & Söhne", "مثال", "👩\u200d🔬", strings.Repeat("a", 253)} {
-		if err := message.CheckName(name); err != nil {
-			t.Errorf("%+q: %v", name, err)
-		}
-	}
-}
-
-func TestCheckURL(t *testing.T) {
-	t.Parallel()
-	for _, logo := range []string{"", "logo.png", "//x.example/a.png", "http://x.example/a.png", "data:image/png;base64,x", "javascript:alert(1)", "https://", "https://u:p@x.example/a.png", "https://x.example/\n"} {
-		if message.CheckURL(logo) == nil {
-			t.Errorf("%q is accepted", logo)
-		}
-	}
-	if err := message.CheckURL("https://x.example/a.png?v=2"); err != nil {
-		t.Error(err)
-	}
-}
-
-func TestCheckExpiry(t *testing.T) {
-	t.Parallel()
-	for _, d := range []time.Duration{0, -time.Hour, 59 * time.Second, 720*time.Hour + 1} {
-		if message.CheckExpiry(d) == nil {
-			t.Errorf("%v is accepted", d)
-		}
-	}
-	for _, d := range []time.Duration{time.Minute, time.Hour, 720 * time.Hour} {
-		if err := message.CheckExpiry(d); err != nil {
-			t.Errorf("%v: %v", d, err)
+	for _, tt := range []struct {
+		settings []string
+		set      func(*message.Options, string)
+		good     []string
+		bad      []string
+	}{
+		{
+			settings: []string{"BRAND_NAME"}, set: func(o *message.Options, text string) { o.Brand.Name = text },
+			good: []string{"Example", "Müller & Söhne", "مثال", "👩\u200d🔬", strings.Repeat("a", 253)},
+			bad:  []string{"", "  ", "A\r\nBcc: x@evil.org", "A\nB", "A\rB", "A\x00B", "A\tB", "A\u0085B", "A\u2028B", "A\u202eB", "A\xffB", strings.Repeat("a", 254)},
+		},
+		{
+			settings: []string{"BRAND_LOGO_URL", "BRAND_LOGO_DARK_URL", "SUPPORT_URL"}, set: address,
+			good: []string{"", "https://x.example/a.png?v=2"},
+			bad:  []string{"logo.png", "//x.example/a.png", "http://x.example/a.png", "data:image/png;base64,x", "javascript:alert(1)", "https://", "https://u:p@x.example/a.png", "https://x.example/\n"},
+		},
+		{
+			settings: []string{"BRAND_LOGO_DARK_URL"}, set: func(o *message.Options, text string) { o.Brand.LogoURL, o.Brand.LogoDarkURL = "", text },
+			good: []string{""}, bad: []string{"https://x.example/a.png"},
+		},
+		{
+			settings: []string{"LINK_EXPIRES_IN"}, set: func(o *message.Options, text string) { o.LinkExpiresIn, _ = time.ParseDuration(text) },
+			good: []string{"1m", "1h", "720h"}, bad: []string{"0s", "-1h", "59s", "720h0m1s"},
+		},
+	} {
+		for _, text := range slices.Concat(tt.good, tt.bad) {
+			opts := plain
+			tt.set(&opts, text)
+			_, wrong := message.New(opts)
+			if slices.Contains(tt.good, text) != (len(wrong) == 0) || len(wrong) > 0 && len(wrong) != len(tt.settings) {
+				t.Errorf("%s=%q: %v", tt.settings, text, wrong)
+			}
+			for _, name := range tt.settings {
+				if wrong.Has(name) == slices.Contains(tt.good, text) {
+					t.Errorf("%s=%q: %v", name, text, wrong)
+				}
+			}
 		}
 	}
 }
@@ -627,10 +633,9 @@ func TestDefaultLanguage(t *testing.T) {
 	for _, tag := range []string{"sv", "pt", "deutsch", "zh-TW", "\x00"} {
 		opts := plain
 		opts.DefaultLanguage = tag
-		_, err := message.New(opts)
-		var wrong message.SettingErrors
-		if !errors.As(err, &wrong) || len(wrong) != 1 || wrong[0].Setting != "DEFAULT_LANGUAGE" || !strings.HasSuffix(wrong[0].Text, "there are: "+strings.Join(languages, ", ")) {
-			t.Errorf("%q: %v", tag, err)
+		_, wrong := message.New(opts)
+		if len(wrong) != 1 || wrong[0].Setting != "DEFAULT_LANGUAGE" || !strings.HasSuffix(wrong[0].Text, "there are: "+strings.Join(languages, ", ")) {
+			t.Errorf("%q: %v", tag, wrong)
 		}
 	}
 }

@@ -186,7 +186,7 @@ func readFiles(root fs.FS, path func(name string) string) (map[string]blocks, []
 		if errors.As(err, &of) {
 			err = of.Err
 		}
-		return nil, []error{fmt.Errorf("%s: must be a folder that can be read (%w)", filepath.Dir(path("x")), err)}
+		return nil, []error{fmt.Errorf("must be a folder that can be read (%w)", err)} // its path is not repeated: it may be a secret in the wrong place
 	}
 	files, errs := map[string]blocks{}, []error(nil)
 	for _, entry := range entries {

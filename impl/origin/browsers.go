@@ -18,45 +18,32 @@ type Browsers struct {
 // NewBrowsers makes the list of an operator's entries: origins, with a wildcard label where List allows it, or a
 // single * for every page. It reports all mistakes together.
 func NewBrowsers(entries []string) (Browsers, error) {
-	b := Browsers{apps: map[string]struct{}{}}
-	var web []string
-	var mistakes []error
+	b := Browsers{web: newList(), apps: map[string]struct{}{}}
 	number := 0
-	for _, entry := range entries {
-		entry = strings.TrimSpace(entry)
-		if entry == "" {
-			continue
-		}
+	err := eachEntry(entries, func(entry string) error {
 		number++
 		scheme, host, found := strings.Cut(entry, "://")
 		scheme = lowerASCII(scheme)
 		switch {
 		case entry == "*":
 			b.any = true
+			return nil
 		case entry == "null":
-			mistakes = append(mistakes, errors.New("origin null is not one page's: every file and every sandboxed frame has it; * allows it with all others"))
+			return errors.New("is null, which is not one page's: every file and every sandboxed frame has it; * allows it with all others")
 		case !found, scheme == "http", scheme == "https":
-			web = append(web, entry)
-		default:
-			app, err := parseApp(scheme, strings.TrimSuffix(host, "/"))
-			if err != nil {
-				mistakes = append(mistakes, fmt.Errorf("origin %s %w", quote(entry), err))
-				continue
-			}
-			b.apps[app] = struct{}{}
+			_, err := b.web.add(entry, "")
+			return err
 		}
-	}
+		app, err := parseApp(scheme, strings.TrimSuffix(host, "/"))
+		b.apps[app] = struct{}{}
+		return err
+	})
 	if b.any && number > 1 {
-		mistakes = append(mistakes, errors.New("* allows every origin: remove the others, or remove *"))
+		err = errors.Join(err, errors.New("* allows every origin: remove the others, or remove *"))
 	}
-	list, err := NewList(web)
 	if err != nil {
-		mistakes = append(mistakes, err)
+		return Browsers{}, err
 	}
-	if len(mistakes) > 0 {
-		return Browsers{}, errors.Join(mistakes...)
-	}
-	b.web = list
 	return b, nil
 }
 

@@ -38,16 +38,19 @@ func NewList(entries []string) (List, error) {
 
 func newList() List { return List{exact: map[Origin]string{}, wild: map[Origin]string{}} }
 
-// eachEntry adds an operator's entries, and returns an error that names the wrong ones.
+// eachEntry adds an operator's entries, and returns an error with the numbers of the wrong ones. It repeats none: an
+// entry may be a secret that belongs into another setting.
 func eachEntry(entries []string, add func(entry string) error) error {
 	var mistakes []error
+	number := 0
 	for _, entry := range entries {
 		entry = strings.TrimSpace(entry)
 		if entry == "" {
 			continue
 		}
+		number++
 		if err := add(entry); err != nil {
-			mistakes = append(mistakes, fmt.Errorf("origin %s %w", quote(entry), err))
+			mistakes = append(mistakes, fmt.Errorf("entry %d %w", number, err))
 		}
 	}
 	return errors.Join(mistakes...)
@@ -73,7 +76,7 @@ func (l *List) add(entry, path string) (canonical string, err error) {
 		return "", errors.New("has a wildcard before an IP address; list each address by itself")
 	}
 	if anyonesNames(o.host) {
-		return "", fmt.Errorf("would allow names of strangers: anyone can have a name under %s, so the wildcard needs a domain of your own, such as %s://*.preview.example.com", o.host, o.scheme)
+		return "", errors.New("would allow names of strangers: anyone can have a name under that domain, so the wildcard needs one of your own, such as https://*.preview.example.com")
 	}
 	return strings.Replace(o.String(), "://", "://*.", 1), put(l.wild, o, path)
 }
@@ -137,18 +140,4 @@ func (l List) find(o Origin) (path string, listed bool) {
 	o.host = parent
 	path, listed = l.wild[o]
 	return path, listed
-}
-
-// quote returns a setting's value for an error, cut to a readable length, and without a value that may hold a
-// password.
-func quote(s string) string {
-	const most = 80
-	switch {
-	case strings.Contains(s, "@"):
-		return "(not shown, since it may hold a password)"
-	case len(s) > most:
-		return fmt.Sprintf("%q…", s[:most])
-	default:
-		return fmt.Sprintf("%q", s)
-	}
 }

@@ -62,7 +62,8 @@ func (o Origin) Hostname() string {
 // info, IPv4 in octal), and each difference is a way past an allow-list. It accepts only bytes that mean the same
 // to both.
 //
-// Its errors are for the operator who set the value, and repeat nothing that may be a password.
+// Its errors are for the operator who set the value, and repeat nothing of it: it may be a secret that belongs into
+// another setting.
 func Parse(s string) (Origin, error) {
 	if s == "" {
 		return Origin{}, errors.New("is empty; write scheme://host, such as https://app.example.com")
@@ -84,7 +85,6 @@ func Parse(s string) (Origin, error) {
 		return Origin{}, errors.New("must begin with https:// (or http://)")
 	}
 	if strings.IndexByte(rest, '@') >= 0 {
-		// What stands before the @ may be a password: nothing is quoted.
 		return Origin{}, errors.New(`has user info: remove everything from after "://" up to the "@"`)
 	}
 	if end := strings.IndexAny(rest, `/?#\`); end > 0 && rest[end:] == "/" {
@@ -147,11 +147,8 @@ func trailingError(s string, end int) error {
 		return errors.New(`has a fragment: remove everything from the "#" on`)
 	case s[end] == '\\':
 		return errors.New("contains a backslash")
-	case strings.ContainsAny(s, "?#"):
-		// A query is not repeated: it may carry a token.
-		return errors.New(`has a path and more: remove everything from the "/" after the host on`)
 	default:
-		return fmt.Errorf("has a path: remove %q from its end", s[end:])
+		return errors.New(`has a path: remove everything from the "/" after the host on`)
 	}
 }
 
@@ -275,7 +272,7 @@ func checkLabel(label string) error {
 	case len(label) > maxLabel:
 		return fmt.Errorf("has a label of %d characters in its host, and none is longer than %d", len(label), maxLabel)
 	case label[0] == '-', label[len(label)-1] == '-':
-		return fmt.Errorf("has a label that begins or ends with a hyphen in its host: %q", label)
+		return errors.New("has a label that begins or ends with a hyphen in its host")
 	}
 	return nil
 }

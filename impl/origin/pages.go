@@ -144,7 +144,7 @@ func checkApp(scheme, rest string) error {
 	case len(scheme)+len("://")+len(rest) > maxLength:
 		return fmt.Errorf("must have at most %d characters", maxLength)
 	case strings.Trim(rest, "/") == "", rest[0] == '/':
-		return fmt.Errorf(`must have a name after "://", like %s://reset`, scheme)
+		return errors.New(`must have a name after "://", like io.example.app://reset`)
 	case strings.Trim(rest, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~:/") != "":
 		return errors.New(`must have only letters, digits and - . _ ~ : / after "://"`)
 	}

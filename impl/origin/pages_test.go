@@ -155,7 +155,7 @@ func TestCheckPath(t *testing.T) {
 func TestParseSite(t *testing.T) {
 	t.Parallel()
 	for in, want := range map[string]string{
-		"https://app.example.com/path":     `remove "/path" from its end; the path of the page belongs into RESET_PATH`,
+		"https://app.example.com/path":     `has a path: remove everything from the "/" after the host on; the path of the page belongs into RESET_PATH`,
 		"io.example.app://reset":           "an app's own scheme belongs into CALLBACK_ORIGINS",
 		"htps://app.example.com":           "must begin with https://",
 		"https://u:hunter2@x.example/path": "has user info",
@@ -191,7 +191,7 @@ func TestApps(t *testing.T) {
 			t.Errorf("All() = %q, without %q", p.All(), in)
 		}
 	}
-	if _, err := newPages(site, path, false, "io.example.app://reset"); err == nil || !strings.Contains(err.Error(), `origin "io.example.app://reset" is an app's own scheme, which mail programs do not open: list the https address of an app link (universal link) instead, or set LINK_MODE=action_link`) {
+	if _, err := newPages(site, path, false, "io.example.app://reset"); err == nil || !strings.Contains(err.Error(), `entry 1 is an app's own scheme, which mail programs do not open: list the https address of an app link (universal link) instead, or set LINK_MODE=action_link`) {
 		t.Errorf("a link to the app itself: %v", err)
 	}
 }
@@ -206,10 +206,10 @@ func TestNewPagesRefuses(t *testing.T) {
 		"https://other.example.com/?token_hash=1":      "token_hash and type",
 		"https://example.com/other":                    "is SITE_URL, whose path is RESET_PATH",
 		"https://user:hunter2@other.example.com/path":  "has user info",
-		"https://user:hun/ter2@other.example.com":      "origin (not shown",
-		"https://*.com/path":                           "under com",
+		"https://user:hun/ter2@other.example.com":      "entry 2 has a port",
+		"https://*.com/path":                           "names of strangers",
 		"https://app.example.com/other":                "is listed with another path too",
-		`https://evil.org\@other.example.com/path`:     "not shown",
+		`https://evil.org\@other.example.com/path`:     "has user info",
 		"https://bücher.example/path":                  "write https://xn--bcher-kva.example",
 		"io.example.app://":                            `must have a name after "://"`,
 		"io.example.app:///reset":                      `must have a name after "://"`,

@@ -36,17 +36,17 @@ var units = []struct {
 const maxLimit = 1_000_000_000
 
 // ParseRate reads limits as ulule/limiter writes them, separated by commas: "5-M,30-H" is five a minute and thirty an
-// hour. It reports all faults together.
+// hour. It reports all faults together, and repeats nothing of the text.
 func ParseRate(s string) (Rate, error) {
 	var rate Rate
 	var faults []error
-	for part := range strings.SplitSeq(s, ",") {
+	for i, part := range strings.Split(s, ",") {
 		window, err := parseWindow(strings.TrimSpace(part))
 		if err == nil && slices.ContainsFunc(rate, func(w Window) bool { return w.Period == window.Period }) {
-			err = fmt.Errorf("%q: there is a limit for each %s already", strings.TrimSpace(part), window.unit())
+			err = fmt.Errorf("there is a limit for each %s already", window.unit())
 		}
 		if err != nil {
-			faults = append(faults, err)
+			faults = append(faults, fmt.Errorf("entry %d: %w", i+1, err))
 			continue
 		}
 		rate = append(rate, window)
@@ -61,7 +61,7 @@ func ParseRate(s string) (Rate, error) {
 func parseWindow(s string) (Window, error) {
 	count, letter, found := strings.Cut(s, "-")
 	if !found {
-		return Window{}, fmt.Errorf("%q: want a number, a dash and S, M, H or D, such as 5-M for five a minute", s)
+		return Window{}, errors.New("want a number, a dash and S, M, H or D, such as 5-M for five a minute")
 	}
 	var faults []string
 	limit, err := strconv.ParseInt(count, 10, 64)
@@ -78,7 +78,7 @@ func parseWindow(s string) (Window, error) {
 		faults = append(faults, "the unit must be S, M, H or D (second, minute, hour, day)")
 	}
 	if len(faults) > 0 {
-		return Window{}, fmt.Errorf("%q: %s", s, strings.Join(faults, "; "))
+		return Window{}, errors.New(strings.Join(faults, "; "))
 	}
 	return Window{Limit: limit, Period: period}, nil
 }

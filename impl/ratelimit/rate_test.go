@@ -49,21 +49,21 @@ func TestParseRate(t *testing.T) {
 func TestParseRateFaults(t *testing.T) {
 	const number, unit, form = "the number must be a whole one from 1 to", "the unit must be S, M, H or D", "want a number, a dash"
 	for in, want := range map[string][]string{
-		"":                       {`"": ` + form},
-		"5":                      {`"5": ` + form},
-		"5-M,":                   {`"": ` + form},
-		"0-M":                    {`"0-M": ` + number},
-		"-5-M":                   {`"-5-M": ` + number},
+		"":                       {`entry 1: ` + form},
+		"5":                      {`entry 1: ` + form},
+		"5-M,":                   {`entry 2: ` + form},
+		"0-M":                    {`entry 1: ` + number},
+		"-5-M":                   {`entry 1: ` + number},
 		"5--M":                   {unit},
 		"5.5-M":                  {number},
 		"1000000001-M":           {number},
 		"99999999999999999999-M": {number},
-		"5-W":                    {`"5-W": ` + unit},
+		"5-W":                    {`entry 1: ` + unit},
 		"5-":                     {unit},
 		"5 - M":                  {number, unit},
 		"x-y":                    {number, unit},
-		"5-M,6-M":                {`"6-M": there is a limit for each minute already`},
-		"0-M,5-X,7":              {`"0-M": ` + number, `"5-X": ` + unit, `"7": ` + form},
+		"5-M,6-M":                {`entry 2: there is a limit for each minute already`},
+		"0-M,5-X,7":              {`entry 1: ` + number, `entry 2: ` + unit, `entry 3: ` + form},
 		"5-M;30-H":               {unit},
 	} {
 		rate := Rate{{1, time.Second}}

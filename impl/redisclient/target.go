@@ -13,13 +13,12 @@ import (
 	"strings"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/resetd/resetd/impl/setting"
 )
 
 // Config has the settings REDIS_URL, REDIS_CA, REDIS_CLIENT_CERT and REDIS_CLIENT_KEY. All but the first are PEM.
 type Config struct{ URL, CA, ClientCert, ClientKey string }
-
-// Mistake names a setting, what is wrong with it, and what to do. It repeats nothing of a value.
-type Mistake struct{ Setting, Text string }
 
 // Kind is a way in which Redis is deployed.
 type Kind string
@@ -62,30 +61,27 @@ var parameters = map[Kind][]string{
 }
 
 // Parse returns the target of a Config, or all mistakes in it. It returns nil and no mistakes for an empty Config.
-func Parse(c Config) (*Target, []Mistake) {
-	var wrong []Mistake
-	add := func(setting, text string) { wrong = append(wrong, Mistake{setting, text}) }
+func Parse(c Config) (*Target, setting.Mistakes) {
+	var wrong setting.Mistakes
 	var t *Target
 	if c.URL != "" {
 		parsed, err := parseURL(c.URL)
-		if err != nil {
-			add("REDIS_URL", err.Error())
-		}
+		wrong.Judge("REDIS_URL", err)
 		t = parsed
 	}
 	config, certificates := parseCertificates(c)
-	wrong = append(wrong, certificates...)
+	wrong.Merge(certificates)
 	given := c.CA != "" || c.ClientCert != "" || c.ClientKey != ""
 	switch {
 	case !given || t == nil && c.URL != "": // nothing more is known
 	case t == nil || t.tls == nil:
-		for _, setting := range []struct{ name, value string }{{"REDIS_CA", c.CA}, {"REDIS_CLIENT_CERT", c.ClientCert}, {"REDIS_CLIENT_KEY", c.ClientKey}} {
-			if setting.value != "" {
-				add(setting.name, "is for TLS, and REDIS_URL does not begin with rediss://: write rediss:// there, or remove it")
+		for _, tls := range []struct{ name, value string }{{"REDIS_CA", c.CA}, {"REDIS_CLIENT_CERT", c.ClientCert}, {"REDIS_CLIENT_KEY", c.ClientKey}} {
+			if tls.value != "" {
+				wrong.Add(tls.name, "is for TLS, and REDIS_URL does not begin with rediss://: write rediss:// there, or remove it")
 			}
 		}
 	case c.CA != "" && t.Unverified:
-		add("REDIS_CA", "is not used where REDIS_URL has skip_verify: remove skip_verify there")
+		wrong.Add("REDIS_CA", "is not used where REDIS_URL has skip_verify: remove skip_verify there")
 	}
 	if len(wrong) > 0 || t == nil {
 		return nil, wrong
@@ -234,27 +230,26 @@ func (t *Target) parse(text string) error {
 }
 
 // parseCertificates reads the authority and the client's certificate.
-func parseCertificates(c Config) (*tls.Config, []Mistake) {
-	var wrong []Mistake
-	add := func(setting, text string) { wrong = append(wrong, Mistake{setting, text}) }
+func parseCertificates(c Config) (*tls.Config, setting.Mistakes) {
+	var wrong setting.Mistakes
 	config := &tls.Config{MinVersion: tls.VersionTLS12}
 	if c.CA != "" {
 		if config.RootCAs = readAuthorities(c.CA); config.RootCAs == nil {
-			add("REDIS_CA", "must be certificates in PEM, and nothing else; REDIS_CA_FILE names a file with them")
+			wrong.Add("REDIS_CA", "must be certificates in PEM, and nothing else; REDIS_CA_FILE names a file with them")
 		}
 	}
 	switch {
 	case c.ClientCert != "" && c.ClientKey == "":
-		add("REDIS_CLIENT_CERT", "needs its private key: set REDIS_CLIENT_KEY_FILE too")
+		wrong.Add("REDIS_CLIENT_CERT", "needs its private key: set REDIS_CLIENT_KEY_FILE too")
 	case c.ClientCert == "" && c.ClientKey != "":
-		add("REDIS_CLIENT_KEY", "needs its certificate: set REDIS_CLIENT_CERT_FILE too")
+		wrong.Add("REDIS_CLIENT_KEY", "needs its certificate: set REDIS_CLIENT_CERT_FILE too")
 	case c.ClientCert != "":
 		pair, err := tls.X509KeyPair([]byte(c.ClientCert), []byte(c.ClientKey))
 		switch {
 		case readAuthorities(c.ClientCert) == nil:
-			add("REDIS_CLIENT_CERT", "must be a certificate in PEM, and what leads to its authority after it; REDIS_CLIENT_CERT_FILE names a file with them")
+			wrong.Add("REDIS_CLIENT_CERT", "must be a certificate in PEM, and what leads to its authority after it; REDIS_CLIENT_CERT_FILE names a file with them")
 		case err != nil:
-			add("REDIS_CLIENT_KEY", "must be the private key of REDIS_CLIENT_CERT, in PEM and not encrypted; REDIS_CLIENT_KEY_FILE names a file with it")
+			wrong.Add("REDIS_CLIENT_KEY", "must be the private key of REDIS_CLIENT_CERT, in PEM and not encrypted; REDIS_CLIENT_KEY_FILE names a file with it")
 		}
 		config.Certificates = []tls.Certificate{pair}
 	}

@@ -7,6 +7,7 @@ package setting
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/mail"
 	"net/url"
 	"strconv"
@@ -92,6 +93,17 @@ func ParseURL(value string) (*url.URL, error) {
 		return nil, notASCII(host)
 	}
 	return u, nil
+}
+
+// CheckListener judges where to listen.
+func CheckListener(address string) error {
+	if _, _, err := net.SplitHostPort(address); err != nil {
+		return errors.New("must be HOST:PORT or :PORT")
+	}
+	if _, err := net.ResolveTCPAddr("tcp", address); err != nil {
+		return errors.New("must be HOST:PORT or :PORT, with a port from 0 to 65535")
+	}
+	return nil
 }
 
 // ParseMailbox reads one mailbox (RFC 5322, section 3.4).
