@@ -274,10 +274,10 @@ func (e *entries) nextNode() string {
 // write them: 192.0.2.1, 192.0.2.1:80, 2001:db8::1, [2001:db8::1] and
 // [2001:db8::1]:80. It returns the zero Addr for anything else.
 func parseHop(s string) netip.Addr {
-	addr, err := netip.ParseAddr(s)
+	withPort, err := netip.ParseAddrPort(s) // as every peer is written
+	addr := withPort.Addr()
 	if err != nil {
-		withPort, portErr := netip.ParseAddrPort(s)
-		addr, err = withPort.Addr(), portErr
+		addr, err = netip.ParseAddr(s)
 	}
 	if inner, ok := strings.CutPrefix(s, "["); ok && err != nil {
 		if inner, ok = strings.CutSuffix(inner, "]"); ok && strings.Contains(inner, ":") {
