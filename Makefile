@@ -13,7 +13,7 @@ test: check lint spec redis unit fuzz web deploy supply ## everything but the im
 
 check: ## formatting, vet, tidy modules, generated code that is not stale
 	@bad=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$bad" || { echo "not formatted: $$bad"; exit 1; }
-	go vet -tags e2e,database ./...
+	go vet -tags supabase,database,full ./...
 	go mod verify
 	go mod tidy -diff
 	./test/generated.sh
@@ -29,9 +29,9 @@ redis: ## redis-server for the tests: found, or installed on Debian
 	@./test/redis.sh
 
 unit: ## all tests, with the race detector
-	go test -race -timeout 20m -parallel 4 $$(go list ./... | grep -v /test/goclient)
+	go test -tags full -race -timeout 20m $$(go list ./... | grep -v /test/goclient)
 	go test -race -count=1 ./test/goclient # asks a binary, of which the cache of results knows nothing
-	go test -count=1 -timeout 5m -run "TestRedisBurst|TestWaitingIsCheap|TestPendingIsCheap|TestOracle" ./impl/ratelimit ./cmd/resetd # what the race detector is too slow for
+	go test -tags full -count=1 -timeout 10m -run "TestRedisBurst|TestWaitingIsCheap|TestPendingIsCheap|TestOracle" ./impl/ratelimit ./test/e2e # what the race detector is too slow for
 
 # Each target runs for FUZZTIME beyond its corpus; longer by hand: make fuzz FUZZTIME=10m. By default it is
 # a number of inputs: at the end of a time, Go 1.26 may fail a target that has found nothing
@@ -58,7 +58,7 @@ packages: release ## the packages: installed on a system of their own, run, upgr
 	@./test/packages.sh
 
 e2e: ## the whole way on a real Supabase Auth: SUPABASE_AUTH_URL and key, SUPABASE_AUTH_BIN, or Docker
-	@./test/e2e.sh
+	@./test/supabase.sh
 
 supply: ## licences of what is shipped, workflows, known vulnerabilities
 	@go run ./test/licences

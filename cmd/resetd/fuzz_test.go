@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/resetd/resetd/impl/devstack"
+	"github.com/resetd/resetd/test/resetdtest"
 )
 
 // FuzzRequest sends anything at all through the whole path, from the router to the stand-ins:
@@ -46,14 +47,14 @@ func FuzzRequest(f *testing.F) {
 	var mu sync.Mutex
 	var strays []string
 	supabase, mailgun := httptest.NewServer(stack.Supabase()), httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if call := readCall(r); !call.isProbe() && call.email != knownEmail {
+		if email, test := resetdtest.ReadCall(r); !test && !resetdtest.ProbeAddress.MatchString(email) && email != knownEmail {
 			mu.Lock()
-			strays = append(strays, call.email)
+			strays = append(strays, email)
 			mu.Unlock()
 		}
 		stack.Mailgun().ServeHTTP(w, r)
 	}))
-	logs := &buffer{}
+	logs := &resetdtest.Log{}
 	settings, err := readSettings("serve", nil, []string{
 		"SUPABASE_URL=" + supabase.URL, "SUPABASE_SERVICE_ROLE_KEY=key",
 		"MAILGUN_API_BASE=" + mailgun.URL, "MAILGUN_API_KEY=key", "MAILGUN_DOMAIN=mg.example.com", "MAILGUN_WEBHOOK_SIGNING_KEY=key",
@@ -104,7 +105,7 @@ func FuzzRequest(f *testing.F) {
 		recorder := httptest.NewRecorder()
 		app.public.ServeHTTP(recorder, request)
 		response := recorder.Result()
-		checkContract(t, request, response, recorder.Body.Bytes())
+		resetdtest.CheckResponse(t, request, response, recorder.Body.Bytes())
 		if response.StatusCode >= 500 {
 			t.Errorf("%d %s", response.StatusCode, recorder.Body)
 		}

@@ -13,6 +13,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/resetd/resetd/test/resetdtest"
 )
 
 // A platform as docs/platforms.md describes it.
@@ -221,7 +223,7 @@ func recipes(t *testing.T) map[string][]string {
 func forged() (all []http.Header) {
 	const somebody = "198.51.100.66"
 	everything := http.Header{}
-	for _, name := range append([]string{"X-Forwarded-For"}, notBelieved...) {
+	for _, name := range append([]string{"X-Forwarded-For"}, resetdtest.ForwardingHeaders...) {
 		value := somebody
 		if name == "Forwarded" {
 			value = "for=" + somebody

@@ -16,10 +16,11 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/resetd/resetd/impl/devstack"
+	"github.com/resetd/resetd/test/resetdtest"
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(withoutBinary{m}, map[string]func(){"resetd": main})
+	testscript.Main(m, map[string]func(){"resetd": main})
 }
 
 // TestScripts runs the binary itself, as an operator does: testdata/script.
@@ -51,7 +52,7 @@ func TestScripts(t *testing.T) {
 // scriptStack are the stand-ins of a script.
 type scriptStack struct {
 	*devstack.Stack
-	supabase, mailgun handlerSlot
+	supabase, mailgun resetdtest.Slot
 }
 
 // standIns starts stand-ins for Supabase Auth and Mailgun; SUPABASE and MAILGUN become their
@@ -61,12 +62,12 @@ func standIns(ts *testscript.TestScript, _ bool, _ []string) {
 	stack.Stack = devstack.New(devstack.Config{
 		Accounts: []string{knownEmail, otherKnown}, SiteURL: site,
 		ServiceRoleKey: "test-service-role-key", MailgunKey: "test-mailgun-key", MailgunDomain: "mg.example.com",
-		SupabaseMiddleware: stack.supabase.middleware,
+		SupabaseMiddleware: stack.supabase.Middleware,
 		// Slow enough that a request, or its delivery, is under way when the script stops the server.
 		MailgunMiddleware: func(next http.Handler) http.Handler {
 			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				time.Sleep(300 * time.Millisecond)
-				stack.mailgun.middleware(next).ServeHTTP(w, r)
+				stack.mailgun.Middleware(next).ServeHTTP(w, r)
 			})
 		},
 	})
@@ -91,12 +92,12 @@ func stackOf(ts *testscript.TestScript) *scriptStack {
 // breakUpstream supabase|mailgun up|down: it serves, or answers everything with 500.
 func breakUpstream(ts *testscript.TestScript, _ bool, args []string) {
 	stack := stackOf(ts)
-	slot := map[string]*handlerSlot{"supabase": &stack.supabase, "mailgun": &stack.mailgun}[args[0]]
+	slot := map[string]*resetdtest.Slot{"supabase": &stack.supabase, "mailgun": &stack.mailgun}[args[0]]
 	var fault http.Handler
 	if args[1] == "down" {
 		fault = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) })
 	}
-	slot.set(fault)
+	slot.Set(fault)
 }
 
 // freePort puts a port that nobody uses into each variable named.

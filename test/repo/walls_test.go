@@ -43,13 +43,16 @@ var rooms = map[string]struct {
 		"gen", "gen/client", "impl", "impl/check", "impl/clientip", "impl/delivery", "impl/devstack", "impl/health", "impl/mailgun", "impl/message", "impl/observe", "impl/origin", "impl/outbox",
 		"impl/ratelimit", "impl/redisclient", "impl/server", "impl/setting", "impl/supabase", "impl/upstream", "impl/webhook",
 	}, "wires all of them"},
-	"test/bench":     {[]string{"test/measure"}, "measures from outside"},
-	"test/timing":    {[]string{"test/measure"}, "measures from outside"},
-	"test/measure":   {nil, "runs what is measured as processes, and shares no code with it"},
-	"test/container": {[]string{"impl/devstack"}, "measures from outside, with the stand-ins"},
-	"test/repo":      {nil, "reads files, and starts the program as it is"},
-	"test/licences":  {nil, "reads the module cache, and none of the program"},
-	"test/goclient":  {[]string{"gen/client"}, "an app has the client, and nothing of the server"},
+	"test/bench":      {[]string{"test/measure"}, "measures from outside"},
+	"test/timing":     {[]string{"test/measure"}, "measures from outside"},
+	"test/measure":    {nil, "runs what is measured as processes, and shares no code with it"},
+	"test/container":  {[]string{"impl/devstack"}, "measures from outside, with the stand-ins"},
+	"test/repo":       {nil, "reads files, and starts the program as it is"},
+	"test/licences":   {nil, "reads the module cache, and none of the program"},
+	"test/resetdtest": {[]string{"gen", "gen/client", "impl/devstack"}, "a test has the program, its stand-ins and its document, and nothing of its code"},
+	"test/e2e":        {nil, "tests from outside"},
+	"test/contract":   {nil, "tests from outside"},
+	"test/goclient":   {[]string{"gen/client"}, "an app has the client, and nothing of the server"},
 }
 
 // forbidden are packages from outside that belong to some rooms only.
@@ -59,14 +62,14 @@ var forbidden = []struct {
 	why    string
 }{
 	{"github.com/labstack/echo/", []string{"gen", "impl/server"}, "Echo has a next version; it is kept in one place"},
-	{"github.com/getkin/kin-openapi/", []string{"gen", "impl/server", "impl/server/docs"}, "validation is the server's"},
+	{"github.com/getkin/kin-openapi/", []string{"gen", "impl/server", "impl/server/docs", "test/resetdtest"}, "validation is the server's"},
 	{"github.com/mailgun/", []string{"impl/mailgun", "impl/webhook"}, "one room talks to Mailgun, and one listens to it"},
 	{"github.com/redis/", []string{"impl/redisclient", "impl/redisclient/redistest", "impl/ratelimit", "impl/outbox", "test/bench"}, "two rooms keep something in Redis"},
 	{"github.com/ulule/", []string{"impl/ratelimit"}, "one room counts"},
 	{"github.com/prometheus/client_golang/", []string{"impl/observe", "impl/webhook", "cmd/resetd"}, "the operation knows no metrics"},
 	{"go.opentelemetry.io/otel/", []string{"impl/observe", "cmd/resetd"}, "the operation knows no traces"},
 	{"github.com/caarlos0/env/", []string{"cmd/resetd"}, "only the settings read the environment"},
-	{"net/http", []string{"gen", "gen/client", "impl/check", "impl/server", "impl/server/docs", "impl/observe", "impl/webhook", "impl/upstream", "impl/supabase", "impl/mailgun", "impl/devstack", "cmd/resetd", "test/bench", "test/timing", "test/measure", "test/goclient", "test/container"}, "the operation knows no HTTP"},
+	{"net/http", []string{"gen", "gen/client", "impl/check", "impl/server", "impl/server/docs", "impl/observe", "impl/webhook", "impl/upstream", "impl/supabase", "impl/mailgun", "impl/devstack", "cmd/resetd", "test/bench", "test/timing", "test/measure", "test/goclient", "test/container", "test/resetdtest"}, "the operation knows no HTTP"},
 }
 
 // answeringRooms are the rooms that decide an answer, and askingRooms those that can find out whether an

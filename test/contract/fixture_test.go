@@ -1,0 +1,29 @@
+// Package contract holds the real binary against openapi.yaml: what is documented is what is answered.
+package contract
+
+import (
+	"os"
+	"testing"
+
+	"github.com/resetd/resetd/test/resetdtest"
+)
+
+func TestMain(m *testing.M) { os.Exit(resetdtest.Main(m)) }
+
+// The accounts and origins of every test.
+const (
+	knownEmail   = "known@example.com"
+	otherKnown   = "other.known@example.com"
+	unknownEmail = "stranger@example.org"
+	site         = resetdtest.Site
+	preview      = resetdtest.Preview
+	endpoint     = resetdtest.Endpoint
+)
+
+// start starts a server as it is shipped, which has the accounts of every test.
+func start(t testing.TB, config resetdtest.Config) *resetdtest.Server {
+	t.Helper()
+	config.Shipped = true
+	config.Accounts = append([]string{knownEmail, otherKnown, "UPPER@example.com"}, config.Accounts...)
+	return resetdtest.Start(t, config)
+}

@@ -1,0 +1,351 @@
+package e2e
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/resetd/resetd/impl/outbox"
+	"github.com/resetd/resetd/test/resetdtest"
+)
+
+// The tests of this file compare answers about accounts and about unknown addresses where they meet
+// a bound: a quota of Mailgun, the recipient limit, MAX_ACCEPTED, and UPSTREAM_TIMEOUT.
+
+// numbered are n addresses of accounts, or n unknown ones.
+func numbered(who who, n int) (emails []string) {
+	_, domain, _ := strings.Cut(who.same, "@")
+	for i := range n {
+		emails = append(emails, fmt.Sprintf("number-%d@%s", i, domain))
+	}
+	return emails
+}
+
+// await waits until something is so.
+func (f *fixture) await(what string, until func() bool) {
+	f.t.Helper()
+	for deadline := time.Now().Add(40 * time.Second); !until(); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			f.t.Fatalf("waited 40 s until %s", what)
+		}
+	}
+}
+
+// mailsTo counts the mails of each address.
+func (f *fixture) mailsTo() map[string]int {
+	counts := map[string]int{}
+	for _, mail := range f.Stack.Mails() {
+		counts[strings.Join(mail.To, ",")]++
+	}
+	return counts
+}
+
+// TestBound: the first answer comes within two UPSTREAM_TIMEOUT, and later ones wait for nothing,
+// whatever hangs.
+func TestBound(t *testing.T) {
+	t.Parallel()
+	const timeout, busy = 5 * time.Second, 3 * time.Second // the machine may be
+	hanging := &fault{serve: hang}
+	// slow answers only just in time, so that most time is spent before the next call hangs
+	slow := func(next func(http.ResponseWriter, *http.Request, string)) *fault {
+		return &fault{serve: func(w http.ResponseWriter, r *http.Request, email string) {
+			select {
+			case <-time.After(timeout * 9 / 10):
+				next(w, r, email)
+			case <-r.Context().Done():
+			}
+		}}
+	}
+	notFound := answering(404, `{"code":404,"error_code":"user_not_found","msg":""}`)
+	var all sync.WaitGroup
+	for _, c := range []struct {
+		name                      string
+		supabase, mailgun         *fault
+		supabaseHits, mailgunHits func(upstreamCall) bool
+	}{
+		{name: "all", supabase: hanging, mailgun: hanging},
+		{name: "Supabase", supabase: hanging},
+		{name: "Supabase for accounts", supabase: hanging, supabaseHits: accountsOnly},
+		{name: "Supabase for accounts, and Mailgun", supabase: hanging, supabaseHits: accountsOnly, mailgun: hanging},
+		{name: "Mailgun", mailgun: hanging},
+		{name: "Mailgun for accounts", mailgun: hanging, mailgunHits: accountsOnly},
+		{name: "Mailgun, and Supabase is slow", supabase: slow(notFound), mailgun: hanging},
+		{name: "all, slowly", supabase: slow(reset), supabaseHits: accountsOnly, mailgun: slow(reset)},
+	} {
+		for _, env := range []map[string]string{{}, probeOff} {
+			all.Go(func() {
+				t.Run(fmt.Sprint(c.name, env), func(t *testing.T) {
+					supabase, mailgun := &faulty{hits: c.supabaseHits}, &faulty{hits: c.mailgunHits}
+					supabase.current.Store(c.supabase)
+					mailgun.current.Store(c.mailgun)
+					f := start(t, resetdtest.Config{Settings: with(map[string]string{"UPSTREAM_TIMEOUT": timeout.String(), "SHUTDOWN_TIMEOUT": "0s"}, env), Supabase: supabase.middleware, Mailgun: mailgun.middleware})
+					ask := func(email string, bound time.Duration) {
+						t.Helper()
+						began := time.Now()
+						a := f.Ask(email)
+						if took := time.Since(began); took > bound {
+							t.Errorf("%s: %d after %v", email, a.Status, took)
+						}
+					}
+					var both sync.WaitGroup
+					for _, email := range []string{knownEmail, unknownEmail} {
+						both.Go(func() { ask(email, 2*timeout+busy) })
+					}
+					both.Wait()
+					for range 5 {
+						for _, email := range []string{knownEmail, unknownEmail} {
+							ask(email, timeout/2)
+						}
+						time.Sleep(200 * time.Millisecond)
+					}
+				})
+			})
+		}
+	}
+	all.Wait()
+}
+
+// TestEndlessAnswers: an answer without an end is given up for its size, long before its time, by
+// probes and by deliveries.
+func TestEndlessAnswers(t *testing.T) {
+	t.Parallel()
+	endless := named(commonFaults(""), "endless")[0]
+	const inTime = 30 * time.Second // of UPSTREAM_TIMEOUT=1m
+	for _, c := range []struct {
+		upstream, call string
+		shown          int
+	}{{"supabase", "generate_link", 503}, {"mailgun", "send", 502}} {
+		for _, hits := range []func(upstreamCall) bool{everyone, accountsOnly} {
+			at := &faulty{hits: hits}
+			at.current.Store(&endless)
+			s := resetdtest.Config{Settings: map[string]string{"UPSTREAM_TIMEOUT": "1m", "SHUTDOWN_TIMEOUT": "0s"}}
+			if c.upstream == "supabase" {
+				s.Supabase = at.middleware
+			} else {
+				s.Mailgun = at.middleware
+			}
+			f := start(t, s)
+			began := time.Now()
+			a := f.Ask(knownEmail)
+			if !hits(upstreamCall{test: true}) { // the delivery alone has it
+				f.await("a delivery has given up the answer", func() bool {
+					return f.Metric("resetd_upstream_requests_total", fmt.Sprintf(`call=%q,outcome="failed",upstream=%q`, c.call, c.upstream)) > 0
+				})
+			} else if a.Status != c.shown {
+				t.Errorf("%s: %d %s", c.upstream, a.Status, a.Raw)
+			}
+			if took := time.Since(began); took > inTime {
+				t.Errorf("%s: given up after %v", c.upstream, took)
+			}
+		}
+	}
+}
+
+var hashInMail = regexp.MustCompile(`token_hash=([0-9a-f]+)`)
+
+// verifies says whether a recovery link still works, and uses it up.
+func verifies(t *testing.T, f *fixture, hash string) bool {
+	t.Helper()
+	body, _ := json.Marshal(map[string]string{"type": "recovery", "token_hash": hash})
+	w := httptest.NewRecorder()
+	f.Stack.Supabase().ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/auth/v1/verify", bytes.NewReader(body)))
+	return w.Code == http.StatusOK
+}
+
+// TestRecipientLimit: silent, by the account and not its spelling, before the outbox, and the
+// same for unknown addresses.
+func TestRecipientLimit(t *testing.T) {
+	t.Parallel()
+	for _, who := range []who{accounts, strangers} {
+		t.Run(who.name, func(t *testing.T) {
+			f := start(t, resetdtest.Config{Settings: map[string]string{"RECIPIENT_LIMIT": "2-H"}})
+			first := f.Ask(who.same)
+			f.Ask(who.sameInCapitals)
+			awaitDeliveries(t, f.Log)
+			calls, mails := len(f.Calls()), len(f.Stack.Mails())
+			for _, email := range []string{who.same, who.sameInCapitals, who.same} {
+				a := f.Ask(email)
+				if a.Status != first.Status || a.Raw != first.Raw {
+					t.Errorf("limited: %d %s, unlike %d %s", a.Status, a.Raw, first.Status, first.Raw)
+				}
+			}
+			f.Ask(who.fresh)
+			awaitDeliveries(t, f.Log)
+			now := f.Calls()[calls:]
+			for _, call := range now {
+				if strings.EqualFold(call.Email, who.same) || slices.Contains(call.To, who.same) {
+					t.Errorf("a limited request made a call: %+v", call)
+				}
+			}
+			if len(now) == 0 {
+				t.Error("the limit of one address holds for another")
+			}
+			suppressed := 0
+			for _, record := range f.Log.Records(t, "request") {
+				if record["outcome"] == "suppressed" {
+					suppressed++
+				}
+			}
+			if suppressed != 3 || f.Metric("resetd_limited_total", `limit="recipient"`) != 3 {
+				t.Errorf("%d logged as suppressed, want 3", suppressed)
+			}
+			if who.name == accounts.name {
+				if mails == 0 {
+					t.Fatal("no mail")
+				}
+				// The newest mail's link has outlived the requests that were suppressed.
+				newest := f.Stack.Mails()[len(f.Stack.Mails())-mails]
+				if hash := hashInMail.FindStringSubmatch(newest.Text)[1]; !verifies(t, f, hash) {
+					t.Error("the link that was sent last is invalid")
+				}
+			}
+			f.ends()
+			checkSecrets(t, f)
+		})
+	}
+}
+
+// TestRecipientLimitAfterFaults: an answer that shows a fault takes nothing from the limit, so that
+// who tries again is served. Every other answer takes one, whatever becomes of its delivery: else
+// the limit would tell of it.
+func TestRecipientLimitAfterFaults(t *testing.T) {
+	t.Parallel()
+	f500 := named(commonFaults(""), "500")[0]
+	var all sync.WaitGroup
+	for _, c := range []struct {
+		name              string
+		supabase, mailgun func(upstreamCall) bool // nil: it has no fault
+		status            int
+		taken             bool
+	}{
+		{name: "Supabase", supabase: everyone, status: 503},
+		{name: "Mailgun", mailgun: everyone, status: 502},
+		{name: "Supabase for accounts only", supabase: accountsOnly, status: 200, taken: true},
+		{name: "Mailgun for accounts only", mailgun: accountsOnly, status: 200, taken: true},
+		{name: "Supabase for accounts only, and Mailgun", supabase: accountsOnly, mailgun: everyone, status: 502},
+		{name: "Supabase for unknown addresses only", supabase: strangersOnly, status: 503},
+	} {
+		for _, who := range []who{accounts, strangers} {
+			all.Go(func() {
+				t.Run(c.name+"/"+who.name, func(t *testing.T) {
+					supabase, mailgun := &faulty{hits: c.supabase}, &faulty{hits: c.mailgun}
+					f := start(t, resetdtest.Config{Settings: map[string]string{"RECIPIENT_LIMIT": "1-H"}, Supabase: supabase.middleware, Mailgun: mailgun.middleware})
+					for at, hits := range map[*faulty]func(upstreamCall) bool{supabase: c.supabase, mailgun: c.mailgun} {
+						if hits != nil {
+							at.current.Store(&f500)
+						}
+					}
+					accepted := func() int { return strings.Count(f.Log.String(), `"outcome":"accepted"`) }
+					for range 2 { // if it was taken, the second is suppressed
+						if a := f.Ask(who.same); a.Status != c.status {
+							t.Fatalf("during the fault: %d %s, want %d", a.Status, a.Raw, c.status)
+						}
+					}
+					if got := accepted() == 1; got != c.taken || accepted() > 1 {
+						t.Errorf("during the fault %d were accepted", accepted())
+					}
+					supabase.current.Store(nil)
+					mailgun.current.Store(nil)
+					for _, upstream := range []string{"supabase", "mailgun"} {
+						awaitVerdict(t, f.Log, upstream, "ok")
+					}
+					for range 2 {
+						if a := f.Ask(who.same); a.Status != 200 {
+							t.Fatalf("after the fault: %d %s", a.Status, a.Raw)
+						}
+					}
+					if accepted() != 1 {
+						t.Errorf("in all %d were accepted, want 1", accepted())
+					}
+					awaitDeliveries(t, f.Log)
+					if mails := len(f.Stack.Mails()); mails != map[bool]int{true: 1}[who.name == accounts.name] {
+						t.Errorf("%d mails", mails)
+					}
+				})
+			})
+		}
+	}
+	all.Wait()
+}
+
+// TestMaxAccepted: more than MAX_ACCEPTED requests in ten seconds are answered 503, the same for
+// accounts and for unknown addresses; who tries again later is served.
+func TestMaxAccepted(t *testing.T) {
+	t.Parallel()
+	const most = 5
+	var sides [2][]string
+	var both sync.WaitGroup
+	for i, who := range []who{accounts, strangers} {
+		both.Go(func() {
+			t.Run(who.name, func(t *testing.T) {
+				for range 5 { // the bound must be reached within ten seconds, which a busy machine may not manage
+					var inTime bool
+					if sides[i], inTime = reachMaxAccepted(t, who, most); inTime {
+						return
+					}
+				}
+				t.Error("this machine is too slow to reach the bound")
+			})
+		})
+	}
+	both.Wait()
+	if !slices.Equal(sides[0], sides[1]) {
+		t.Errorf("the answers about accounts are\n%q\nand about unknown addresses\n%q", sides[0], sides[1])
+	}
+}
+
+// reachMaxAccepted asks for five more than may be accepted, and for those again ten seconds later. It
+// returns all that is visible of the answers, and whether the bound was reached in time.
+func reachMaxAccepted(t *testing.T, who who, most int) (seen []string, inTime bool) {
+	t.Helper()
+	f := start(t, resetdtest.Config{
+		Settings: map[string]string{"MAX_ACCEPTED": strconv.Itoa(most), "RECIPIENT_LIMIT": "1-H", "RATE_LIMIT": "100000-H"},
+		Accounts: numbered(accounts, most+5),
+	})
+	var answers []resetdtest.Answer
+	ask := func(emails []string) {
+		t.Helper()
+		for _, email := range emails {
+			a := f.Post(fmt.Sprintf(`{"email":%q}`, email), map[string]string{"X-Request-Id": fmt.Sprintf("step-%d", len(answers))})
+			answers, seen = append(answers, a), append(seen, visible(a))
+		}
+	}
+	emails := numbered(who, most+5)
+	began := time.Now()
+	ask(emails)
+	if time.Since(began) > outbox.Window {
+		return nil, false
+	}
+	time.Sleep(outbox.Window + 100*time.Millisecond) // since the last one
+	ask(emails[most:])
+	for n, a := range answers {
+		want := acknowledged
+		if n >= most && n < len(emails) {
+			want = overloaded
+		}
+		if got := fmt.Sprintf("%d %s", a.Status, a.Body.Code); got != want {
+			t.Errorf("request %d: %s, want %s", n+1, a.Raw, want)
+		}
+		if seconds, err := strconv.Atoi(a.Header.Get("Retry-After")); (want == overloaded) != (err == nil && seconds > 0) {
+			t.Errorf("request %d: Retry-After is %q", n+1, a.Header.Get("Retry-After"))
+		}
+	}
+	awaitDeliveries(t, f.Log)
+	got := f.mailsTo()
+	for _, email := range emails {
+		if isAccount(email) && got[email] != 1 {
+			t.Errorf("%s has %d mails, want 1", email, got[email])
+		}
+	}
+	f.ends()
+	return seen, true
+}

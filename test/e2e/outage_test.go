@@ -1,0 +1,230 @@
+//go:build full
+
+package e2e
+
+import (
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/resetd/resetd/test/resetdtest"
+)
+
+// TestOutage: an outage of an upstream, in the middle of requests or before the first of them, loses
+// nothing of what was answered 200, and the service is back within 5 s of its end. What callers are
+// told goes by the time alone, and not by whether there is an account.
+func TestOutage(t *testing.T) {
+	t.Parallel()
+	var all sync.WaitGroup
+	for _, fails := range []string{"refuses connections", "500", "hangs"} {
+		for _, c := range []outage{
+			{upstream: "supabase", begins: 2 * time.Second, shown: unavailable},
+			{upstream: "mailgun", begins: 2 * time.Second},
+			{upstream: "supabase", shown: unavailable},
+			{upstream: "mailgun", shown: undeliverable},
+			{upstream: "supabase", begins: 2 * time.Second, accountsOnly: true}, // as with a database that is read-only
+			{upstream: "mailgun", begins: 2 * time.Second, accountsOnly: true},
+		} {
+			if c.accountsOnly && fails != "500" {
+				continue
+			}
+			c.fails = fails
+			all.Go(func() { t.Run(c.name(), func(t *testing.T) { c.run(t) }) })
+		}
+	}
+	all.Wait()
+}
+
+// outage is one of twelve seconds.
+type outage struct {
+	upstream     string
+	fails        string
+	accountsOnly bool
+	begins       time.Duration // 0: before the first request
+	// shown is what everybody is told once the probe has seen it; empty where it does not before the
+	// end, because Mailgun's probe asks once a minute, or accounts alone have the fault.
+	shown string
+}
+
+func (o outage) name() string {
+	name := o.upstream + " " + o.fails
+	if o.accountsOnly {
+		name += " for accounts only"
+	}
+	if o.begins == 0 {
+		name += ", from the start"
+	}
+	return name
+}
+
+func (o outage) run(t *testing.T) {
+	const (
+		lasts  = 12 * time.Second
+		every  = 250 * time.Millisecond
+		after  = 6 * time.Second // and requests go on for so long
+		people = int((2*time.Second + lasts + after) / every)
+		slack  = 2 * time.Second // of a busy machine
+	)
+	timeout := 10 * time.Second // which healthy calls never take
+	if o.fails == "hangs" {
+		timeout = 3 * time.Second
+	}
+	at := &faulty{hits: everyone}
+	if o.accountsOnly {
+		at.hits = accountsOnly
+	}
+	s := resetdtest.Config{
+		Settings: map[string]string{"UPSTREAM_TIMEOUT": timeout.String(), "RATE_LIMIT": "100000-H"},
+		Accounts: numbered(accounts, people),
+	}
+	variable, middleware := "SUPABASE_URL", &s.Supabase
+	if o.upstream == "mailgun" {
+		variable, middleware = "MAILGUN_API_BASE", &s.Mailgun
+	}
+	*middleware = at.middleware
+	begin, end := func() { at.current.Store(&named(commonFaults(""), o.fails)[0]) }, func() { at.current.Store(nil) }
+	var g *gate
+	if o.fails == "refuses connections" {
+		g = newGate(t)
+		s.Settings[variable] = "http://" + g.addr
+		begin, end = g.shut, g.open
+	}
+	f := start(t, s)
+	// A connection each: one that is kept may be closed at the moment in which it is used again.
+	f.Client.Transport = f.Transport(&http.Transport{DisableKeepAlives: true})
+	if g != nil {
+		g.handler = f.Stack.Supabase()
+		if o.upstream == "mailgun" {
+			g.handler = f.Stack.Mailgun()
+		}
+		g.open()
+	}
+
+	// told is what both kinds of callers got at one time.
+	type told struct {
+		at, till time.Duration // since the start: when they asked, and when both had their answer
+		short    [2]string
+	}
+	var (
+		mu        sync.Mutex
+		timeline  []told
+		promised  = map[string]bool{}
+		requests  sync.WaitGroup
+		started   = time.Now()
+		began     bool
+		ended     time.Duration
+		endsAfter = o.begins + lasts
+	)
+	for i := 0; i < people && (ended == 0 || time.Since(started) < endsAfter+after); i++ {
+		now := time.Since(started)
+		if now >= o.begins && !began {
+			began = true
+			begin()
+		}
+		if now >= endsAfter && ended == 0 {
+			end()
+			ended = time.Since(started)
+		}
+		requests.Go(func() {
+			row := told{at: time.Since(started)}
+			emails := [2]string{numbered(accounts, people)[i], numbered(strangers, people)[i]}
+			var both sync.WaitGroup
+			for kind, email := range emails {
+				both.Go(func() {
+					a := f.Ask(email)
+					row.short[kind] = fmt.Sprintf("%d %s", a.Status, a.Body.Code)
+				})
+			}
+			both.Wait()
+			row.till = time.Since(started)
+			mu.Lock()
+			defer mu.Unlock()
+			timeline = append(timeline, row)
+			promised[emails[0]] = row.short[0] == acknowledged
+		})
+		time.Sleep(every)
+	}
+	requests.Wait()
+	if ended == 0 {
+		t.Fatal("the requests were over before the outage")
+	}
+	awaitDeliveries(t, f.Log)
+	took := time.Since(started)
+
+	var changes []time.Duration // of verdicts
+	for _, record := range f.Log.Records(t, "probe") {
+		text, _ := record["time"].(string)
+		at, err := time.Parse(time.RFC3339Nano, text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		changes = append(changes, at.Sub(started))
+	}
+	slices.SortFunc(timeline, func(a, b told) int { return int(a.at - b.at) })
+	var (
+		table    strings.Builder
+		failures []time.Duration // when everybody was told so
+		from     = 0
+	)
+	for i, row := range timeline {
+		if row.short[0] != row.short[1] && !slices.ContainsFunc(changes, func(at time.Duration) bool { return at > row.at && at < row.till+slack/10 }) {
+			t.Errorf("at the same time, after %v, accounts were answered %q and unknown addresses %q, and no verdict changed", row.at, row.short[0], row.short[1])
+		}
+		if row.short[0] != acknowledged {
+			failures = append(failures, row.at)
+			if row.short[0] != o.shown {
+				t.Errorf("after %v: %q", row.at, row.short[0])
+			}
+		}
+		if i+1 == len(timeline) || timeline[i+1].short != row.short {
+			fmt.Fprintf(&table, "%8.1f s to %5.1f s %4d times: accounts %-26q unknown addresses %q\n", timeline[from].at.Seconds(), row.at.Seconds(), i+1-from, row.short[0], row.short[1])
+			from = i + 1
+		}
+	}
+	t.Logf("an outage from %.1f s to %.1f s; all is delivered after %.1f s\n%s", o.begins.Seconds(), ended.Seconds(), took.Seconds(), &table)
+	switch {
+	case o.shown == "" && len(failures) > 0:
+		t.Errorf("%d were not answered 200", len(failures))
+	case o.shown == "":
+	case len(failures) == 0:
+		t.Error("everybody was answered 200")
+	default:
+		// The probe asks every 5 s, and twice until it believes a failure.
+		soonest := slack
+		if o.begins > 0 {
+			soonest += 5 * time.Second
+		}
+		if o.fails == "hangs" {
+			soonest += 2 * timeout
+		}
+		if first := failures[0] - o.begins; first > soonest {
+			t.Errorf("it was told only %v after its beginning", first)
+		}
+		back := changes[len(changes)-1]
+		if last := failures[len(failures)-1]; back > ended+5*time.Second || last > back {
+			t.Errorf("after the end at %v the verdict changed at %v, and the last request that failed came at %v", ended, back, last)
+		}
+	}
+
+	mails := f.mailsTo()
+	for _, email := range slices.Sorted(maps.Keys(promised)) {
+		n := mails[email]
+		if promised[email] && n == 0 || n > 2 || n > 1 && o.fails != "hangs" {
+			t.Errorf("%s was answered 200: %v, and has %d mails", email, promised[email], n)
+		}
+	}
+	for _, e := range f.ends() {
+		if e.outcome == "undelivered" || e.outcome == "unconfirmed" {
+			t.Errorf("%s: %v", e.outcome, e.record)
+		}
+	}
+	f.checkMailed()
+	if a := f.Ask(third); a.Status != http.StatusOK {
+		t.Errorf("in the end: %d %s", a.Status, a.Raw)
+	}
+}

@@ -1,0 +1,241 @@
+package e2e
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/resetd/resetd/test/resetdtest"
+)
+
+// TestVerdicts: what a probe finds out, and what becomes of it: an answer for everybody, a record in
+// the log, a metric. Quotas of Mailgun, which real mail can use up, are for the operator alone.
+func TestVerdicts(t *testing.T) {
+	t.Parallel()
+	status := func(code int) func(http.Handler) http.Handler {
+		return func(http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(code) })
+		}
+	}
+	for _, c := range []struct {
+		name     string
+		setup    resetdtest.Config
+		upstream string // whose verdict it is; the other's is ok, or unknown with MAIL_PROBE=off
+		verdict  string
+		level    string // of the record; empty: there is none
+		answer   string // "status code"
+	}{
+		{"no fault", resetdtest.Config{}, "supabase", "ok", "INFO", "200 "},
+		{"Supabase 401", resetdtest.Config{Supabase: status(401)}, "supabase", "key_refused", "ERROR", notConfigured},
+		{"Supabase 403", resetdtest.Config{Supabase: status(403)}, "supabase", "key_refused", "ERROR", notConfigured},
+		{"Supabase 404", resetdtest.Config{Supabase: status(404)}, "supabase", "down", "ERROR", unavailable},
+		{"Supabase 429", resetdtest.Config{Supabase: status(429)}, "supabase", "down", "ERROR", unavailable},
+		{"Supabase 500", resetdtest.Config{Supabase: status(500)}, "supabase", "down", "ERROR", unavailable},
+		{"Supabase hangs", resetdtest.Config{Supabase: resetdtest.Hanging, Settings: map[string]string{"UPSTREAM_TIMEOUT": "100ms"}}, "supabase", "down", "ERROR", unavailable},
+		{"Supabase fails once", resetdtest.Config{Supabase: resetdtest.Once(status(500))}, "supabase", "ok", "INFO", "200 "},
+		{"Mailgun 401", resetdtest.Config{Mailgun: status(401)}, "mailgun", "down", "ERROR", undeliverable},
+		{"Mailgun 404", resetdtest.Config{Mailgun: status(404)}, "mailgun", "down", "ERROR", undeliverable},
+		{"Mailgun 500", resetdtest.Config{Mailgun: status(500)}, "mailgun", "down", "ERROR", undeliverable},
+		{"Mailgun accepts without an id", resetdtest.Config{Mailgun: status(200)}, "mailgun", "down", "ERROR", undeliverable},
+		{"Mailgun hangs", resetdtest.Config{Mailgun: resetdtest.Hanging, Settings: map[string]string{"UPSTREAM_TIMEOUT": "100ms"}}, "mailgun", "down", "ERROR", undeliverable},
+		{"Mailgun fails once", resetdtest.Config{Mailgun: resetdtest.Once(status(500))}, "mailgun", "ok", "INFO", "200 "},
+		{"Mailgun 402", resetdtest.Config{Mailgun: status(402)}, "mailgun", "limited", "WARN", "200 "},
+		{"Mailgun 403", resetdtest.Config{Mailgun: status(403)}, "mailgun", "limited", "WARN", "200 "},
+		{"Mailgun 429", resetdtest.Config{Mailgun: resetdtest.Saying(429, "{}", "Retry-After", "60")}, "mailgun", "limited", "WARN", "200 "},
+		{"Mailgun 500, MAIL_PROBE=off", resetdtest.Config{Mailgun: status(500), Settings: map[string]string{"MAIL_PROBE": "off"}}, "mailgun", "unknown", "", "200 "},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			f := start(t, c.setup)
+			for _, email := range []string{unknownEmail, knownEmail} {
+				if a := f.Ask(email); fmt.Sprint(a.Status, " ", a.Body.Code) != c.answer {
+					t.Errorf("about %s: %d %s, want %s", email, a.Status, a.Raw, c.answer)
+				}
+			}
+			others := map[string]string{"supabase": "mailgun", "mailgun": "supabase"}[c.upstream]
+			f.awaitVerdict(others, "ok") // an answer waits for no more than it needs
+			f.checkVerdict(c.upstream, c.verdict)
+			if c.setup.Settings["MAIL_PROBE"] == "off" {
+				for _, call := range f.Stack.Calls() {
+					if call.TestMode {
+						t.Error("a test message was sent")
+					}
+				}
+			}
+			records := f.probeRecords(c.upstream)
+			if c.level == "" {
+				if len(records) != 0 {
+					t.Errorf("logged %v", records)
+				}
+				return
+			}
+			if len(records) != 1 {
+				t.Fatalf("%d records, want one of the change: %v", len(records), records)
+			}
+			record := records[0]
+			if record["level"] != c.level || record["verdict"] != c.verdict || record["was"] != "unknown" {
+				t.Errorf("logged %v", record)
+			}
+			fields := "time level msg upstream verdict was"
+			if c.verdict != "ok" {
+				fields += " error"
+			}
+			checkFields(t, record, fields)
+		})
+	}
+}
+
+func (f *fixture) probeRecords(upstream string) (records []map[string]any) {
+	f.t.Helper()
+	for _, record := range f.Log.Records(f.t, "probe") {
+		if record["upstream"] == upstream {
+			records = append(records, record)
+		}
+	}
+	return records
+}
+
+func verdictSeries(upstream, verdict string) string {
+	return fmt.Sprintf("resetd_probe_verdict{upstream=%q,verdict=%q}", upstream, verdict)
+}
+
+// checkVerdict checks that the metrics have that verdict on an upstream, and no other.
+func (f *fixture) checkVerdict(upstream, want string) {
+	f.t.Helper()
+	series := f.Scrape()
+	for _, verdict := range []string{"unknown", "ok", "limited", "key_refused", "down"} {
+		got, there := series[verdictSeries(upstream, verdict)]
+		if is := map[bool]float64{true: 1}[verdict == want]; !there || got != is {
+			f.t.Errorf("%s is %v (%v), want %v", verdictSeries(upstream, verdict), got, there, is)
+		}
+	}
+}
+
+func (f *fixture) awaitVerdict(upstream, verdict string) {
+	f.t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); f.Scrape()[verdictSeries(upstream, verdict)] != 1; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			f.t.Fatalf("the verdict on %s was never %s", upstream, verdict)
+		}
+	}
+}
+
+// TestVerdictsChange: an outage that begins and ends while the server runs is seen by the probes, and
+// each change is logged once. What was accepted before rests meanwhile, and is delivered when it ends.
+func TestVerdictsChange(t *testing.T) {
+	t.Parallel()
+	var supabase, mailgun resetdtest.Slot
+	f := start(t, resetdtest.Config{Supabase: supabase.Middleware, Mailgun: mailgun.Middleware})
+	fail := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) })
+	check := func(when, want string) {
+		t.Helper()
+		if a := f.Ask(unknownEmail); fmt.Sprint(a.Status, " ", a.Body.Code) != want {
+			t.Errorf("%s: %d %s, want %s", when, a.Status, a.Raw, want)
+		}
+	}
+	mailgun.Set(fail)
+	check("while Mailgun fails", undeliverable)
+	mailgun.Set(nil)
+	f.awaitVerdict("mailgun", "ok")
+	check("when Mailgun is back", "200 ")
+	f.Settle()
+
+	supabase.Set(fail)
+	if a := f.Ask(knownEmail); a.Status != http.StatusOK { // accepted by the latest verdict
+		t.Errorf("%d %s", a.Status, a.Raw)
+	}
+	f.awaitVerdict("supabase", "down")
+	check("while Supabase fails", unavailable)
+	time.Sleep(100 * time.Millisecond) // an attempt may have begun just before
+	before := len(f.Calls())
+	time.Sleep(2500 * time.Millisecond) // longer than a delivery rests before it looks again
+	if after := len(f.Calls()); before == 0 || after != before {
+		t.Errorf("deliveries made %d calls before the probe had seen the outage, and %d after", before, after-before)
+	}
+	if mails := f.Stack.Mails(); len(mails) != 0 {
+		t.Errorf("mailed without Supabase: %v", mails)
+	}
+	supabase.Set(nil)
+	f.awaitVerdict("supabase", "ok")
+	check("when Supabase is back", "200 ")
+	f.Settle()
+	if mails := f.Stack.Mails(); len(mails) != 1 {
+		t.Errorf("%d mails to who asked when the outage began", len(mails))
+	}
+	for upstream, want := range map[string]string{"supabase": "ok down ok", "mailgun": "down ok"} {
+		var verdicts []string
+		was := "unknown"
+		for _, record := range f.probeRecords(upstream) {
+			if record["was"] != was {
+				t.Errorf("%v, and before it was %s", record, was)
+			}
+			was, _ = record["verdict"].(string)
+			verdicts = append(verdicts, was)
+		}
+		if got := strings.Join(verdicts, " "); got != want {
+			t.Errorf("of %s the log has %q, want %q", upstream, got, want)
+		}
+	}
+}
+
+// TestProbesAreNobodys: what a probe asks and sends is about nobody, over connections that no delivery
+// uses; and only two calls are made before the first answer, however many requests wait for it.
+func TestProbesAreNobodys(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	connections := map[string]map[bool]bool{} // by the client's address: whether a probe has come over it, and a delivery
+	watch := func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			mu.Lock()
+			from := r.Context().Value(http.LocalAddrContextKey).(net.Addr).String() + " " + r.RemoteAddr
+			if connections[from] == nil {
+				connections[from] = map[bool]bool{}
+			}
+			connections[from][readCall(r).isProbe()] = true
+			mu.Unlock()
+			next.ServeHTTP(w, r)
+		})
+	}
+	f := start(t, resetdtest.Config{Supabase: watch, Mailgun: watch})
+	began := time.Now()
+	var all sync.WaitGroup
+	for range 20 {
+		all.Go(func() { f.Ask(unknownEmail) })
+	}
+	all.Wait()
+	f.Settle()
+	f.Ask(knownEmail)
+	f.Settle()
+	mu.Lock()
+	defer mu.Unlock()
+	for from, kinds := range connections {
+		if len(kinds) != 1 {
+			t.Errorf("over the connection %s came a probe and a delivery", from)
+		}
+	}
+	if len(connections) != 4 { // of each to each upstream
+		t.Errorf("there were %d connections, want 4", len(connections))
+	}
+	asked, tested := 0, 0
+	for _, call := range f.Stack.Calls() {
+		switch {
+		case call.Service == "supabase" && resetdtest.IsProbe(call):
+			asked++
+		case call.TestMode:
+			tested++
+			if len(call.To) != 1 || call.To[0] != "no-reply@mg.example.com" {
+				t.Errorf("a test message to %q", call.To)
+			}
+		case call.Service == "supabase" && call.Email != unknownEmail && call.Email != knownEmail:
+			t.Errorf("a call about %q", call.Email)
+		}
+	}
+	// Supabase is asked again every five seconds.
+	if asked < 1 || asked > 1+int(time.Since(began)/(5*time.Second)) || tested != 1 {
+		t.Errorf("probes made %d calls of Supabase and %d of Mailgun, want one each", asked, tested)
+	}
+}

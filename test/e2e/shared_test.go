@@ -1,0 +1,631 @@
+//go:build full
+
+package e2e
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/resetd/resetd/impl/devstack"
+	"github.com/resetd/resetd/impl/redisclient/redistest"
+	"github.com/resetd/resetd/test/resetdtest"
+)
+
+// The tests of this file are about promise 9 of SECURITY.md with Redis: what any instance has answered 200 is mailed,
+// whatever becomes of that instance, or of Redis.
+
+// cluster is several instances of the shipped binary behind one Redis, and their upstreams.
+type cluster struct {
+	t         *testing.T
+	redis     *redistest.Server          // where it is a single one
+	servers   func() []*redistest.Server // all that keys are on
+	stack     *devstack.Stack
+	environ   []string
+	instances []*resetdtest.Process
+	client    *http.Client
+
+	mu       sync.Mutex
+	promised map[string]int // how often an address was answered 200
+	failures []string
+}
+
+// whileRedisWorks runs a test until Redis was not lost meanwhile, three times at most. A very busy
+// machine may keep an instance from hearing Redis in time. Then it accepts into memory, as it should,
+// and what a test says that kills it is not about Redis.
+func whileRedisWorks(t *testing.T, test func() *cluster) {
+	t.Helper()
+	for run := 1; ; run++ {
+		c := test()
+		lost := slices.ContainsFunc(c.instances, func(p *resetdtest.Process) bool { return strings.Contains(p.Log.String(), "Redis is lost") })
+		if len(c.failures) > 0 && lost && run < 3 {
+			t.Logf("run %d, and Redis was lost: %s", run, strings.Join(c.failures, "\n"))
+			continue
+		}
+		for _, failure := range c.failures {
+			t.Error(failure)
+		}
+		return
+	}
+}
+
+func (c *cluster) errorf(format string, args ...any) {
+	c.failures = append(c.failures, fmt.Sprintf(format, args...))
+}
+
+// always runs a test of what holds whatever Redis does.
+func (c *cluster) always() {
+	c.t.Helper()
+	for _, failure := range c.failures {
+		c.t.Error(failure)
+	}
+}
+
+// startCluster starts Redis, and no instance yet. Its settings win over the defaults.
+func startCluster(t *testing.T, people []string, mailgun func(http.Handler) http.Handler, settings ...string) *cluster {
+	t.Helper()
+	server := newRedis(t)
+	server.Start()
+	c := startClusterAt(t, server.URL(), people, mailgun, settings...)
+	c.redis, c.servers = server, func() []*redistest.Server { return []*redistest.Server{server} }
+	return c
+}
+
+// startClusterAt does so where a Redis is there already.
+func startClusterAt(t *testing.T, redisURL string, people []string, mailgun func(http.Handler) http.Handler, settings ...string) *cluster {
+	t.Helper()
+	c := &cluster{t: t, promised: map[string]int{}}
+	c.stack = devstack.New(devstack.Config{
+		Accounts: people, SiteURL: site, MaxMails: 10_000,
+		ServiceRoleKey: "test-service-role-key", MailgunKey: "test-mailgun-key", MailgunDomain: "mg.example.com",
+		MailgunMiddleware: mailgun,
+	})
+	t.Cleanup(c.stack.Close)
+	supabase, mails := httptest.NewServer(c.stack.Supabase()), httptest.NewServer(c.stack.Mailgun())
+	t.Cleanup(supabase.Close)
+	t.Cleanup(mails.Close)
+	c.environ = append([]string{
+		"LISTEN_ADDR=127.0.0.1:0", "ADMIN_ADDR=127.0.0.1:0", "LOG_FORMAT=json", "LOG_LEVEL=debug",
+		"SUPABASE_URL=" + supabase.URL, "SUPABASE_SERVICE_ROLE_KEY=test-service-role-key",
+		"MAILGUN_API_BASE=" + mails.URL, "MAILGUN_API_KEY=test-mailgun-key", "MAILGUN_DOMAIN=mg.example.com",
+		"SITE_URL=" + site, "REDIS_URL=" + redisURL, "SHUTDOWN_DELAY=0s", "SHUTDOWN_TIMEOUT=20s",
+		"RATE_LIMIT=100000-M", "RECIPIENT_LIMIT=100000-M", "MAX_DELIVERIES=16",
+	}, settings...)
+	transport := &http.Transport{MaxIdleConnsPerHost: 64}
+	t.Cleanup(transport.CloseIdleConnections)
+	c.client = &http.Client{Transport: transport, Timeout: 20 * time.Second}
+	return c
+}
+
+func (c *cluster) start(settings ...string) *resetdtest.Process {
+	c.t.Helper()
+	p := resetdtest.Run(c.t, append(c.environ, settings...), resetdtest.BuildShipped(c.t), "serve")
+	c.instances = append(c.instances, p)
+	return p
+}
+
+// ask asks one instance, and returns the status; 0 where it gave no answer.
+func (c *cluster) ask(p *resetdtest.Process, email string) int {
+	response, err := c.client.Do(requestAs(c.t, p.URL, email))
+	if err != nil {
+		return 0
+	}
+	_ = response.Body.Close()
+	if response.StatusCode == http.StatusOK {
+		c.mu.Lock()
+		c.promised[email]++
+		c.mu.Unlock()
+	}
+	return response.StatusCode
+}
+
+// askAll asks for each address once, in turns of the instances, and calls at once that many have
+// been answered.
+func (c *cluster) askAll(people []string, instances []*resetdtest.Process, at int, then func()) {
+	todo := make(chan int)
+	var answered atomic.Int64
+	var clients sync.WaitGroup
+	for range 8 {
+		clients.Go(func() {
+			for i := range todo {
+				c.ask(instances[i%len(instances)], people[i])
+				if answered.Add(1) == int64(at) {
+					then()
+				}
+			}
+		})
+	}
+	for i := range people {
+		todo <- i
+	}
+	close(todo)
+	clients.Wait()
+}
+
+func (c *cluster) mailsTo() map[string]int {
+	mails := map[string]int{}
+	for _, mail := range c.stack.Mails() {
+		for _, to := range mail.To {
+			mails[to]++
+		}
+	}
+	return mails
+}
+
+// wantMailed waits until every address that was answered 200 has its mail. No more than so many have
+// two; three are too many for anybody. Where an instance is killed, what it was delivering is mailed twice,
+// and what it had delivered and not yet removed from Redis, which takes longer on a busy machine: some of them,
+// and not most.
+func (c *cluster) wantMailed(within time.Duration, least, twice int) {
+	c.t.Helper()
+	began := time.Now()
+	var missing []string
+	for ; ; time.Sleep(50 * time.Millisecond) {
+		mails := c.mailsTo()
+		missing = missing[:0]
+		for email := range c.promised {
+			if mails[email] == 0 {
+				missing = append(missing, email)
+			}
+		}
+		if len(missing) == 0 {
+			break
+		}
+		if time.Since(began) > within {
+			c.errorf("%d of %d addresses that were answered 200 have no mail after %v: %v…", len(missing), len(c.promised), within, missing[:min(3, len(missing))])
+			for i, p := range c.instances {
+				c.t.Logf("instance %d:\n%s", i, strings.Join(notable.FindAllString(p.Log.String(), 20), "\n"))
+			}
+			return
+		}
+	}
+	took := time.Since(began)
+	time.Sleep(2 * time.Second) // a second mail would come about now
+	more := 0
+	for email, n := range c.mailsTo() {
+		if n > 2 {
+			c.errorf("%s has %d mails", email, n)
+		}
+		if n > 1 {
+			more++
+		}
+	}
+	if more > twice {
+		c.errorf("%d addresses have two mails, want at most %d", more, twice)
+	}
+	if len(c.promised) < least {
+		c.errorf("only %d were answered 200, too few to show anything", len(c.promised))
+	}
+	c.t.Logf("%d were answered 200; all mailed %v later; %d have two mails", len(c.promised), took.Round(100*time.Millisecond), more)
+}
+
+var notable = regexp.MustCompile(`.*(?:WARN|ERROR).*`)
+
+// keys are the names of all keys that match.
+func (c *cluster) keys(pattern string) (keys []string) {
+	c.t.Helper()
+	for _, server := range c.servers() {
+		for _, key := range server.Do("KEYS", pattern).([]any) {
+			keys = append(keys, key.(string))
+		}
+	}
+	return keys
+}
+
+// wantEmpty: when all is delivered, Redis holds no request and no account.
+func (c *cluster) wantEmpty() {
+	c.t.Helper()
+	for began := time.Now(); ; time.Sleep(50 * time.Millisecond) {
+		var left []string
+		for _, server := range c.servers() {
+			for _, key := range server.Do("KEYS", "resetd:{*").([]any) {
+				if key := key.(string); strings.Contains(key, ":account:") {
+					left = append(left, key)
+				} else if strings.HasSuffix(key, ":requests") {
+					if n := server.Do("XLEN", key); n != int64(0) {
+						left = append(left, fmt.Sprint(key, " with ", n))
+					}
+				}
+			}
+		}
+		if len(left) == 0 {
+			break
+		}
+		if time.Since(began) > 5*time.Second {
+			c.errorf("Redis still holds %d keys: %v…", len(left), left[:min(3, len(left))])
+			return
+		}
+	}
+	for _, server := range c.servers() {
+		checkKeys(c.t, server)
+	}
+}
+
+// aFew of 200 mails may come twice where an instance is killed.
+const aFew = 60
+
+// TestInstanceKilled: one of two instances is killed while 200 requests for 200 accounts are answered.
+func TestInstanceKilled(t *testing.T) {
+	t.Parallel()
+	whileRedisWorks(t, func() *cluster {
+		people := numbered(accounts, 200)
+		c := startCluster(t, people, nil)
+		one, other := c.start(), c.start()
+		c.askAll(people, []*resetdtest.Process{one, other}, 120, one.Kill)
+		c.wantMailed(60*time.Second, 150, aFew)
+		c.wantEmpty()
+		if other.Log.Records(t, "requests of an instance that has ended were taken over") == nil {
+			c.errorf("nothing was taken over")
+		}
+		return c
+	})
+}
+
+// TestAllInstancesKilled: all instances are killed, and one is started again.
+func TestAllInstancesKilled(t *testing.T) {
+	t.Parallel()
+	whileRedisWorks(t, func() *cluster {
+		people := numbered(accounts, 200)
+		c := startCluster(t, people, nil)
+		instances := []*resetdtest.Process{c.start(), c.start()}
+		c.askAll(people, instances, 190, func() {
+			for _, p := range instances {
+				p.Kill()
+			}
+		})
+		c.start()
+		c.wantMailed(60*time.Second, 150, aFew)
+		c.wantEmpty()
+		return c
+	})
+}
+
+// TestInstanceStopped: an instance that hangs gives its work up, and does not do it again when it wakes.
+func TestInstanceStopped(t *testing.T) {
+	t.Parallel()
+	whileRedisWorks(t, func() *cluster {
+		people := numbered(accounts, 200)
+		c := startCluster(t, people, nil, "MAX_DELIVERIES=4") // those in flight as it hangs are sent twice
+		c.client.Timeout = 2 * time.Second                    // the instance that hangs gives no answer
+		one, other := c.start(), c.start()
+		c.askAll(people, []*resetdtest.Process{one, other}, 120, func() {
+			one.Signal(syscall.SIGSTOP)
+			c.client.CloseIdleConnections()
+		})
+		defer func() { one.Signal(syscall.SIGCONT) }()
+		c.wantMailed(60*time.Second, 100, aFew)
+		one.Signal(syscall.SIGCONT)
+		c.wantMailed(time.Second, 100, aFew)
+		c.wantEmpty()
+		return c
+	})
+}
+
+// TestRedisKilled: Redis is killed while requests are answered, and comes back with its append-only
+// file. Requests are accepted all the time.
+func TestRedisKilled(t *testing.T) {
+	t.Parallel()
+	people := numbered(accounts, 400)
+	c := startCluster(t, people, nil)
+	c.redis.Keep()
+	one, other := c.start(), c.start()
+	c.askAll(people[:200], []*resetdtest.Process{one, other}, 120, c.redis.Kill)
+	c.askAll(people[200:300], []*resetdtest.Process{one, other}, -1, nil) // while it is away
+	c.redis.Start()
+	for _, p := range c.instances {
+		awaitRequestsIn(t, p, "redis")
+	}
+	c.askAll(people[300:], []*resetdtest.Process{one, other}, -1, nil)
+	c.wantMailed(60*time.Second, 400, aFew)
+	c.wantEmpty()
+	c.always()
+}
+
+// TestRedisAndInstanceKilled: both are killed, and what Redis has on disk is delivered.
+func TestRedisAndInstanceKilled(t *testing.T) {
+	t.Parallel()
+	whileRedisWorks(t, func() *cluster {
+		fault := &resetdtest.Slot{}
+		people := numbered(accounts, 100)
+		c := startCluster(t, people, fault.Middleware)
+		one := c.start()
+		fault.Set(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTooManyRequests) }))
+		c.askAll(people, []*resetdtest.Process{one}, -1, nil)
+		c.redis.Do("SAVE")
+		one.Kill()
+		c.redis.Kill()
+		fault.Set(nil)
+		c.redis.Start()
+		c.start()
+		c.wantMailed(60*time.Second, len(people), 0)
+		c.wantEmpty()
+		return c
+	})
+}
+
+func awaitRequestsIn(t testing.TB, p *resetdtest.Process, store string) {
+	t.Helper()
+	for began := time.Now(); p.Metric("resetd_requests_in", `store="`+store+`"`) != 1; time.Sleep(20 * time.Millisecond) {
+		if time.Since(began) > 20*time.Second {
+			t.Fatalf("requests are not in %s after 20 s", store)
+		}
+	}
+}
+
+// TestRollingRestart: instances are replaced one after the other, under load, and nothing is lost or
+// refused. Clients ask an instance that is ready, as a proxy does.
+func TestRollingRestart(t *testing.T) {
+	t.Parallel()
+	whileRedisWorks(t, func() *cluster {
+		const perSecond = 50
+		people := numbered(accounts, 12*perSecond)
+		c := startCluster(t, people, nil, "SHUTDOWN_DELAY=1s")
+		var ready sync.Map // *resetdtest.Process: true
+		for range 3 {
+			ready.Store(c.start(), true)
+		}
+		var refused atomic.Int64
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			var clients sync.WaitGroup
+			for i, email := range people {
+				time.Sleep(time.Second / perSecond)
+				var choices []*resetdtest.Process
+				ready.Range(func(p, _ any) bool { choices = append(choices, p.(*resetdtest.Process)); return true })
+				clients.Go(func() {
+					if status := c.ask(choices[i%len(choices)], email); status != http.StatusOK {
+						refused.Add(1)
+					}
+				})
+			}
+			clients.Wait()
+		}()
+		for _, old := range c.instances[:3] {
+			time.Sleep(time.Second)
+			ready.Store(c.start(), true)
+			ready.Delete(old) // the proxy has seen that it is not ready
+			if err := old.Stop(); err != nil {
+				c.errorf("resetd: %v", err)
+			}
+		}
+		<-done
+		if n := refused.Load(); n != 0 {
+			c.errorf("%d requests were refused", n)
+		}
+		c.wantMailed(30*time.Second, len(people), 0)
+		c.wantEmpty()
+		return c
+	})
+}
+
+// TestNothingReadable: neither the keys nor the values in Redis tell who has asked, where a link leads,
+// or in which language.
+func TestNothingReadable(t *testing.T) {
+	t.Parallel()
+	fault := &resetdtest.Slot{}
+	people := numbered(accounts, 20)
+	c := startCluster(t, people, fault.Middleware)
+	p := c.start()
+	if status := c.ask(p, people[0]); status != http.StatusOK {
+		t.Fatal(status)
+	}
+	c.wantMailed(10*time.Second, 1, 0)
+	fault.Set(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTooManyRequests) }))
+	for _, email := range people[1:] {
+		request := requestAs(t, p.URL, email)
+		request.Header.Set("Accept-Language", "de-CH")
+		response, err := c.client.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = response.Body.Close()
+		c.promised[email]++
+	}
+	time.Sleep(2 * time.Second) // each was tried, and has a link
+	entries := 0
+	for _, key := range c.redis.Do("KEYS", "*").([]any) {
+		key := key.(string)
+		var value string
+		switch kind := c.redis.Do("TYPE", key); kind {
+		case "stream":
+			all := c.redis.Do("XRANGE", key, "-", "+").([]any)
+			entries += len(all)
+			value = fmt.Sprint(all)
+		case "hash":
+			value = fmt.Sprint(c.redis.Do("HGETALL", key))
+		case "string":
+			value = fmt.Sprint(c.redis.Do("GET", key))
+		default:
+			t.Errorf("%s is a %v", key, kind)
+		}
+		for _, private := range []string{"number-", "@example", ".example", "https:", "de-ch", "token", "test-service"} {
+			if strings.Contains(strings.ToLower(key+value), private) {
+				t.Errorf("%s tells %q", key, private)
+			}
+		}
+	}
+	if entries != len(people)-1 {
+		t.Errorf("%d requests in Redis, want %d", entries, len(people)-1)
+	}
+	checkKeys(c.t, c.redis)
+	fault.Set(nil)
+	c.wantMailed(60*time.Second, len(people), 0)
+	c.wantEmpty()
+	c.always()
+}
+
+// TestKeyChanged: requests that were encrypted under another Supabase key are counted, logged and
+// dropped, and others are delivered.
+func TestKeyChanged(t *testing.T) {
+	t.Parallel()
+	people := numbered(accounts, 20)
+	c := startCluster(t, people, nil)
+	old := c.start("SUPABASE_SERVICE_ROLE_KEY=the-key-before-this-one", "MAIL_PROBE=off")
+	stream := ""
+	for _, key := range c.redis.Do("KEYS", "resetd:{*}:requests").([]any) {
+		stream = key.(string)
+	}
+	old.Kill()
+	// As an instance with another key would have left it.
+	id := c.redis.Do("XADD", stream, "*", "request", strings.Repeat("x", 300))
+	c.redis.Do("XCLAIM", stream, "deliveries", "ANOTHERINSTANCEAAAAAAAAAAA", 0, id, "FORCE", "JUSTID")
+	p := c.start()
+	p.Log.Await(t, `"level":"ERROR","msg":"a request in Redis was encrypted under another Supabase key, and is dropped"`)
+	if n := p.Metric("resetd_unreadable_requests_total", ""); n != 1 {
+		t.Errorf("%v unreadable requests are counted", n)
+	}
+	c.askAll(people, []*resetdtest.Process{p}, -1, nil)
+	c.wantMailed(20*time.Second, len(people), 0)
+	c.wantEmpty()
+	c.always()
+}
+
+// TestOnePendingOfAll: requests for one account at several instances cost one mail, of the newest, and
+// its link works.
+func TestOnePendingOfAll(t *testing.T) {
+	t.Parallel()
+	whileRedisWorks(t, func() *cluster {
+		fault := &resetdtest.Slot{}
+		people := numbered(accounts, 10)
+		c := startCluster(t, people, fault.Middleware)
+		instances := []*resetdtest.Process{c.start(), c.start(), c.start()}
+		c.ask(instances[0], people[0]) // the probes have their verdicts
+		c.wantMailed(10*time.Second, 1, 0)
+		c.stack.Reset()
+		fault.Set(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTooManyRequests) }))
+		for round := range 6 {
+			for i, email := range people {
+				if status := c.ask(instances[(round+i)%3], email); status != http.StatusOK {
+					c.errorf("%d", status)
+				}
+			}
+			time.Sleep(500 * time.Millisecond)
+		}
+		fault.Set(nil)
+		c.wantMailed(60*time.Second, len(people), 0)
+		for _, mail := range c.stack.Mails() {
+			found := regexp.MustCompile(`token_hash=([^&\s]+)`).FindStringSubmatch(mail.Text)
+			if found == nil {
+				t.Fatalf("a mail without a link:\n%s", mail.Text)
+			}
+			verified := httptest.NewRecorder()
+			request := httptest.NewRequest(http.MethodPost, "/auth/v1/verify", strings.NewReader(`{"type":"recovery","token_hash":"`+found[1]+`"}`))
+			request.Header.Set("Content-Type", "application/json")
+			request.Header.Set("apikey", "test-service-role-key")
+			c.stack.Supabase().ServeHTTP(verified, request)
+			if verified.Code != http.StatusOK {
+				c.errorf("the link to %v is answered %d: %s", mail.To, verified.Code, verified.Body)
+			}
+		}
+		suppressed := 0
+		for _, p := range instances {
+			suppressed += strings.Count(p.Log.String(), `"outcome":"suppressed"`)
+		}
+		if want := 5 * len(people); suppressed != want {
+			c.errorf("%d requests were replaced by a newer one, want %d", suppressed, want)
+		}
+		c.wantEmpty()
+		return c
+	})
+}
+
+// TestSameAccountAtOnce: of requests for one account at the same moment, Redis and the memory of their
+// instance may see another one last. One of them is mailed all the same.
+func TestSameAccountAtOnce(t *testing.T) {
+	t.Parallel()
+	whileRedisWorks(t, func() *cluster {
+		people := numbered(accounts, 40)
+		c := startCluster(t, people, nil)
+		p := c.start()
+		for _, email := range people {
+			var clients sync.WaitGroup
+			for range 8 {
+				clients.Go(func() { c.ask(p, email) })
+			}
+			clients.Wait()
+		}
+		c.wantMailed(10*time.Second, len(people), len(people))
+		c.wantEmpty()
+		return c
+	})
+}
+
+// TestSharedFaults: whatever Redis does, requests are accepted and mailed, exactly once; Redis is used
+// again when it is back, and is empty in the end.
+func TestSharedFaults(t *testing.T) {
+	for _, fault := range redisFaults() {
+		t.Run(fault.name, func(t *testing.T) {
+			t.Parallel()
+			people := numbered(accounts, 90)
+			c := startCluster(t, people, nil)
+			var settings []string
+			if fault.noPassword {
+				c.redis.SetPassword("")
+			}
+			if fault.slow != nil {
+				settings = append(settings, "REDIS_URL="+strings.Replace(c.redis.URL(), c.redis.Addr, fault.slow.listen(t, c.redis.Addr), 1))
+			} else {
+				settings = append(settings, "REDIS_URL="+c.redis.URL())
+			}
+			if fault.atStart {
+				fault.begin(c.redis)
+			}
+			p := c.start(settings...)
+			if !fault.atStart {
+				c.askAll(people[:30], []*resetdtest.Process{p}, -1, nil)
+				fault.begin(c.redis)
+			}
+			c.askAll(people[30:60], []*resetdtest.Process{p}, -1, nil)
+			if fault.reason != "" {
+				awaitRequestsIn(t, p, "memory")
+			}
+			if fault.end != nil {
+				fault.end(c.redis)
+			}
+			awaitRequestsIn(t, p, "redis")
+			c.askAll(people[60:], []*resetdtest.Process{p}, -1, nil)
+			want := len(people)
+			if fault.atStart {
+				want = 60
+			}
+			c.wantMailed(60*time.Second, want, 0)
+			c.wantEmpty()
+			c.always()
+		})
+	}
+}
+
+// TestLeftInRedis: what a stop has no time for stays in Redis, is no failure, and is delivered by the next
+// start at once.
+func TestLeftInRedis(t *testing.T) {
+	t.Parallel()
+	whileRedisWorks(t, func() *cluster {
+		fault := &resetdtest.Slot{}
+		people := numbered(accounts, 20)
+		c := startCluster(t, people, fault.Middleware, "SHUTDOWN_TIMEOUT=1s")
+		one := c.start()
+		fault.Set(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTooManyRequests) }))
+		c.askAll(people, []*resetdtest.Process{one}, -1, nil)
+		if err := one.Stop(); err != nil {
+			c.errorf("resetd: %v", err)
+		} // with the exit status 0
+		left := one.Log.Records(t, "requests are left in Redis, for other instances or the next start")
+		if len(left) != 1 || left[0]["requests"] != float64(len(people)) || len(one.Log.Records(t, "delivery")) != 0 {
+			c.errorf("%d requests are left, and the log says %v, with %d deliveries", len(people), left, len(one.Log.Records(t, "delivery")))
+		}
+		fault.Set(nil)
+		c.start()
+		c.wantMailed(5*time.Second, len(people), 0)
+		c.wantEmpty()
+		return c
+	})
+}

@@ -1,0 +1,655 @@
+package e2e
+
+import (
+	"github.com/alicebob/miniredis/v2"
+
+	"bytes"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/resetd/resetd/test/resetdtest"
+)
+
+const (
+	webhooks   = "/webhooks/mailgun"
+	signingKey = "key-that-signs-the-webhooks"
+)
+
+var withWebhooks = map[string]string{"MAILGUN_WEBHOOK_SIGNING_KEY": signingKey}
+
+// report is a webhook of Mailgun's about one mail, with what must never be told.
+type report struct {
+	at        time.Time // of the signature
+	token     string
+	key       string
+	event     string
+	severity  string
+	recipient string
+	tags      []string
+	testMode  bool
+	code      any
+}
+
+// newReport returns the report of a password-reset mail that will never arrive.
+func newReport(recipient string) report {
+	return report{
+		at: time.Now(), token: strings.ToLower(rand.Text() + rand.Text())[:50], key: signingKey,
+		event: "failed", severity: "permanent", recipient: recipient, tags: []string{"password-reset"}, code: 550,
+	}
+}
+
+func (r report) signature() string {
+	mac := hmac.New(sha256.New, []byte(r.key))
+	fmt.Fprintf(mac, "%d%s", r.at.Unix(), r.token)
+	return hex.EncodeToString(mac.Sum(nil))
+}
+
+// body has every kind of text that Mailgun sends beside what is read.
+func (r report) body() string {
+	body, err := json.Marshal(map[string]any{
+		"signature": map[string]any{"timestamp": fmt.Sprint(r.at.Unix()), "token": r.token, "signature": r.signature()},
+		"event-data": map[string]any{
+			"event": r.event, "severity": r.severity, "recipient": r.recipient, "recipient-domain": "domain-of-the-recipient.example",
+			"tags": r.tags, "flags": map[string]any{"is-test-mode": r.testMode}, "reason": "secret-reason", "id": "secret-event-id",
+			"delivery-status": map[string]any{"code": r.code, "message": "secret-message", "description": "secret-description", "mx-host": "secret-mx"},
+			"envelope":        map[string]any{"targets": r.recipient, "sending-ip": "203.0.113.77"},
+			"message":         map[string]any{"headers": map[string]any{"to": r.recipient, "subject": "secret-subject", "message-id": "secret-message-id"}},
+			"storage":         map[string]any{"url": "https://secret-storage.example/"}, "user-variables": map[string]any{"secret-variable": "secret-value"},
+		},
+	})
+	if err != nil {
+		panic(err)
+	}
+	return string(body)
+}
+
+// hook posts a body to the webhooks' address.
+func (f *fixture) hook(body string) resetdtest.Answer {
+	f.t.Helper()
+	return f.hookAs(strings.NewReader(body), "application/json")
+}
+
+func (f *fixture) hookAs(body io.Reader, mediaType string) resetdtest.Answer {
+	f.t.Helper()
+	request, err := http.NewRequest(http.MethodPost, f.URL+webhooks, body)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	request.Header.Set("Content-Type", mediaType)
+	return f.Do(request)
+}
+
+var webhookSample = regexp.MustCompile(`(?m)^resetd_(?:delivery_events|webhook_refused)_total\{(?:event|reason)="([a-z_]+)"\} (\d+)$`)
+
+// counted are the webhooks' counters that are not 0.
+func (f *fixture) counted() map[string]string {
+	f.t.Helper()
+	counts := map[string]string{}
+	for _, found := range webhookSample.FindAllStringSubmatch(f.Metrics(), -1) {
+		if _, twice := counts[found[1]]; twice {
+			f.t.Errorf("%s is counted twice", found[1])
+		}
+		counts[found[1]] = found[2]
+	}
+	if want := []string{"age", "complained", "malformed", "other", "permanent_fail", "replay", "signature", "temporary_fail"}; !slices.Equal(slices.Sorted(maps.Keys(counts)), want) {
+		f.t.Errorf("the metrics have %v, want %v", counts, want)
+	}
+	maps.DeleteFunc(counts, func(_, n string) bool { return n == "0" })
+	return counts
+}
+
+func (f *fixture) checkCounted(when string, want map[string]string) {
+	f.t.Helper()
+	if got := f.counted(); !maps.Equal(got, want) {
+		f.t.Errorf("%s: counted %v, want %v", when, got, want)
+	}
+}
+
+const taken = "{\"ok\":true}\n"
+
+// TestWebhooksOff: without a signing key there is nothing at the webhooks' address.
+func TestWebhooksOff(t *testing.T) {
+	t.Parallel()
+	f := start(t, resetdtest.Config{})
+	unsigned := newReport(knownEmail)
+	unsigned.key = ""
+	nothing := f.Do(newRequest(t, http.MethodPost, f.URL+"/webhooks/postmark"))
+	for _, body := range []string{newReport(knownEmail).body(), unsigned.body(), ""} {
+		if a := f.hook(body); a.Status != http.StatusNotFound || a.Raw != nothing.Raw {
+			t.Errorf("%d %s, want what is answered anywhere else: %s", a.Status, a.Raw, nothing.Raw)
+		}
+	}
+	f.checkCounted("without a key", map[string]string{})
+}
+
+// TestWebhooksOn: with one, given in a file as secrets are, it takes POST alone.
+func TestWebhooksOn(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "key")
+	if err := os.WriteFile(file, []byte(signingKey+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f := start(t, resetdtest.Config{Settings: map[string]string{"MAILGUN_WEBHOOK_SIGNING_KEY_FILE": file}})
+	if a := f.hook(newReport(knownEmail).body()); a.Status != http.StatusOK || a.Raw != taken {
+		t.Errorf("%d %s", a.Status, a.Raw)
+	}
+	for _, method := range []string{http.MethodGet, http.MethodPut, http.MethodDelete} {
+		if a := f.Do(newRequest(t, method, f.URL+webhooks)); a.Status != http.StatusMethodNotAllowed || a.Header.Get("Allow") == "" {
+			t.Errorf("%s: %d %s", method, a.Status, a.Raw)
+		}
+	}
+	if a := f.hookAs(nil, "application/json"); a.Status != http.StatusNotAcceptable {
+		t.Errorf("no body: %d %s", a.Status, a.Raw)
+	}
+	if response, err := http.Post(f.Admin+webhooks, "application/json", strings.NewReader(newReport(knownEmail).body())); err != nil {
+		t.Error(err)
+	} else if response.Body.Close(); response.StatusCode != http.StatusNotFound {
+		t.Errorf("the operator's listener answers %s", response.Status)
+	}
+}
+
+// TestDeliveryEvents: the operator learns which of the mails that were sent did not arrive, by
+// the hash that the request and its delivery have in the log, and of nothing else.
+func TestDeliveryEvents(t *testing.T) {
+	t.Parallel()
+	f := start(t, resetdtest.Config{Settings: withWebhooks})
+	f.checkCounted("at the start", map[string]string{})
+	if a := f.Ask("Known@EXAMPLE.com"); a.Status != http.StatusOK {
+		t.Fatalf("%d %s", a.Status, a.Raw)
+	}
+	f.Settle()
+	account, _ := f.Log.Records(t, "request")[0]["account"].(string)
+	if delivered := f.Log.Records(t, "delivery"); len(delivered) != 1 || delivered[0]["outcome"] != "sent" || delivered[0]["account"] != account {
+		t.Fatalf("the delivery is logged as %v", delivered)
+	}
+	mail := f.Stack.Mails()[0]
+	tags := mail.Fields["o:tag"]
+
+	counts := map[string]int{}
+	for _, c := range []struct {
+		change         func(*report)
+		event, level   string
+		code           any
+		otherRecipient bool
+	}{
+		{func(*report) {}, "permanent_fail", "WARN", 550.0, false},
+		{func(r *report) { r.severity, r.code = "temporary", 452 }, "temporary_fail", "INFO", 452.0, false},
+		{func(r *report) { r.event, r.severity, r.code = "complained", "", nil }, "complained", "WARN", nil, false},
+		{func(r *report) { r.recipient = "KNOWN@example.com" }, "permanent_fail", "WARN", 550.0, false},
+		{func(r *report) { r.recipient = otherKnown }, "permanent_fail", "WARN", 550.0, true},
+		{func(r *report) { r.code = 10000 }, "permanent_fail", "WARN", nil, false},
+		{func(r *report) { r.code = "550 secret-code" }, "permanent_fail", "WARN", nil, false},
+		// Another sender's mail, or no news.
+		{func(r *report) { r.tags = []string{"newsletter"} }, "other", "", nil, false},
+		{func(r *report) { r.testMode = true }, "other", "", nil, false},
+		{func(r *report) { r.event = "delivered" }, "other", "", nil, false},
+		{func(r *report) { r.event = "an-event-of-an-attacker" }, "other", "", nil, false},
+		{func(r *report) { r.severity = "a-severity-of-an-attacker" }, "other", "", nil, false},
+	} {
+		r := newReport(mail.To[0])
+		r.tags = tags
+		c.change(&r)
+		before := len(f.Log.Records(t, "delivery event"))
+		a := f.hook(r.body())
+		if a.Status != http.StatusOK || a.Raw != taken {
+			t.Errorf("%+v: %d %s", r, a.Status, a.Raw)
+		}
+		counts[c.event]++
+		want := map[string]string{}
+		for event, n := range counts {
+			want[event] = fmt.Sprint(n)
+		}
+		f.checkCounted(fmt.Sprintf("%+v", r), want)
+
+		records := f.Log.Records(t, "delivery event")[before:]
+		if c.level == "" {
+			if len(records) != 0 {
+				t.Errorf("%+v: logged: %v", r, records)
+			}
+			continue
+		}
+		if len(records) != 1 {
+			t.Fatalf("%+v: %d records", r, len(records))
+		}
+		record := records[0]
+		logged, _ := record["account"].(string)
+		if !regexp.MustCompile(`^[0-9a-f]{16}$`).MatchString(logged) || (logged == account) == c.otherRecipient {
+			t.Errorf("%+v: the account is %q, and that of the request %q", r, logged, account)
+		}
+		if record["level"] != c.level || record["event"] != c.event || record["delivery_code"] != c.code || record["request_id"] != a.Header.Get("X-Request-Id") {
+			t.Errorf("%+v: %v", r, record)
+		}
+		for name := range record {
+			if !slices.Contains([]string{"time", "level", "msg", "request_id", "event", "account", "delivery_code"}, name) {
+				t.Errorf("%+v: the record has %q: %v", r, name, record[name])
+			}
+		}
+	}
+}
+
+// TestWebhookRefusals: what is not believed is not counted as an event, and answered so that
+// Mailgun repeats (not 200 or 406) exactly what may be good later.
+func TestWebhookRefusals(t *testing.T) {
+	t.Parallel()
+	f := start(t, resetdtest.Config{Settings: withWebhooks})
+	of := func(change func(*report)) string {
+		r := newReport(knownEmail)
+		change(&r)
+		return r.body()
+	}
+	good := newReport(knownEmail)
+	counts := map[string]int{}
+	for _, c := range []struct {
+		name, body string
+		status     int
+		code       string
+		reason     string
+	}{
+		{"another key", of(func(r *report) { r.key = "another" }), 403, "webhook_signature", "signature"},
+		{"no key", of(func(r *report) { r.key = "" }), 403, "webhook_signature", "signature"},
+		{"the API key", of(func(r *report) { r.key = "test-mailgun-key" }), 403, "webhook_signature", "signature"},
+		{"another token", strings.Replace(good.body(), good.token, newReport("").token, 1), 403, "webhook_signature", "signature"},
+		{"another key, long ago", of(func(r *report) { r.key, r.at = "another", time.Unix(0, 0) }), 403, "webhook_signature", "signature"},
+		{"12 hours old", of(func(r *report) { r.at = time.Now().Add(-12*time.Hour - time.Minute) }), 406, "webhook_expired", "age"},
+		{"6 minutes early", of(func(r *report) { r.at = time.Now().Add(6 * time.Minute) }), 400, "webhook_early", "age"},
+		{"no JSON", "timestamp=1&token=2&signature=3", 406, "webhook_malformed", "malformed"},
+		{"no signature", `{"event-data":{"event":"failed"}}`, 406, "webhook_malformed", "malformed"},
+		{"no event", strings.Replace(good.body(), "event-data", "data", 1), 406, "webhook_malformed", "malformed"},
+		{"cut off", good.body()[:100], 406, "webhook_malformed", "malformed"},
+		{"just not too old", of(func(r *report) { r.at = time.Now().Add(-12*time.Hour + time.Minute) }), 200, "", "permanent_fail"},
+		{"just not too early", of(func(r *report) { r.at = time.Now().Add(4 * time.Minute) }), 200, "", "permanent_fail"},
+		// Refused with another body it was not remembered.
+		{"good", good.body(), 200, "", "permanent_fail"},
+	} {
+		a := f.hook(c.body)
+		if a.Status != c.status || a.Body.Code != c.code {
+			t.Errorf("%s: %d %s, want %d %s", c.name, a.Status, a.Raw, c.status, c.code)
+		}
+		counts[c.reason]++
+		want := map[string]string{}
+		for reason, n := range counts {
+			want[reason] = fmt.Sprint(n)
+		}
+		f.checkCounted(c.name, want)
+	}
+	warnings := 0
+	for line := range strings.Lines(f.Log.String()) {
+		if strings.Contains(line, `"WARN"`) && strings.Contains(line, "MAILGUN_WEBHOOK_SIGNING_KEY") {
+			warnings++
+		}
+	}
+	if warnings != 1 {
+		t.Errorf("%d warnings of a wrong key for five webhooks, want one", warnings)
+	}
+}
+
+// TestWebhookBodies: one kind of body, of 256 KiB at most, and what is too long is not waited
+// for.
+func TestWebhookBodies(t *testing.T) {
+	t.Parallel()
+	f := start(t, resetdtest.Config{Settings: withWebhooks})
+	padded := func(size int) string {
+		body := newReport(knownEmail).body()
+		return body[:len(body)-1] + `,"x":"` + strings.Repeat("x", size-len(body)-7) + `"}`
+	}
+	for _, size := range []int{16 << 10, 16<<10 + 1, 256 << 10} {
+		body := padded(size)
+		if len(body) != size {
+			t.Fatalf("%d bytes, want %d", len(body), size)
+		}
+		if a := f.hook(body); a.Status != http.StatusOK {
+			t.Errorf("%d bytes: %d %s", size, a.Status, a.Raw)
+		}
+		body = padded(size)
+		if a := f.hookAs(unannounced{strings.NewReader(body)}, "application/json"); a.Status != http.StatusOK {
+			t.Errorf("%d bytes, unannounced: %d %s", size, a.Status, a.Raw)
+		}
+	}
+	long := padded(256<<10 + 1)
+	if a := f.hook(long); a.Status != http.StatusRequestEntityTooLarge || a.Body.Code != "payload_too_large" {
+		t.Errorf("a byte too many: %d %s", a.Status, a.Raw)
+	}
+	if a := f.hookAs(unannounced{strings.NewReader(long)}, "application/json"); a.Status != http.StatusRequestEntityTooLarge {
+		t.Errorf("a byte too many, unannounced: %d %s", a.Status, a.Raw)
+	}
+	// Announced, and never sent.
+	if status := f.sendHook("Content-Type: application/json\r\nContent-Length: 262145\r\n\r\n{").status(); status != http.StatusRequestEntityTooLarge {
+		t.Errorf("an announcement of too much: %d", status)
+	}
+	for _, mediaType := range []string{"", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"} {
+		if a := f.hookAs(strings.NewReader(newReport(knownEmail).body()), mediaType); a.Status != http.StatusUnsupportedMediaType {
+			t.Errorf("%q: %d %s", mediaType, a.Status, a.Raw)
+		}
+	}
+	f.checkCounted("in the end", map[string]string{"permanent_fail": "6"})
+}
+
+// unannounced hides a body's length.
+type unannounced struct{ io.Reader }
+
+// sendHook begins a request to the webhooks' address on a connection of its own.
+func (f *fixture) sendHook(rest string) *wire {
+	f.t.Helper()
+	w := f.dial()
+	if _, err := fmt.Fprintf(w, "POST %s HTTP/1.1\r\nHost: localhost\r\n%s", webhooks, rest); err != nil {
+		f.t.Fatal(err)
+	}
+	return w
+}
+
+// status of the one answer to come.
+func (w *wire) status() int {
+	w.t.Helper()
+	_ = w.SetReadDeadline(time.Now().Add(20 * time.Second))
+	response, err := http.ReadResponse(w.reader, nil)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer response.Body.Close()
+	return response.StatusCode
+}
+
+// TestWebhookFlood: a sender that never ends a body takes no place from the reports of password-reset mails,
+// takes only so much memory, and not for long.
+func TestWebhookFlood(t *testing.T) {
+	t.Parallel()
+	f := start(t, resetdtest.Config{Settings: withWebhooks})
+	began := time.Now()
+	var stalled []*wire
+	stall := func(announced int) {
+		stalled = append(stalled, f.sendHook(fmt.Sprintf("Content-Type: application/json\r\nContent-Length: %d\r\n\r\n{", announced)))
+	}
+	large := func() resetdtest.Answer {
+		body := newReport(knownEmail).body()
+		return f.hook(body[:len(body)-1] + strings.Repeat(" ", 20_000) + "}")
+	}
+	for range 64 {
+		stall(200) // takes none of the places of the large ones
+		stall(200_000)
+	}
+	// They have their places soon, and more of them than there are places have all.
+	a := large()
+	for n := 0; n < 64 && a.Status == http.StatusOK; n++ {
+		stall(200_000)
+		a = large()
+	}
+	if a.Status != http.StatusServiceUnavailable || a.Body.Code != "webhook_overloaded" || a.Header.Get("Retry-After") == "" {
+		t.Errorf("a large body more than there are places: %d %s", a.Status, a.Raw)
+	}
+	if a := f.hook(newReport(knownEmail).body()); a.Status != http.StatusOK {
+		t.Errorf("a good report meanwhile: %d %s", a.Status, a.Raw)
+	}
+	if a := f.Ask(knownEmail); a.Status != http.StatusOK {
+		t.Errorf("a request meanwhile: %d %s", a.Status, a.Raw)
+	}
+	for _, w := range stalled {
+		// Both are repeated.
+		if status := w.status(); status != http.StatusBadRequest && status != http.StatusServiceUnavailable {
+			t.Fatalf("a body that never ends is answered %d", status)
+		}
+	}
+	if took := time.Since(began); took >= readTimeout {
+		t.Errorf("they were waited for %v, want %v at most", took, 5*time.Second)
+	}
+	for range 70 { // no place is lost
+		if a := large(); a.Status != http.StatusOK {
+			t.Fatalf("afterwards: %d %s", a.Status, a.Raw)
+		}
+	}
+}
+
+// TestWebhookReplay: one signature counts once, whatever body comes with it, and a sender that only
+// repeats what was answered before is told so again.
+func TestWebhookReplay(t *testing.T) {
+	t.Parallel()
+	f := start(t, resetdtest.Config{Settings: withWebhooks})
+	first := newReport(knownEmail)
+	altered := first
+	altered.recipient, altered.event = otherKnown, "complained"
+	foreign := newReport(knownEmail)
+	foreign.tags = nil
+	claimed := foreign
+	claimed.tags = []string{"password-reset"}
+	// Nothing separates time and token where they are signed.
+	moved := strings.NewReplacer(`:"`+first.token, `:"`+fmt.Sprint(first.at.Unix())[9:]+first.token,
+		fmt.Sprintf(`"%d"`, first.at.Unix()), fmt.Sprintf(`"%d"`, first.at.Unix()/10)).Replace(first.body())
+	upper := strings.Replace(first.body(), first.signature(), strings.ToUpper(first.signature()), 1)
+	for _, c := range []struct {
+		name, body string
+		status     int
+		counted    string
+	}{
+		{"first", first.body(), 200, "permanent_fail"},
+		{"again", first.body(), 200, "replay"},
+		{"with another event", altered.body(), 200, "replay"},
+		{"with a number for a time", strings.Replace(first.body(), fmt.Sprintf(`"%d"`, first.at.Unix()), fmt.Sprint(first.at.Unix()), 1), 200, "replay"},
+		{"with its signature in upper case", upper, 200, "replay"},
+		{"with a digit moved", moved, 406, "age"},
+		{"without an event", strings.Replace(first.body(), `"failed"`, `null`, 1), 406, "malformed"},
+		{"another's mail", foreign.body(), 200, "other"},
+		{"another's mail as ours", claimed.body(), 200, "replay"},
+		{"a second", newReport(knownEmail).body(), 200, "permanent_fail"},
+	} {
+		before := f.counted()
+		a := f.hook(c.body)
+		if a.Status != c.status || a.Status == http.StatusOK && a.Raw != taken {
+			t.Errorf("%s: %d %s, want %d", c.name, a.Status, a.Raw, c.status)
+		}
+		after := f.counted()
+		for _, name := range slices.Concat(slices.Collect(maps.Keys(before)), slices.Collect(maps.Keys(after))) {
+			if (before[name] != after[name]) != (name == c.counted) {
+				t.Errorf("%s: %s went from %q to %q, want one more of %s", c.name, name, before[name], after[name], c.counted)
+			}
+		}
+	}
+	if n := len(f.Log.Records(t, "delivery event")); n != 2 {
+		t.Errorf("%d events logged, want 2", n)
+	}
+}
+
+// TestWebhookReplayShared: nor does it count once with each instance, where they share a Redis.
+func TestWebhookReplayShared(t *testing.T) {
+	t.Parallel()
+	server := miniredis.RunT(t)
+	shared := with(withWebhooks, map[string]string{"REDIS_URL": "redis://" + server.Addr()})
+	one, two := start(t, resetdtest.Config{Settings: shared}), start(t, resetdtest.Config{Settings: shared})
+	for _, f := range []*fixture{one, two} {
+		f.Log.Await(t, `"limits_in":"redis"`)
+	}
+	r := newReport(knownEmail)
+	for _, f := range []*fixture{one, two, one} {
+		if a := f.hook(r.body()); a.Status != http.StatusOK || a.Raw != taken {
+			t.Errorf("%d %s", a.Status, a.Raw)
+		}
+	}
+	one.checkCounted("the first", map[string]string{"permanent_fail": "1", "replay": "1"})
+	two.checkCounted("the second", map[string]string{"replay": "1"})
+	if a := two.hook(newReport(knownEmail).body()); a.Status != http.StatusOK {
+		t.Errorf("%d %s", a.Status, a.Raw)
+	}
+	two.checkCounted("the second", map[string]string{"permanent_fail": "1", "replay": "1"})
+
+	keys := slices.DeleteFunc(server.Keys(), func(key string) bool { return !strings.Contains(key, "webhook") })
+	if len(keys) != 2 {
+		t.Errorf("Redis has %v", keys)
+	}
+	for _, key := range keys {
+		if !regexp.MustCompile(`^resetd:webhook:\{[A-Za-z0-9_-]{22}\}:D$`).MatchString(key) {
+			t.Errorf("Redis has the key %q", key)
+		}
+		// Longer than Mailgun's signature is believed, and not for ever.
+		if ttl := server.TTL(key); ttl < 13*time.Hour || ttl > 24*time.Hour {
+			t.Errorf("%s lives for %v more", key, ttl)
+		}
+	}
+}
+
+// TestWebhookPrivacy: whatever is posted, signed or not, none of it is in an answer, the log or
+// the metrics (SECURITY.md, promise 7); and the answer to a report says nothing about its recipient.
+func TestWebhookPrivacy(t *testing.T) {
+	t.Parallel()
+	f := start(t, resetdtest.Config{Settings: withWebhooks})
+	var answers strings.Builder
+	private := []string{"secret-", "domain-of-the-recipient", "203.0.113.77", signingKey, "known@example", "stranger", "example.org", "example.com", "made-up"}
+	for _, change := range []func(*report){
+		func(*report) {},
+		func(r *report) { r.severity = "temporary" },
+		func(r *report) { r.event = "complained" },
+		func(r *report) { r.event, r.severity = "made-up", "made-up" },
+		func(r *report) { r.tags = []string{"password-reset", "made-up"} },
+		func(r *report) { r.testMode = true },
+		func(r *report) { r.code = "made-up" },
+		func(r *report) { r.code = map[string]string{"made-up": "made-up"} },
+		func(r *report) { r.key = "made-up" },
+		func(r *report) { r.at = time.Unix(1, 0) },
+		func(r *report) { r.at = time.Now().Add(time.Hour) },
+		func(r *report) { r.token = "made-up" + strings.Repeat("x", 300) },
+	} {
+		known, unknown := newReport(knownEmail), newReport(unknownEmail)
+		change(&known)
+		change(&unknown)
+		private = append(private, known.token, known.signature(), unknown.token, unknown.signature())
+		for _, alter := range []func(string) string{
+			func(body string) string { return body },
+			func(body string) string { return body }, // once more
+			func(body string) string { return body[:len(body)-10] },
+			func(body string) string { return "made-up" + body },
+			func(body string) string {
+				return strings.Replace(body, `"recipient":`, `"recipient":{"made-up":1},"x":`, 1)
+			},
+		} {
+			a, b := f.hook(alter(known.body())), f.hook(alter(unknown.body()))
+			if a.Status != b.Status || a.Raw != b.Raw {
+				t.Errorf("an account's is answered %d %s, a stranger's %d %s", a.Status, a.Raw, b.Status, b.Raw)
+			}
+			_ = a.Header.Write(&answers)
+			_ = b.Header.Write(&answers)
+			answers.WriteString(a.Raw + b.Raw)
+		}
+	}
+	for _, mediaType := range []string{"text/made-up", "application/json; made-up"} {
+		answers.WriteString(f.hookAs(strings.NewReader(newReport(knownEmail).body()), mediaType).Raw)
+	}
+	if err := f.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	logs := f.Log.String()
+	// The settings' own start is in the log too, with addresses of its listeners alone.
+	if len(f.Log.Records(t, "delivery event")) == 0 || !strings.Contains(logs, webhooks) {
+		t.Fatalf("the log is not that of debug:\n%s", logs)
+	}
+	for where, text := range map[string]string{"the log": logs, "an answer": answers.String()} {
+		for _, secret := range private {
+			if strings.Contains(strings.ToLower(text), strings.ToLower(secret)) {
+				t.Errorf("%s tells %q", where, secret)
+			}
+		}
+	}
+}
+
+// TestWebhookMetricsPrivacy: nor in the metrics.
+func TestWebhookMetricsPrivacy(t *testing.T) {
+	t.Parallel()
+	f := start(t, resetdtest.Config{Settings: withWebhooks})
+	r := newReport(knownEmail)
+	f.hook(r.body())
+	for _, event := range []string{"made-up", "delivered", "failed\"} 1\n"} {
+		r := newReport(knownEmail)
+		r.event, r.severity = event, event
+		f.hook(r.body())
+	}
+	f.checkCounted("in the end", map[string]string{"permanent_fail": "1", "other": "3"})
+	for _, private := range []string{"made-up", `="delivered"`, "known@", "secret-", r.token, r.signature(), signingKey} {
+		if strings.Contains(f.Metrics(), private) {
+			t.Errorf("the metrics tell %q", private)
+		}
+	}
+}
+
+// TestWebhooksChangeNoAnswer: what happened to an address changes nothing for those who ask for
+// it: not the answer, not the calls, not whether there is a mail.
+func TestWebhooksChangeNoAnswer(t *testing.T) {
+	t.Parallel()
+	f := start(t, resetdtest.Config{Settings: withWebhooks})
+	ask := func(email string) string {
+		calls := len(f.Calls())
+		a := f.Ask(email)
+		f.Settle()
+		for _, name := range []string{"Date", "X-Request-Id", "Ratelimit"} {
+			if a.Header.Get(name) == "" {
+				t.Errorf("no %s", name)
+			}
+			a.Header.Del(name)
+		}
+		var wire bytes.Buffer
+		fmt.Fprintln(&wire, a.Status)
+		_ = a.Header.Write(&wire)
+		fmt.Fprint(&wire, a.Raw)
+		for _, call := range f.Calls()[calls:] {
+			fmt.Fprintln(&wire, call.Method, call.Path, call.To, call.TestMode)
+		}
+		return wire.String()
+	}
+	before := map[string]string{}
+	for _, email := range []string{knownEmail, unknownEmail} {
+		before[email] = ask(email)
+	}
+	for _, email := range []string{knownEmail, unknownEmail} {
+		for _, event := range []struct{ event, severity string }{{"failed", "permanent"}, {"failed", "temporary"}, {"complained", ""}} {
+			r := newReport(email)
+			r.event, r.severity = event.event, event.severity
+			if a := f.hook(r.body()); a.Status != http.StatusOK {
+				t.Fatalf("%d %s", a.Status, a.Raw)
+			}
+		}
+	}
+	f.checkCounted("before the second time", map[string]string{"permanent_fail": "2", "temporary_fail": "2", "complained": "2"})
+	for email, want := range before {
+		if got := ask(email); got != want {
+			t.Errorf("%s: first\n%s\nand then\n%s", email, want, got)
+		}
+	}
+}
+
+// TestWebhooksAndTheLimit: clients' limit is for clients. Mailgun is none, whatever address it
+// posts from.
+func TestWebhooksAndTheLimit(t *testing.T) {
+	t.Parallel()
+	f := start(t, resetdtest.Config{Settings: with(withWebhooks, map[string]string{"RATE_LIMIT": "2-H"})})
+	for range 5 {
+		a := f.hook(newReport(knownEmail).body())
+		if a.Status != http.StatusOK {
+			t.Errorf("%d %s", a.Status, a.Raw)
+		}
+		for name := range a.Header {
+			if strings.HasPrefix(name, "Ratelimit") {
+				t.Errorf("a webhook is told %s", name)
+			}
+		}
+	}
+	for range 2 {
+		if a := f.Ask(unknownEmail); a.Status != http.StatusOK {
+			t.Errorf("webhooks were counted: %d %s", a.Status, a.Raw)
+		}
+	}
+	if a := f.Ask(unknownEmail); a.Status != http.StatusTooManyRequests {
+		t.Errorf("%d %s", a.Status, a.Raw)
+	}
+	if a := f.hook(newReport(knownEmail).body()); a.Status != http.StatusOK {
+		t.Errorf("of a client that is limited: %d %s", a.Status, a.Raw)
+	}
+}

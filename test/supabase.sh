@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Runs test/supabase, the whole way on a real Supabase Auth: on the one at SUPABASE_AUTH_URL (with its
+# SUPABASE_SERVICE_ROLE_KEY; it is filled with accounts of test.example, which are removed again); on a
+# binary, SUPABASE_AUTH_BIN; or, where there is Docker, on the image that Supabase has published last, or
+# on SUPABASE_AUTH_VERSION of it.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+# Of the image only the program is used: it needs nothing else, and is stopped and started by the tests.
+from_image() {
+	local version image container
+	version=${SUPABASE_AUTH_VERSION:-$(curl -fsSL https://api.github.com/repos/supabase/auth/releases/latest | sed -nE 's/.*"tag_name": *"(v[0-9.]+)".*/\1/p')}
+	image=docker.io/supabase/auth:$version
+	echo "taking Supabase Auth from $image" >&2
+	container=$(docker create "$image")
+	docker cp "$container:/usr/local/bin/auth" "$work/auth" >&2
+	docker rm "$container" >/dev/null
+	export SUPABASE_AUTH_BIN=$work/auth
+}
+
+if [ -z "${SUPABASE_AUTH_URL:-}" ]; then
+	if [ -z "${SUPABASE_AUTH_BIN:-}" ] && docker info >/dev/null 2>&1; then
+		from_image
+	fi
+	if [ -n "${SUPABASE_AUTH_BIN:-}" ] && ! compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null && ! command -v initdb >/dev/null; then
+		if ! command -v apt-get >/dev/null || [ "$(id -u)" != 0 ]; then
+			echo "Supabase Auth needs PostgreSQL: on Debian and Ubuntu, sudo apt-get install postgresql." >&2
+			exit 1
+		fi
+		echo "installing postgresql" >&2
+		export DEBIAN_FRONTEND=noninteractive
+		apt-get update -qq
+		apt-get install -y -qq --no-install-recommends postgresql >/dev/null
+	fi
+fi
+# The page of README.md runs in Node.
+source test/node.sh
+tags=supabase,database
+if [ -n "${SUPABASE_AUTH_URL:-}" ]; then
+	tags=supabase
+	echo "This Supabase Auth is somebody else's: what changes its database, or stops something, is not in the suite." >&2
+fi
+# With none of the three, the tests say so and fail.
+go test -tags "$tags" -count=1 -timeout 20m ./test/supabase "$@"

@@ -1,0 +1,7 @@
+//go:build supabase && !database
+
+package supabase
+
+const ownsDatabase = false
+
+func databaseKinds() []kind { return nil }

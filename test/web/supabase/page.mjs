@@ -1,0 +1,26 @@
+// Runs the page of README.md on a real Supabase Auth, as test/supabase asks for it:
+//
+//	node page.mjs AUTH-URL KEY LINK {"password":…,"code":…}…
+//
+// Each submission of its form is one argument; for each it prints, as JSON, what the user is told.
+import { readFileSync } from 'node:fs'
+import { AuthClient } from '@supabase/auth-js'
+
+const [url, apikey, link, ...submissions] = process.argv.slice(2)
+const readme = readFileSync(new URL('../../../README.md', import.meta.url), 'utf8')
+const page = readme.match(/^```js\n(.*?)^```$/ms)[1]
+
+globalThis.location = new URL(link)
+globalThis.history = {
+  replaceState(_state, _title, path) {
+    globalThis.location = new URL(path, globalThis.location)
+  },
+}
+const { setNewPassword } = await import(`data:text/javascript,${encodeURIComponent(page)}`)
+
+// What supabase-js has as supabase.auth; it asks at URL/auth/v1, and a bare Supabase Auth has no such path.
+const supabase = { auth: new AuthClient({ url, headers: { apikey }, autoRefreshToken: false, persistSession: false }) }
+for (const submission of submissions) {
+  const { password, code } = JSON.parse(submission)
+  console.log(JSON.stringify(await setNewPassword(supabase, password, async () => code)))
+}
