@@ -100,7 +100,7 @@ func TestRealBursts(t *testing.T) {
 	var mu sync.Mutex
 	var wait sync.WaitGroup
 	for range 3 {
-		cmd := exec.Command(os.Args[0], "-test.run=^TestRealBursts$", "-test.v") //nolint:gosec // this very program
+		cmd := exec.Command(os.Args[0], "-test.run=^TestRealBursts$", "-test.v")
 		cmd.Env = append(os.Environ(), "RATELIMIT_TEST_REDIS="+server.URL())
 		wait.Go(func() {
 			out, err := cmd.CombinedOutput()

@@ -100,7 +100,7 @@ func (p *Piped) Dial(context.Context, string, string) (net.Conn, error) {
 		}
 	})
 	p.wires.Go(func() {
-		defer server.Close()
+		defer func() { _ = server.Close() }()
 		for chunk := range sent {
 			time.Sleep(time.Duration(p.delay.Load()))
 			if gate := p.hung.Load(); gate != nil {
@@ -112,7 +112,7 @@ func (p *Piped) Dial(context.Context, string, string) (net.Conn, error) {
 		}
 	})
 	p.wires.Go(func() {
-		defer wire.Close()
+		defer func() { _ = wire.Close() }()
 		_, _ = io.Copy(wire, server)
 	})
 	return pipe{client}, nil
