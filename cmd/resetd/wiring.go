@@ -2,19 +2,11 @@ package main
 
 import (
 	"context"
-	"crypto/hmac"
-	"crypto/rand"
-	"crypto/sha256"
-	"encoding/hex"
-	"hash"
 	"log/slog"
 	"net/http"
-	"runtime"
-	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"go.opentelemetry.io/otel/trace"
 
@@ -67,7 +59,7 @@ func newApp(ctx context.Context, s *settings, logger *slog.Logger) (*app, error)
 	}
 
 	upstreams := newHealth(s, observer)
-	pending, err := newOutbox(s, registry, &delivery.Deliverer{
+	pending, err := newOutbox(s, &delivery.Deliverer{
 		Writer: mailWriter{s.writer, s.reread}, Watcher: observer, Resting: upstreams.Resting,
 		LinkMode: delivery.LinkMode(s.LinkMode), Timeout: s.DeliveryTimeout,
 		MaxLinkAge:  s.LinkExpiresIn / 10, // the mail says how long the link works
@@ -115,7 +107,7 @@ func newApp(ctx context.Context, s *settings, logger *slog.Logger) (*app, error)
 	if err != nil {
 		return nil, err
 	}
-	describe(registry, s, ready)
+	observer.ObserveProcess(version, revision(), ready.Ready, s.redis != nil)
 	return &app{
 		settings: s, logger: logger, limits: limits, health: upstreams, outbox: pending, service: service, public: public,
 		admin: server.Admin(promhttp.HandlerFor(registry, promhttp.HandlerOpts{}), ready), ready: ready, closeTracer: closeTracer,
@@ -133,27 +125,15 @@ func newHealth(s *settings, observer *observe.Observer) *health.Health {
 	}
 	links, mailer := supabase.New(s.supabase()), mailgun.New(s.mailgun())
 	redirectTo := s.pages.Site()
-	probes := []health.Probe{health.Supabase(func(ctx context.Context) error {
-		ctx, end := observer.Observe(ctx, observe.ProbeSupabase)
-		err := links.CheckUnknown(ctx, redirectTo)
-		end(err)
-		return err
-	})}
+	probes := []health.Probe{health.Supabase(observer.Observed(observe.ProbeSupabase, func(ctx context.Context) error {
+		return links.CheckUnknown(ctx, redirectTo)
+	}))}
 	if s.MailProbe != "off" {
-		probes = append(probes, health.Mailgun(observedTest(observer, mailer)))
+		probes = append(probes, health.Mailgun(observer.Observed(observe.ProbeMailgun, mailer.Probe)))
 	}
 	// A request may wait for two questions first, and the last attempt of its delivery is a test
 	// message, a lookup and a mail.
 	return health.New(observer, s.DeliveryTimeout+5*s.UpstreamTimeout, probes...)
-}
-
-func observedTest(observer *observe.Observer, mailer *mailgun.Client) func(context.Context) error {
-	return func(ctx context.Context) error {
-		ctx, end := observer.Observe(ctx, observe.ProbeMailgun)
-		err := mailer.Probe(ctx)
-		end(err)
-		return err
-	}
 }
 
 // pendingFactor bounds the requests that are not delivered yet by those of a minute, which is how
@@ -169,27 +149,20 @@ type requests interface {
 
 // newOutbox makes the outbox of deliveries, which is empty as long as Health reports that an
 // upstream is not configured.
-func newOutbox(s *settings, registry prometheus.Registerer, d *delivery.Deliverer, observer *observe.Observer) (requests, error) {
+func newOutbox(s *settings, d *delivery.Deliverer, observer *observe.Observer) (requests, error) {
 	configured := s.supabase().Set() && s.mailgun().Set()
 	if configured {
 		links, mailer := supabase.New(s.supabase()), mailgun.New(s.mailgun())
 		d.Links, d.Mailer = observedLinks{observer, links}, observedMailer{observer, mailer}
 		if s.MailProbe != "off" {
-			d.Test = observedTest(observer, mailer)
+			d.Test = observer.Observed(observe.ProbeMailgun, mailer.Probe)
 		}
-	}
-	counter := func(name, help string) prometheus.Counter {
-		c := prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
-		registry.MustRegister(c)
-		return c
 	}
 	config := outbox.Config{
 		Begin:       func(r impl.Request) outbox.Delivery { return d.Begin(r) },
 		MaxAccepted: s.MaxAccepted, MaxPending: pendingFactor * s.MaxAccepted, MaxAtOnce: s.MaxDeliveries,
-		GivenUp: counter("resetd_given_up_total", "Requests that were given up because too many were pending (six times MAX_ACCEPTED).").Inc,
+		GivenUp: observer.GivenUp,
 	}
-	unreadable := counter("resetd_unreadable_requests_total", "Requests in Redis that were encrypted under another Supabase key, and dropped.")
-	takenOver := counter("resetd_taken_over_requests_total", "Requests in Redis that were taken over from an instance that had ended.")
 	var pending requests
 	if s.redis == nil || !configured {
 		pending = outbox.New(config)
@@ -201,41 +174,14 @@ func newOutbox(s *settings, registry prometheus.Registerer, d *delivery.Delivere
 			Fingerprint: newFingerprint(keyFrom(s.SupabaseKey, "accounts in Redis")),
 			Keep:        s.DeliveryTimeout + time.Minute, // the last attempt may end later
 			Attempt:     3 * s.UpstreamTimeout,           // a test message, a lookup and a mail
-			Changed:     observer.RequestsIn,
-			Unreadable: func() {
-				unreadable.Inc()
-				observer.Unreadable()
-			},
-			TakenOver: func(number int) {
-				takenOver.Add(float64(number))
-				observer.TakenOver(number)
-			},
-			Left: observer.Left,
+			Changed:     observer.RequestsIn, Unreadable: observer.Unreadable, TakenOver: observer.TakenOver, Left: observer.Left,
 		})
 		if err != nil {
 			return nil, err
 		}
 	}
-	registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "resetd_pending_requests", Help: "Requests that are accepted and not delivered yet.",
-	}, func() float64 {
-		number, _ := pending.Pending()
-		return float64(number)
-	}), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "resetd_oldest_pending_request_age_seconds", Help: "Time since the first request of the account that has waited longest for its delivery; 0 where none waits.",
-	}, func() float64 {
-		if _, oldest := pending.Pending(); !oldest.IsZero() {
-			return time.Since(oldest).Seconds()
-		}
-		return 0
-	}))
+	observer.ObservePending(pending.Pending)
 	return pending, nil
-}
-
-// hashOf names a Supabase project in Redis.
-func hashOf(url string) string {
-	sum := sha256.Sum256([]byte(url))
-	return hex.EncodeToString(sum[:8])
 }
 
 // observedLinks and observedMailer count, time and trace the calls of deliveries.
@@ -261,33 +207,7 @@ type observedMailer struct {
 }
 
 func (o observedMailer) Send(ctx context.Context, to string, mail delivery.Mail) error {
-	ctx, end := o.observer.Observe(ctx, observe.Send)
-	err := o.next.Send(ctx, to, mail)
-	end(err)
-	return err
-}
-
-// describe adds what the process is, beside what its server counts.
-func describe(registry *prometheus.Registry, s *settings, ready *server.Readiness) {
-	gauge := func(name, help string, labels prometheus.Labels, value func() float64) {
-		registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels}, value))
-	}
-	gauge("resetd_build_info", "1; the labels say what is running.",
-		prometheus.Labels{"version": version, "revision": revision(), "goversion": runtime.Version()},
-		func() float64 { return 1 })
-	gauge("resetd_ready", "1 where /readyz says so, and 0 where a setting is missing or the server is stopping.", nil, func() float64 {
-		if ready.Ready() {
-			return 1
-		}
-		return 0
-	})
-	gauge("resetd_redis_configured", "1 where REDIS_URL is set: the limits should be counted there.", nil, func() float64 {
-		if s.redis == nil {
-			return 0
-		}
-		return 1
-	})
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return o.observer.Observed(observe.Send, func(ctx context.Context) error { return o.next.Send(ctx, to, mail) })(ctx)
 }
 
 func newLimits(s *settings, logger *slog.Logger, onChange func(store string)) (*ratelimit.Store, error) {
@@ -309,32 +229,6 @@ func (s *settings) mailgun() mailgun.Config {
 	return mailgun.Config{
 		Base: s.MailgunBase, Domain: s.MailgunDomain, Key: s.MailgunKey.Reveal(),
 		From: s.from, ReplyTo: s.replyTo, RequireTLS: s.RequireTLS == "on", Timeout: s.UpstreamTimeout,
-	}
-}
-
-// keyFrom derives a key for one purpose from the Supabase key, which all instances share and
-// nobody else has. Without one it is made up: there is nothing to share then.
-func keyFrom(secret Secret, purpose string) []byte {
-	key := secret.Reveal()
-	if key == "" {
-		key = rand.Text()
-	}
-	mac := hmac.New(sha256.New, []byte(key))
-	mac.Write([]byte("resetd: " + purpose))
-	return mac.Sum(nil)
-}
-
-// newFingerprint makes what the log has instead of an address: the same for the same, and
-// useless without the key. 64 bits tell a log's addresses apart. Hashes are reused, because
-// making one costs more than hashing.
-func newFingerprint(key []byte) func(text string) string {
-	hashes := sync.Pool{New: func() any { return hmac.New(sha256.New, key) }}
-	return func(text string) string {
-		mac := hashes.Get().(hash.Hash)
-		defer hashes.Put(mac)
-		mac.Reset()
-		mac.Write([]byte(text))
-		return hex.EncodeToString(mac.Sum(nil)[:8])
 	}
 }
 

@@ -27,7 +27,7 @@ func TestGivenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		logs, registry := &resetdtest.Log{}, prometheus.NewRegistry()
 		observer := observe.New(slog.New(slog.NewJSONHandler(logs, nil)), registry, nil)
-		requests, err := newOutbox(settings, registry, &delivery.Deliverer{
+		requests, err := newOutbox(settings, &delivery.Deliverer{
 			Watcher: observer, Resting: func() bool { return true }, // an outage
 			Timeout: settings.DeliveryTimeout, Fingerprint: func(account string) string { return "hash of " + account },
 		}, observer)

@@ -78,6 +78,16 @@ func (o *Observer) Observe(ctx context.Context, c Call) (within context.Context,
 	}
 }
 
+// Observed returns a call that Observe counts, times and traces.
+func (o *Observer) Observed(c Call, call func(context.Context) error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		ctx, end := o.Observe(ctx, c)
+		err := call(ctx)
+		end(err)
+		return err
+	}
+}
+
 // Attempt opens the span of one attempt of a delivery, in the trace of its request.
 func (o *Observer) Attempt(ctx context.Context, request *impl.Request) (within context.Context, end func()) {
 	if request.Traceparent == "" { // nothing is traced

@@ -2,10 +2,12 @@ package observe
 
 import (
 	"net/http"
+	"runtime"
 	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/resetd/resetd/impl"
 	"github.com/resetd/resetd/impl/clientip"
@@ -30,6 +32,10 @@ type metrics struct {
 	requestsIn       *prometheus.GaugeVec
 	upstream         *prometheus.CounterVec
 	upstreamDuration *prometheus.HistogramVec
+	givenUp          prometheus.Counter
+	unreadable       prometheus.Counter
+	takenOver        prometheus.Counter
+	registry         prometheus.Registerer
 }
 
 // The limits, by what they count.
@@ -92,6 +98,19 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 			Help:    "Time of each call of an upstream, to the last byte of its answer.",
 			Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
 		}, []string{"upstream", "call"}),
+		givenUp: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "resetd_given_up_total",
+			Help: "Requests that were given up because too many were pending (six times MAX_ACCEPTED).",
+		}),
+		unreadable: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "resetd_unreadable_requests_total",
+			Help: "Requests in Redis that were encrypted under another Supabase key, and dropped.",
+		}),
+		takenOver: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "resetd_taken_over_requests_total",
+			Help: "Requests in Redis that were taken over from an instance that had ended.",
+		}),
+		registry: registry,
 	}
 	clients := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "resetd_clients_total",
@@ -101,7 +120,7 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 		m.clients[source].served = clients.WithLabelValues(source.String(), "no")
 		m.clients[source].limited = clients.WithLabelValues(source.String(), "yes")
 	}
-	registry.MustRegister(clients, m.requests, m.duration, m.mails, m.deliveryDuration, m.deliveryTries, m.verdict, m.notices, m.limited, m.limitsIn, m.requestsIn, m.upstream, m.upstreamDuration)
+	registry.MustRegister(clients, m.requests, m.duration, m.mails, m.deliveryDuration, m.deliveryTries, m.verdict, m.notices, m.limited, m.limitsIn, m.requestsIn, m.upstream, m.upstreamDuration, m.givenUp, m.unreadable, m.takenOver)
 
 	// Known from the start, so that a rate sees the first one.
 	for _, kind := range []impl.EventKind{impl.Sent, impl.NoAccount, impl.Banned, impl.Suppressed, impl.Unconfirmed, impl.Undelivered} {
@@ -135,6 +154,45 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 	isIn(m.limitsIn, inMemory)
 	isIn(m.requestsIn, inMemory)
 	return m
+}
+
+// ObservePending adds the gauges of accepted requests. pending returns their number, and when the oldest was
+// accepted.
+func (o *Observer) ObservePending(pending func() (number int, oldest time.Time)) {
+	o.metrics.gauge("resetd_pending_requests", "Requests that are accepted and not delivered yet.", nil, func() float64 {
+		number, _ := pending()
+		return float64(number)
+	})
+	o.metrics.gauge("resetd_oldest_pending_request_age_seconds", "Time since the first request of the account that has waited longest for its delivery; 0 where none waits.", nil, func() float64 {
+		if _, oldest := pending(); !oldest.IsZero() {
+			return time.Since(oldest).Seconds()
+		}
+		return 0
+	})
+}
+
+// ObserveProcess adds the gauges of the process: the version that runs, whether it is ready, and whether Redis is
+// configured.
+func (o *Observer) ObserveProcess(version, revision string, ready func() bool, redis bool) {
+	o.metrics.gauge("resetd_build_info", "1; the labels say what is running.",
+		prometheus.Labels{"version": version, "revision": revision, "goversion": runtime.Version()},
+		func() float64 { return 1 })
+	o.metrics.gauge("resetd_ready", "1 where /readyz says so, and 0 where a setting is missing or the server is stopping.", nil,
+		func() float64 { return oneIf(ready()) })
+	o.metrics.gauge("resetd_redis_configured", "1 where REDIS_URL is set: the limits should be counted there.", nil,
+		func() float64 { return oneIf(redis) })
+	o.metrics.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+}
+
+func (m *metrics) gauge(name, help string, labels prometheus.Labels, value func() float64) {
+	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels}, value))
+}
+
+func oneIf(holds bool) float64 {
+	if holds {
+		return 1
+	}
+	return 0
 }
 
 // isIn sets the store that is in use to 1, and the other to 0.

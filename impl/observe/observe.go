@@ -68,13 +68,18 @@ func (o *Observer) RequestsIn(redis bool, reason string) {
 	o.logger.Warn("Redis is lost: accepted requests are kept in memory", "requests_in", inMemory, "reason", reason)
 }
 
+// GivenUp records a pending request that was given up because there were too many.
+func (o *Observer) GivenUp() { o.metrics.givenUp.Inc() }
+
 // Unreadable records a request in Redis that another key encrypted.
 func (o *Observer) Unreadable() {
+	o.metrics.unreadable.Inc()
 	o.logger.Error("a request in Redis was encrypted under another Supabase key, and is dropped")
 }
 
 // TakenOver records requests in Redis that were taken over from an instance that has ended.
 func (o *Observer) TakenOver(number int) {
+	o.metrics.takenOver.Add(float64(number))
 	o.logger.Warn("requests of an instance that has ended were taken over", "requests", number)
 }
 

@@ -23,6 +23,10 @@ type budgetKey struct{}
 
 // WithBudget returns a context whose commands wait for Redis no longer than Patience together. Without it, that is the
 // bound of each command.
+//
+// The budget is a value of the context because the operation lies between the request and the waits, and knows no
+// Redis. A deadline would not do: it would also run while a client sends its body and while a first probe is waited
+// for, and the limit that follows would be counted in memory though Redis is well.
 func WithBudget(ctx context.Context) context.Context {
 	return context.WithValue(ctx, budgetKey{}, &budget{})
 }
