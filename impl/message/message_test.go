@@ -518,8 +518,8 @@ func TestLanguage(t *testing.T) {
 		"es-419":                             "es",
 		"es-MX":                              "es",
 		"en;q=0.5, es":                       "es",
-		"sv, fr;q=0.1":                       "fr",
-		"sv,da;q=0.9":                        "",
+		"eo, fr;q=0.1":                       "fr",
+		"eo,la;q=0.9":                        "",
 		"ja":                                 "ja",
 		"zh":                                 "zh-Hans",
 		"zh-CN":                              "zh-Hans",
@@ -571,8 +571,8 @@ func TestLanguage(t *testing.T) {
 		"xx,de":                              "de", // what is no language is left out
 		"de_DE":                              "de",
 		"ja;q=0.8,de-DE-u-co-phonebk;q=0.9":  "de",
-		strings.Repeat("sv,", 7) + "de":      "de",
-		strings.Repeat("sv,", 8) + "de":      "", // more than anybody reads
+		strings.Repeat("eo,", 7) + "de":      "de",
+		strings.Repeat("eo,", 8) + "de":      "", // more than anybody reads
 		"de," + strings.Repeat("x", 1<<20):   "", // more than is read
 		strings.Repeat("x", 1<<20):           "",
 		strings.Repeat(" ", 300) + "de":      "", // beyond the bytes that are read
@@ -609,7 +609,7 @@ func TestAccountLanguage(t *testing.T) {
 		{account: "pt_BR", accept: "de", want: "pt-BR"},
 		{account: "zh-TW", accept: "zh-CN", want: "zh-Hant"},
 		{account: "", accept: "de", want: "de"},
-		{account: "sv", accept: "de", want: "de"},
+		{account: "eo", accept: "de", want: "de"},
 		{account: "fa", accept: "", want: "en"},
 		{account: "French", accept: "de", want: "de"},
 		{account: "fr,de", accept: "it", want: "it"},
@@ -630,7 +630,7 @@ func TestAccountLanguage(t *testing.T) {
 // TestDefaultLanguage: one that there is not is named, with those that there are.
 func TestDefaultLanguage(t *testing.T) {
 	t.Parallel()
-	for _, tag := range []string{"sv", "pt", "deutsch", "zh-TW", "\x00"} {
+	for _, tag := range []string{"eo", "pt", "deutsch", "zh-TW", "\x00"} {
 		opts := plain
 		opts.DefaultLanguage = tag
 		_, wrong := message.New(opts)
