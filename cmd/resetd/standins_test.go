@@ -1,9 +1,8 @@
 package main
 
 import (
-	"testing"
+	"encoding/base64"
 
-	"github.com/resetd/resetd/impl/redisclient/redistest"
 	"github.com/resetd/resetd/test/resetdtest"
 )
 
@@ -16,10 +15,8 @@ const (
 	endpoint   = resetdtest.Endpoint
 )
 
-// newRedis reserves an address for a real redis-server that wants a password, and starts nothing yet.
-func newRedis(t testing.TB) *redistest.Server {
-	t.Helper()
-	s := redistest.New(t)
-	s.Password = "pass-of-the-redis-server"
-	return s
+// jwt returns a key with these claims. These tests do not look at its signature.
+func jwt(claims string) string {
+	encode := base64.RawURLEncoding.EncodeToString
+	return encode([]byte(`{"alg":"HS256","typ":"JWT"}`)) + "." + encode([]byte(claims)) + "." + encode([]byte("a signature of a real length 123"))
 }

@@ -28,6 +28,7 @@ import (
 	"github.com/resetd/resetd/impl/ratelimit"
 	"github.com/resetd/resetd/impl/redisclient"
 	"github.com/resetd/resetd/impl/supabase"
+	"github.com/resetd/resetd/test/resetdtest"
 )
 
 const (
@@ -223,20 +224,6 @@ func (tr trial) checkLines(t *testing.T, d did) {
 	}
 }
 
-// saying is a fault: everything, or what is asked of one path, is answered so.
-func saying(status int, body string, header ...string) func(http.Handler) http.Handler {
-	return func(http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Content-Type", "application/json")
-			for i := 0; i < len(header); i += 2 {
-				w.Header().Set(header[i], header[i+1])
-			}
-			w.WriteHeader(status)
-			_, _ = io.WriteString(w, body)
-		})
-	}
-}
-
 // on limits a fault to the paths that end so.
 func on(path string, fault func(http.Handler) http.Handler) func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler {
@@ -249,26 +236,6 @@ func on(path string, fault func(http.Handler) http.Handler) func(http.Handler) h
 			next.ServeHTTP(w, r)
 		})
 	}
-}
-
-// once limits a fault to the first request.
-func once(fault func(http.Handler) http.Handler) func(http.Handler) http.Handler {
-	return func(next http.Handler) http.Handler {
-		var asked atomic.Bool
-		faulty := fault(next)
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if asked.CompareAndSwap(false, true) {
-				faulty.ServeHTTP(w, r)
-				return
-			}
-			next.ServeHTTP(w, r)
-		})
-	}
-}
-
-// hanging never answers.
-func hanging(http.Handler) http.Handler {
-	return http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 }
 
 // rewriting puts another body into every answer that is an error, as proxies do that have error
@@ -399,7 +366,7 @@ func TestCheck(t *testing.T) {
 				c.Mailgun.Domain = "sandbox123.mailgun.org"
 				c.Mailgun.From.Address = "no-reply@mg.example.com"
 			},
-			mailgun: saying(200, `{"id":"<1@sandbox>","message":"Queued. Thank you."}`),
+			mailgun: resetdtest.Saying(200, `{"id":"<1@sandbox>","message":"Queued. Thank you."}`),
 			want:    []string{`FAILED  settings  MAIL_FROM is at mg\.example\.com`, `warning settings  MAILGUN_DOMAIN is a sandbox domain`},
 		},
 
@@ -428,16 +395,16 @@ func TestCheck(t *testing.T) {
 		"wrong secret key": {set: func(c *Config) { c.Supabase.Key = "sb_secret_abcdef" }, key: "x", want: []string{`FAILED  supabase  the key is refused, twice \(status 403, bad_jwt\)\. What to do: give .*SERVICE_ROLE_KEY\)$`}},
 		"secret key without a gateway": {
 			set:      func(c *Config) { c.SupabaseAuthURL = c.Supabase.AuthURL; c.Supabase.Key = "sb_secret_abcdef" },
-			supabase: on(generateLink, saying(401, `{"code":401,"error_code":"no_authorization","msg":"x"}`)),
+			supabase: on(generateLink, resetdtest.Saying(401, `{"code":401,"error_code":"no_authorization","msg":"x"}`)),
 			want:     []string{`FAILED  supabase  .*\(status 401, no_authorization\)\. What to do: .*only the gateway knows secret keys`},
 		},
 		"refused once": {
-			supabase: on(generateLink, once(saying(401, `{"message":"Invalid API key"}`))),
+			supabase: on(generateLink, resetdtest.Once(resetdtest.Saying(401, `{"message":"Invalid API key"}`))),
 			want:     []string{`warning supabase  the key was refused, and accepted when asked again`},
 		},
 		"refused once, then failing": {
 			supabase: func(next http.Handler) http.Handler {
-				return on(generateLink, once(saying(401, `{}`)))(on(generateLink, saying(500, `{"error_code":"unexpected_failure"}`))(next))
+				return on(generateLink, resetdtest.Once(resetdtest.Saying(401, `{}`)))(on(generateLink, resetdtest.Saying(500, `{"error_code":"unexpected_failure"}`))(next))
 			},
 			want: []string{`FAILED  supabase  an address without an account gets no clear answer: status 500, unexpected_failure`},
 		},
@@ -481,47 +448,47 @@ func TestCheck(t *testing.T) {
 			want:     []string{`FAILED  supabase  .*: status 404, no error_code\. What to do: .*that a proxy in front passes Supabase's error answers on as they are`},
 		},
 		"404 of another kind": {
-			supabase: on(generateLink, saying(404, `{"code":404,"error_code":"no_such_thing"}`)),
+			supabase: on(generateLink, resetdtest.Saying(404, `{"code":404,"error_code":"no_such_thing"}`)),
 			want:     []string{`FAILED  supabase  .*: status 404, no_such_thing`},
 		},
 		"bad request": {
-			supabase: on(generateLink, saying(400, `{"code":400,"error_code":"bad_json"}`)),
+			supabase: on(generateLink, resetdtest.Saying(400, `{"code":400,"error_code":"bad_json"}`)),
 			want:     []string{`FAILED  supabase  .*: status 400, bad_json\. What to do: every address would be answered so`},
 		},
 		"every address is invalid": { // which a delivery takes for the answer about an unknown address
-			supabase: on(generateLink, saying(400, `{"code":400,"error_code":"validation_failed"}`, "X-Sb-Error-Code", "validation_failed")),
+			supabase: on(generateLink, resetdtest.Saying(400, `{"code":400,"error_code":"validation_failed"}`, "X-Sb-Error-Code", "validation_failed")),
 			want:     []string{`FAILED  supabase  .*: status 400, validation_failed\. What to do: every address`},
 		},
 		"plain to TLS": { // as nginx and Go's own server have it
-			supabase: saying(400, "Client sent an HTTP request to an HTTPS server.\n", "Content-Type", "text/plain"),
+			supabase: resetdtest.Saying(400, "Client sent an HTTP request to an HTTPS server.\n", "Content-Type", "text/plain"),
 			want:     []string{`FAILED  supabase  .*: status 400, no error_code\. What to do: .*https://PROJECT`, `warning redirect  .*status 400, no redirect`},
 		},
 		"redirected": {
-			supabase: saying(308, "", "Location", "https://app.example.com/"),
+			supabase: resetdtest.Saying(308, "", "Location", "https://app.example.com/"),
 			want:     []string{`FAILED  supabase  .*: status 308, no error_code\. What to do: give the address that it redirects to`, `warning redirect  .*status 308`},
 		},
 		"limited, until later": {
-			supabase: saying(429, `{"code":429,"error_code":"over_request_rate_limit"}`, "Retry-After", "7"),
+			supabase: resetdtest.Saying(429, `{"code":429,"error_code":"over_request_rate_limit"}`, "Retry-After", "7"),
 			want:     []string{`FAILED  supabase  an address without an account gets no clear answer: status 429.*\. What to do: wait`, `warning redirect  .*status 429.*\. What to do: try again in five minutes`},
 		},
 		"limited": {
-			supabase: saying(429, `{"code":429,"error_code":"over_request_rate_limit"}`),
+			supabase: resetdtest.Saying(429, `{"code":429,"error_code":"over_request_rate_limit"}`),
 			want:     []string{`FAILED  supabase  .*: status 429, over_request_rate_limit\. What to do: wait`, `warning redirect  .*status 429, no redirect\. What to do: try again in five minutes`},
 		},
 		"failing": {
-			supabase: on(generateLink, saying(500, `{"code":500,"error_code":"unexpected_failure"}`)),
+			supabase: on(generateLink, resetdtest.Saying(500, `{"code":500,"error_code":"unexpected_failure"}`)),
 			want:     []string{`FAILED  supabase  .*: status 500, unexpected_failure\. What to do: see whether the project is paused`},
 		},
 		"paused": {
-			supabase: saying(540, `{"message":"project paused"}`),
+			supabase: resetdtest.Saying(540, `{"message":"project paused"}`),
 			want:     []string{`FAILED  supabase  .*: status 540, no error_code\. What to do: see whether the project is paused \(540\)`, `warning redirect  .*status 540`},
 		},
 		"a link for nobody": {
-			supabase: on(generateLink, saying(200, linkForAll)),
+			supabase: on(generateLink, resetdtest.Saying(200, linkForAll)),
 			want:     []string{`FAILED  supabase  .*: a link for an address without an account\. What to do: something else answers there`},
 		},
 		"a page": {
-			supabase: saying(200, "<html>"),
+			supabase: resetdtest.Saying(200, "<html>"),
 			want:     []string{`FAILED  supabase  .*: the answer is none of Supabase Auth's: status 200 with no JSON of the expected form\. What to do: something else answers there`, `warning redirect  .*status 200, no redirect`},
 		},
 		"no such host": {
@@ -541,7 +508,7 @@ func TestCheck(t *testing.T) {
 			want: []string{`FAILED  supabase  Supabase Auth cannot be reached: its certificate is signed by an unknown authority`, `warning redirect  `},
 		},
 		"timeout": {
-			set: func(c *Config) { c.Supabase.Timeout, c.Mailgun.Timeout = 200*time.Millisecond, 200*time.Millisecond }, supabase: hanging,
+			set: func(c *Config) { c.Supabase.Timeout, c.Mailgun.Timeout = 200*time.Millisecond, 200*time.Millisecond }, supabase: resetdtest.Hanging,
 			want: []string{`FAILED  supabase  Supabase Auth cannot be reached: no answer in time\. What`, `warning redirect  .*cannot be told: no answer in time\. What`},
 		},
 
@@ -593,22 +560,22 @@ func TestCheck(t *testing.T) {
 			c.Pages = pages(c.LinkMode, site, "/reset-password")
 		}},
 		"links are refused without a key": {
-			set: func(c *Config) { c.LinkMode = delivery.ActionLink }, supabase: on("/verify", saying(401, `{"message":"No API key found in request"}`)),
+			set: func(c *Config) { c.LinkMode = delivery.ActionLink }, supabase: on("/verify", resetdtest.Saying(401, `{"message":"No API key found in request"}`)),
 			want: []string{`FAILED  redirect  .*cannot be told: status 401, no redirect\. What to do: open /auth/v1/verify`},
 		},
 		"links are limited": {
 			set: func(c *Config) {
 				c.LinkMode = delivery.ActionLink
 				c.Pages = pages(c.LinkMode, site, "/reset-password")
-			}, supabase: on("/verify", saying(429, `{}`)),
+			}, supabase: on("/verify", resetdtest.Saying(429, `{}`)),
 			want: []string{`warning redirect  whether Supabase lets links lead to https://app\.example\.com/reset-password cannot be told: status 429`},
 		},
 		"somebody else redirects": {
-			supabase: on("/verify", saying(303, ``, "Location", "https://login.example.com/?next=x")),
+			supabase: on("/verify", resetdtest.Saying(303, ``, "Location", "https://login.example.com/?next=x")),
 			want:     []string{`warning redirect  .*cannot be told: the answer is none of Supabase Auth's`},
 		},
 		"redirected without a place": {
-			supabase: on("/verify", saying(303, ``)), want: []string{`warning redirect  .*cannot be told: the answer is none of Supabase Auth's`},
+			supabase: on("/verify", resetdtest.Saying(303, ``)), want: []string{`warning redirect  .*cannot be told: the answer is none of Supabase Auth's`},
 		},
 
 		// Mailgun.
@@ -640,7 +607,7 @@ func TestCheck(t *testing.T) {
 			want: []string{`FAILED  mailgun   no message can be handed over: connection refused\. What to do: check that MAILGUN_API_BASE is https://api\.mailgun\.net or https://api\.eu\.mailgun\.net, and`},
 		},
 		"Mailgun hangs": {
-			set: func(c *Config) { c.Supabase.Timeout, c.Mailgun.Timeout = 200*time.Millisecond, 200*time.Millisecond }, mailgun: hanging,
+			set: func(c *Config) { c.Supabase.Timeout, c.Mailgun.Timeout = 200*time.Millisecond, 200*time.Millisecond }, mailgun: resetdtest.Hanging,
 			want: []string{`FAILED  mailgun   no message can be handed over: no answer in time\. What`},
 		},
 
@@ -665,7 +632,7 @@ func TestCheck(t *testing.T) {
 			sendTo: knownEmail, banned: []string{knownEmail},
 			want: []string{`FAILED  mail      nothing was sent to known@example\.com: the account is banned, and no link opens it\. What to do: `},
 		},
-		"how far away cannot be told": {supabase: on("/health", saying(404, ``))},
+		"how far away cannot be told": {supabase: on("/health", resetdtest.Saying(404, ``))},
 		"only this account fails": {
 			sendTo:   knownEmail,
 			supabase: failingFor(knownEmail),
@@ -674,8 +641,8 @@ func TestCheck(t *testing.T) {
 		"refused once, when it counts": {
 			sendTo: knownEmail, mails: []string{knownEmail},
 			supabase: func(next http.Handler) http.Handler {
-				refuse := once(saying(401, `{}`))(next)
-				return forAddress(knownEmail, refuse)(next)
+				refuse := resetdtest.Once(resetdtest.Saying(401, `{}`))(next)
+				return resetdtest.ForAddress(knownEmail, refuse)(next)
 			},
 		},
 		"this mail alone is refused": {
@@ -684,7 +651,7 @@ func TestCheck(t *testing.T) {
 				var n atomic.Int64 // the first is in test mode
 				return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 					if n.Add(1) > 1 {
-						next = saying(400, `{"message":"to parameter is not a valid address"}`)(nil)
+						next = resetdtest.Saying(400, `{"message":"to parameter is not a valid address"}`)(nil)
 					}
 					next.ServeHTTP(w, r)
 				})
@@ -708,26 +675,11 @@ func TestCheck(t *testing.T) {
 }
 
 func mailgunAnswers(status int, line string) trial {
-	return trial{mailgun: saying(status, `{"message":"x"}`, "Location", "https://x.example"), want: []string{line}}
-}
-
-// forAddress hands what asks for a link for that address to another handler.
-func forAddress(email string, handler http.Handler) func(http.Handler) http.Handler {
-	return func(next http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			body, _ := io.ReadAll(r.Body)
-			r.Body = io.NopCloser(bytes.NewReader(body))
-			if bytes.Contains(body, []byte(`"`+email+`"`)) {
-				handler.ServeHTTP(w, r)
-				return
-			}
-			next.ServeHTTP(w, r)
-		})
-	}
+	return trial{mailgun: resetdtest.Saying(status, `{"message":"x"}`, "Location", "https://x.example"), want: []string{line}}
 }
 
 func failingFor(email string) func(http.Handler) http.Handler {
-	return forAddress(email, saying(500, `{"code":500,"error_code":"unexpected_failure"}`)(nil))
+	return resetdtest.ForAddress(email, resetdtest.Saying(500, `{"code":500,"error_code":"unexpected_failure"}`)(nil))
 }
 
 // closedAddress is an address where nothing listens, and nothing will while the test runs:
