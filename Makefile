@@ -31,7 +31,7 @@ spec: ## openapi.yaml: linted, and no breaking change without a version that say
 	@./test/breaking.sh
 
 redis: ## redis-server for the tests: found, or installed on Debian
-	@./test/redis.sh
+	@./test/install.sh redis-server
 
 unit: ## all tests, also those with the build tag full, with the race detector where time is not the subject
 	go test -tags full -race -timeout 20m $$(go list ./... | grep -Ev '/test/(goclient|e2e)$$')

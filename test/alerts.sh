@@ -5,43 +5,24 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-missing() {
-	echo "The tests of the alerts need $1 on the PATH." >&2
-	echo "On Debian and Ubuntu: sudo apt-get install $2; on macOS: brew install $2." >&2
-	exit 1
-}
-
-promtool=$(command -v promtool || true)
-if [ -z "$promtool" ]; then
-	promtool=$PWD/.cache/promtool/usr/bin/promtool
-fi
+promtool=$(command -v promtool || echo "$PWD/.cache/promtool/usr/bin/promtool")
 if [ ! -x "$promtool" ]; then
-	if ! command -v apt-get >/dev/null || ! command -v dpkg-deb >/dev/null; then
-		missing promtool prometheus
+	if ! command -v apt-get >/dev/null; then
+		./test/install.sh promtool:prometheus # which says how
 	fi
 	echo "fetching promtool"
-	mkdir -p .cache
 	download=$(mktemp -d)
 	trap 'rm -rf "$download"' EXIT
 	if [ "$(id -u)" = 0 ]; then
 		apt-get update -qq
 		chown _apt "$download" 2>/dev/null || true # who downloads for root
 	fi
-	(cd "$download" && apt-get download -qq prometheus >/dev/null) || missing promtool prometheus
+	(cd "$download" && apt-get download -qq prometheus >/dev/null)
 	dpkg-deb --fsys-tarfile "$download"/prometheus_*.deb | tar -x -C "$download" ./usr/bin/promtool
-	rm -rf .cache/promtool
-	mkdir .cache/promtool
-	mv "$download"/usr .cache/promtool
+	mkdir -p .cache/promtool
+	mv "$download/usr" .cache/promtool
 fi
-if ! command -v jq >/dev/null; then
-	if ! command -v apt-get >/dev/null || [ "$(id -u)" != 0 ]; then
-		missing jq jq
-	fi
-	echo "installing jq"
-	export DEBIAN_FRONTEND=noninteractive
-	apt-get update -qq
-	apt-get install -y -qq --no-install-recommends jq >/dev/null
-fi
+./test/install.sh jq
 
 "$promtool" --version 2>&1 | head -1
 "$promtool" check rules deploy/prometheus/alerts.yaml

@@ -34,24 +34,14 @@ if [ "$(uname -s)" != Linux ] || [ "$(id -u)" != 0 ]; then
 	echo "container.sh gives containers file systems and networks of their own: it needs root on Linux." >&2
 	exit 1
 fi
-packages=()
-for tool in buildah podman runc redis-server; do
-	command -v "$tool" >/dev/null || packages+=("$tool")
-done
+# A busybox with libraries of its own would want them in the image.
+busybox=busybox
 if ! command -v busybox >/dev/null || ldd "$(command -v busybox)" >/dev/null 2>&1; then
-	packages+=(busybox-static)
+	busybox=:busybox-static
 fi
-[ -e /etc/ssl/certs/ca-certificates.crt ] || packages+=(ca-certificates)
-if [ "${#packages[@]}" != 0 ]; then
-	if ! command -v apt-get >/dev/null; then
-		echo "container.sh needs these packages of Debian or Ubuntu: ${packages[*]}" >&2
-		exit 1
-	fi
-	echo "installing ${packages[*]}"
-	export DEBIAN_FRONTEND=noninteractive
-	apt-get update -qq
-	apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
-fi
+certificates=()
+[ -e /etc/ssl/certs/ca-certificates.crt ] || certificates=(:ca-certificates)
+./test/install.sh buildah podman runc redis-server "$busybox" "${certificates[@]}"
 
 dir=$(mktemp -d /tmp/resetd-container-XXXXXX)
 export CONTAINERS_CONF=$dir/containers.conf CONTAINERS_STORAGE_CONF=$dir/storage.conf

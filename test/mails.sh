@@ -10,13 +10,7 @@ for language in ja ar; do
 	if command -v fc-list >/dev/null && fc-list ":lang=$language" family | grep -qv DejaVu; then
 		continue
 	fi
-	if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
-		echo "installing fonts"
-		DEBIAN_FRONTEND=noninteractive apt-get update -qq
-		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends fonts-noto-core fonts-noto-cjk >/dev/null
-	else
-		echo "there may be no font for $language (fonts-noto-core and fonts-noto-cjk on Debian)" >&2
-	fi
+	./test/install.sh :fonts-noto-core :fonts-noto-cjk || echo "There may be no font for $language." >&2
 done
 npm --prefix test/web run --silent build
 (cd test/web && npx --no-install tsc -p client/test)

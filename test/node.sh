@@ -28,17 +28,7 @@ npm_ci() {
 find_node() {
 	local web bin
 	web=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/web
-	if ! command -v npm >/dev/null; then
-		if ! command -v apt-get >/dev/null || [ "$(id -u)" != 0 ]; then
-			echo "The tests of the client, of the pages and of openapi.yaml need Node (20.19, 22.16, or 24 and later) and npm on the PATH." >&2
-			echo "On Debian and Ubuntu: sudo apt-get install nodejs npm; on macOS: brew install node." >&2
-			exit 1
-		fi
-		echo "installing nodejs and npm" >&2
-		export DEBIAN_FRONTEND=noninteractive
-		apt-get update -qq
-		apt-get install -y -qq --no-install-recommends nodejs npm >/dev/null
-	fi
+	"$web"/../install.sh node:nodejs npm
 	if ! node_is_fit; then
 		# Debian 12 has Node 18. It is enough to fetch a later one, which npm has as a package too.
 		npm_ci "$web/node"

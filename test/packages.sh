@@ -16,20 +16,7 @@ if [ "$(uname -s)" != Linux ] || [ "$(id -u)" != 0 ]; then
 	echo "packages.sh boots a system of its own to install into: it needs root on Linux." >&2
 	exit 1
 fi
-packages=()
-for tool in dpkg-deb:dpkg systemd-analyze:systemd systemd-nspawn:systemd-container redis-server:redis-server rpm:rpm; do
-	command -v "${tool%:*}" >/dev/null || packages+=("${tool#*:}")
-done
-if [ "${#packages[@]}" != 0 ]; then
-	if ! command -v apt-get >/dev/null; then
-		echo "packages.sh needs these packages of Debian or Ubuntu: ${packages[*]}" >&2
-		exit 1
-	fi
-	echo "installing ${packages[*]}"
-	export DEBIAN_FRONTEND=noninteractive
-	apt-get update -qq
-	apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
-fi
+./test/install.sh dpkg-deb:dpkg systemd-analyze:systemd systemd-nspawn:systemd-container redis-server rpm
 if [ "$(systemctl --version | awk 'NR == 1 { print $2 }')" -lt 250 ]; then
 	echo "packages.sh needs systemd 250 or later, as the unit does: Debian 12, Ubuntu 24.04." >&2
 	exit 1

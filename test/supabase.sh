@@ -25,14 +25,7 @@ if [ -z "${SUPABASE_AUTH_URL:-}" ]; then
 		from_image
 	fi
 	if [ -n "${SUPABASE_AUTH_BIN:-}" ] && ! compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null && ! command -v initdb >/dev/null; then
-		if ! command -v apt-get >/dev/null || [ "$(id -u)" != 0 ]; then
-			echo "Supabase Auth needs PostgreSQL: on Debian and Ubuntu, sudo apt-get install postgresql." >&2
-			exit 1
-		fi
-		echo "installing postgresql" >&2
-		export DEBIAN_FRONTEND=noninteractive
-		apt-get update -qq
-		apt-get install -y -qq --no-install-recommends postgresql >/dev/null
+		./test/install.sh initdb:postgresql
 	fi
 fi
 # The page of README.md runs in Node.
