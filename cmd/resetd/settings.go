@@ -84,7 +84,7 @@ type settings struct {
 	BrandLogoDark   string `env:"BRAND_LOGO_DARK_URL" help:"the same on a dark ground (default: BRAND_LOGO_URL on a light plate)"`
 	SupportEmail    string `env:"SUPPORT_EMAIL" help:"address in the mail for questions"`
 	SupportURL      string `env:"SUPPORT_URL" help:"page in the mail for questions, https"`
-	DefaultLanguage string `env:"DEFAULT_LANGUAGE" envDefault:"en" help:"language of the mail for readers of none that there is"`
+	DefaultLanguage string `env:"DEFAULT_LANGUAGE" envDefault:"en" help:"language of the mail for readers of none of its languages"`
 	LanguageField   string `env:"USER_LANGUAGE_FIELD" help:"field of Supabase's user_metadata with the language of an account, such as locale; it goes before Accept-Language"`
 	TemplatesDir    string `env:"TEMPLATES_DIR" help:"folder of templates whose blocks replace the built-in ones (resetd templates writes those)"`
 

@@ -373,7 +373,7 @@ func TestCheck(t *testing.T) {
 		// Supabase: the key.
 		"wrong key": {
 			key:  jwt(`{"role":"service_role","ref":"other"}`),
-			want: []string{`FAILED  supabase  the key is refused, twice \(status 403, bad_jwt\)\. What to do: give the service_role key or a secret key \(sb_secret_…\) of this very project`},
+			want: []string{`FAILED  supabase  the key is refused, twice \(status 403, bad_jwt\)\. What to do: give the service_role key or a secret key \(sb_secret_…\) of this project`},
 		},
 		"a role of no admin": {
 			set: func(c *Config) { c.Supabase.Key = jwt(`{"role":"reporting","ref":"project"}`) }, key: "x",

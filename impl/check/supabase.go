@@ -107,7 +107,7 @@ func supabaseAdvice(err error) string {
 // keyDoubt reads what the key says of itself, without judging its signature: why it cannot work,
 // or "", and which key would. It is a guess: what counts is what Supabase says.
 func (c *checker) keyDoubt(now time.Time) (doubt, advice string) {
-	advice = "give the service_role key or a secret key (sb_secret_…) of this very project (Project Settings > API Keys; self-hosted: SERVICE_ROLE_KEY)"
+	advice = "give the service_role key or a secret key (sb_secret_…) of this project (Project Settings > API Keys; self-hosted: SERVICE_ROLE_KEY)"
 	key := c.Supabase.Key
 	if supabase.IsSecretKey(key) {
 		if c.SupabaseAuthURL != "" {

@@ -84,7 +84,7 @@ func compileGlob(glob string) *regexp.Regexp {
 	return regexp.MustCompile(b.String())
 }
 
-// isLoopbackHost reports whether a host name without port means this very machine.
+// isLoopbackHost reports whether a host name without port means this machine.
 func isLoopbackHost(host string) bool {
 	if strings.EqualFold(host, "localhost") {
 		return true

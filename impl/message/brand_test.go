@@ -128,7 +128,7 @@ func ratio(a, b string) float64 {
 	return (light + 0.05) / (dark + 0.05)
 }
 
-// TestLogo: without a logo for dark grounds the one that there is has a light plate there; an SVG is
+// TestLogo: without a logo for dark grounds the other one has a light plate there; an SVG is
 // warned of.
 func TestLogo(t *testing.T) {
 	t.Parallel()

@@ -64,7 +64,7 @@ func (l *languages) find(tag string) (int, error) {
 			return i, nil
 		}
 	}
-	return 0, fmt.Errorf("must be one of the languages that there are: %s", strings.Join(l.names(), ", "))
+	return 0, fmt.Errorf("must be one of the mail's languages: %s", strings.Join(l.names(), ", "))
 }
 
 func (l *languages) names() []string {

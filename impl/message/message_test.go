@@ -495,7 +495,7 @@ func TestPluralForms(t *testing.T) {
 	}
 }
 
-// TestLanguage: nobody gets a language of a kind that he did not ask for, but the default.
+// TestLanguage: a reader gets a language of a kind that was asked for, or else the default.
 func TestLanguage(t *testing.T) {
 	t.Parallel()
 	r := mustNew(t, plain)
@@ -627,7 +627,7 @@ func TestAccountLanguage(t *testing.T) {
 	}
 }
 
-// TestDefaultLanguage: one that there is not is named, with those that there are.
+// TestDefaultLanguage: an unknown default language is named, with the languages of the mail.
 func TestDefaultLanguage(t *testing.T) {
 	t.Parallel()
 	for _, tag := range []string{"eo", "pt", "deutsch", "zh-TW", "\x00"} {

@@ -227,7 +227,7 @@ func TestAllows(t *testing.T) {
 	}
 }
 
-// TestWithLoopback: this very machine is allowed with any port, and nothing that resembles it; a list
+// TestWithLoopback: this machine is allowed with any port, and nothing that resembles it; a list
 // that was not asked to allows none of it.
 func TestWithLoopback(t *testing.T) {
 	t.Parallel()

@@ -17,7 +17,7 @@ import (
 	"github.com/resetd/resetd/impl"
 )
 
-// world is what deliveries do, and what becomes of them.
+// world records what deliveries do, and how they end.
 type world struct {
 	t *testing.T
 	// try is what the nth attempt of a request does, beginning with 1. nil: it delivers at once.
@@ -136,7 +136,7 @@ func (w *world) mustPut(o *Outbox, ids ...string) {
 	}
 }
 
-// wantEnds compares what became of the accepted requests, which includes that nothing is missing.
+// wantEnds compares the ends of the accepted requests, of which none may be missing.
 func (w *world) wantEnds(want map[string]string) {
 	w.t.Helper()
 	w.mu.Lock()
@@ -158,7 +158,7 @@ func (w *world) wantAllEnded() {
 		}
 	}
 	if len(lost) > 0 || len(w.ends) != len(w.accepted) {
-		w.t.Errorf("%d ends of %d requests; nothing became of %d: %v…", len(w.ends), len(w.accepted), len(lost), lost[:min(3, len(lost))])
+		w.t.Errorf("%d ends of %d requests; %d have no end: %v…", len(w.ends), len(w.accepted), len(lost), lost[:min(3, len(lost))])
 	}
 }
 
@@ -201,7 +201,7 @@ func hangs(ctx context.Context, _ impl.Request, _ int) (time.Duration, bool) {
 func fails(context.Context, impl.Request, int) (time.Duration, bool) { return 30 * time.Second, true }
 
 // TestAdmission: what is let in goes by the requests that were let in within the last 10 s, and by
-// nothing else: what became of earlier ones changes no answer.
+// nothing else: the ends of earlier ones change no answer.
 func TestAdmission(t *testing.T) {
 	const maxAccepted = 5
 	for name, c := range map[string]struct {

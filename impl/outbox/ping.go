@@ -50,7 +50,7 @@ func Ping(ctx context.Context, target *redisclient.Target, timeout time.Duration
 			return err
 		},
 		func() error { return client.XInfoConsumers(ctx, names.stream, group).Err() },
-		func() error { // of one that has ended without a request, and of one that has left this one
+		func() error { // an instance that ended without requests, and one with a request for this instance
 			return takeOverScript.Run(ctx, client, []string{names.stream, names.alive(others), taken}, group, others, mine, batch, keep).Err()
 		},
 		func() error {

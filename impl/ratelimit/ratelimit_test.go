@@ -12,7 +12,7 @@ import (
 )
 
 // In a synctest bubble time stands still until everybody sleeps, so these
-// tests ask on the very nanosecond. Counting in memory needs no goroutine.
+// tests ask on the exact nanosecond. Counting in memory needs no goroutine.
 
 func memoryLimiter(tb testing.TB, rate string) *Limiter {
 	return open(tb, Options{}).Limiter("ip", mustRate(tb, rate))
@@ -106,7 +106,7 @@ func TestLongestWait(t *testing.T) {
 	})
 }
 
-// The wait is enough even for who asks on the very nanosecond at which ulule
+// The wait is enough even for a request on the exact nanosecond at which ulule
 // still takes the window for open.
 func TestWaitIsEnough(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

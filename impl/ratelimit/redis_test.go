@@ -114,7 +114,7 @@ func TestRedisWaitIsEnough(t *testing.T) {
 	})
 }
 
-// TestRedisAsks: a request costs one round trip for all of its windows, whatever becomes of it.
+// TestRedisAsks: a request costs one round trip for all of its windows, let through or not.
 func TestRedisAsks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, store := openPiped(t)

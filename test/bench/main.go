@@ -34,7 +34,7 @@ since the start. The first line says how much of the processors other programs t
 times, and the latency above all, need a quiet machine.
 
 Four more parts follow, which -paths knows as well. "latency" sends 500 requests a second for
-10 s, half of them for accounts, whatever becomes of those before while fewer than 64 wait. The stand-ins take as long
+10 s, half of them for accounts, without regard to earlier ones while fewer than 64 wait. The stand-ins take as long
 as hosted services were measured to: 29 ms for the lookup of an account, 8 ms for that of an
 unknown address, 200 ms for a mail. Times are from when a request was sent to the last byte of
 its answer; "sender late" says how long after its time it was sent. By default 8 deliveries run at once, which is too few for so many accounts, so the

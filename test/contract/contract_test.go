@@ -16,7 +16,7 @@ import (
 	"github.com/resetd/resetd/test/resetdtest"
 )
 
-// operationOf the document: the one that there is.
+// operationOf returns the document's only operation.
 func operationOf(t testing.TB) *openapi3.Operation {
 	t.Helper()
 	for path, item := range resetdtest.Document().Paths.Map() {
@@ -47,7 +47,7 @@ func documentedCodes(t testing.TB) []string {
 	return codes
 }
 
-// producer is one way to come by an answer.
+// producer is one way to get an answer.
 type producer struct {
 	status  int
 	code    string // "" is no error

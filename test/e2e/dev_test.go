@@ -80,7 +80,7 @@ func inboxOf(t *testing.T, address string) string {
 	return string(inbox.Mails)
 }
 
-// mayCall tells whether a browser lets a page of an origin call.
+// mayCall reports whether a browser lets a page of an origin call.
 func mayCall(t *testing.T, address, origin string) bool {
 	t.Helper()
 	response, _ := get(t, http.MethodOptions, address+endpoint, "", "Origin", origin,

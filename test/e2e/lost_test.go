@@ -83,7 +83,7 @@ func (e *everyThird) counts() (failures, calls int) {
 }
 
 // TestHiccups: while every third call fails, all are answered 200, and each account is mailed: exactly
-// once where it is known what became of a message that failed. Where it is not, nobody gets more than
+// once where the fate of a message that failed is known. Where it is not, nobody gets more than
 // two, and who gets none is in the log. What Mailgun has accepted is never logged as undelivered.
 func TestHiccups(t *testing.T) {
 	t.Parallel()

@@ -179,7 +179,7 @@ func supabaseFaults() []fault {
 			answering(404, "<html>GOSSIP EMAIL")(w, r, email)
 		}},
 		fault{name: "a bare 400", shown: unavailable, verdict: "down", serve: answering(400, `GOSSIP`)},
-		// What is shown is what becomes of the probe, and not of the address asked about.
+		// The outcome of the probe is shown, and not that of the address asked about.
 		fault{name: "401 for accounts and 500 for others", shown: unavailable, verdict: "down", serve: func(w http.ResponseWriter, r *http.Request, email string) {
 			answering(map[bool]int{true: 401, false: 500}[isAccount(email)], "GOSSIP")(w, r, email)
 		}},
@@ -380,7 +380,7 @@ func (g *gate) open() {
 	go func(s *http.Server) { _ = s.Serve(listener) }(g.server)
 }
 
-// shut refuses new connections at once. Calls that have begun are answered: what becomes of one that is
+// shut refuses new connections at once. Calls that have begun are answered: the fate of a call that is
 // cut off is another fault.
 func (g *gate) shut() {
 	g.mu.Lock()

@@ -215,7 +215,7 @@ func TestRecipientLimit(t *testing.T) {
 }
 
 // TestRecipientLimitAfterFaults: an answer that shows a fault takes nothing from the limit, so that
-// who tries again is served. Every other answer takes one, whatever becomes of its delivery: else
+// who tries again is served. Every other answer takes one, however its delivery ends: else
 // the limit would tell of it.
 func TestRecipientLimitAfterFaults(t *testing.T) {
 	t.Parallel()

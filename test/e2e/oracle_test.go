@@ -37,8 +37,8 @@ var (
 	strangers = who{"unknown addresses", unknownEmail, strings.ToUpper(unknownEmail), "other.stranger@example.org", "LATE@example.org", "twice.stranger@example.org", "banned.stranger@example.org"}
 )
 
-// languagesOfAccounts are what the accounts have in their user_metadata: a language, one that there is
-// not, what is none, and much.
+// languagesOfAccounts are what the accounts have in their user_metadata: a language of the mail,
+// another one, a text that is no language, and a long text.
 var languagesOfAccounts = map[string]map[string]any{
 	knownEmail:      {"locale": "ja"},
 	otherKnown:      {"locale": "fa", "picture": strings.Repeat("x", 10<<10)},
@@ -47,7 +47,7 @@ var languagesOfAccounts = map[string]map[string]any{
 	accounts.banned: {"locale": "fr"},
 }
 
-// third is an unknown address that is asked about on both sides: what became of the others must not
+// third is an unknown address that is asked about on both sides: the outcome for the others must not
 // show in its answers either.
 const third = "third@example.org"
 
@@ -80,7 +80,7 @@ const (
 	overManyAtOnce     transport = "many connections" // a connection each, those of a phase at once
 )
 
-// seen is what became of one side of a case.
+// seen holds the outcome of one side of a case.
 type seen struct {
 	answers  []string // all that a caller can see, in order
 	short    []string // "status code" of each
@@ -168,7 +168,7 @@ func faultCases() (cases []oracleCase) {
 	return cases
 }
 
-// probeOffCases are without test messages: what becomes of real mail is then shown even less.
+// probeOffCases are without test messages: the fate of real mail is then shown even less.
 func probeOffCases() (cases []oracleCase) {
 	cases = append(cases, oracleCase{name: "no fault/probe off", env: probeOff})
 	for _, f := range append(named(mailgunFaults(), "400", "401", "500", "hangs", "garbage", "429"), refusing(undeliverable)) {

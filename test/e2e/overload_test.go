@@ -20,7 +20,7 @@ import (
 	"github.com/resetd/resetd/test/resetdtest"
 )
 
-// TestOverload: beyond MAX_ACCEPTED in ten seconds everyone is answered 503 alike, whatever became of
+// TestOverload: beyond MAX_ACCEPTED in ten seconds everyone is answered 503 alike, however the deliveries ended of
 // the accepted ones, and after ten seconds nobody is. An address that was refused may be asked for again.
 func TestOverload(t *testing.T) {
 	t.Parallel()

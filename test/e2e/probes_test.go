@@ -12,7 +12,7 @@ import (
 	"github.com/resetd/resetd/test/resetdtest"
 )
 
-// TestVerdicts: what a probe finds out, and what becomes of it: an answer for everybody, a record in
+// TestVerdicts: what a probe finds out, and its effect: an answer for everybody, a record in
 // the log, a metric. Quotas of Mailgun, which real mail can use up, are for the operator alone.
 func TestVerdicts(t *testing.T) {
 	t.Parallel()

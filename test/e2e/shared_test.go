@@ -21,7 +21,7 @@ import (
 )
 
 // The tests of this file are about promise 9 of SECURITY.md with Redis: what any instance has answered 200 is mailed,
-// whatever becomes of that instance, or of Redis.
+// even if that instance, or Redis, ends.
 
 // cluster is several instances of the shipped binary behind one Redis, and their upstreams.
 type cluster struct {

@@ -46,7 +46,7 @@ const (
 	MailTakes    = 200 * time.Millisecond
 )
 
-// Tally counts what became of addresses. Questions and messages of probes are not in it.
+// Tally counts the mails and lookups of addresses. Questions and messages of probes are not in it.
 type Tally struct {
 	Lookups   int // addresses that were looked up
 	Mails     int // addresses that were mailed

@@ -71,7 +71,7 @@ func TestAppsPage(t *testing.T) {
 	}
 }
 
-// hasPart tells whether text has these lines, one after the other, indented by the same amount.
+// hasPart reports whether text has these lines, one after the other, indented by the same amount.
 func hasPart(text, part string) bool {
 	lines, wanted := strings.Split(text, "\n"), strings.Split(strings.TrimRight(part, "\n"), "\n")
 	for i := range len(lines) - len(wanted) + 1 {

@@ -19,7 +19,7 @@ var rooms = map[string]struct {
 	"gen/client":                 {nil, "a client depends on nothing of the server"},
 	"impl":                       {[]string{"gen"}, "the operation decides the answer, and must not be able to ask about an account"},
 	"impl/health":                {[]string{"impl"}, "the verdicts that answer must not be able to ask about an account, or send it mail"},
-	"impl/outbox":                {[]string{"impl", "impl/redisclient"}, "what is let in does not know what becomes of it"},
+	"impl/outbox":                {[]string{"impl", "impl/redisclient"}, "what lets requests in does not know how they end"},
 	"impl/delivery":              {[]string{"impl"}, "a delivery knows its interfaces, and not who implements them"},
 	"impl/setting":               {nil, "the form of a value does not depend on whose it is"},
 	"impl/upstream":              {nil, "the bounds of a call do not know who is called"},

@@ -102,7 +102,7 @@ func TestWorkflows(t *testing.T) {
 				if strings.HasPrefix(step.Uses, "actions/checkout@") && step.With["persist-credentials"] != "false" {
 					t.Errorf("%s: a checkout keeps its credentials", where)
 				}
-				// The program is checked and released by the very Go that builds the image.
+				// The program is checked and released by the Go that builds the image.
 				if strings.HasPrefix(step.Uses, "actions/setup-go@") && (step.With["go-version"] != builds || step.With["check-latest"] != "") {
 					t.Errorf("%s: the Dockerfile builds with Go %s, and this is %q", where, builds, step.With)
 				}

@@ -39,7 +39,7 @@ type auth struct {
 }
 
 var errNoAuth = errors.New(`there is no Supabase Auth to test with. Give one of:
-	SUPABASE_AUTH_URL and SUPABASE_SERVICE_ROLE_KEY  of one that runs, and may be filled with accounts of test.example
+	SUPABASE_AUTH_URL and SUPABASE_SERVICE_ROLE_KEY  of a running server, which may be filled with accounts of test.example
 	SUPABASE_AUTH_BIN                                a binary of it, with PostgreSQL from Debian's packages
 	Docker                                           make e2e then takes both from what is published`)
 

@@ -445,7 +445,7 @@ func TestSelectors(t *testing.T) {
 			ports := selected(name, &o.Spec.Selector)
 			for _, endpoint := range o.Spec.PodMetricsEndpoints {
 				if endpoint.Port == nil || !ports[*endpoint.Port] {
-					t.Errorf("%s asks a port that there is not", name)
+					t.Errorf("%s asks an unknown port", name)
 				}
 			}
 		case *networkingv1.NetworkPolicy:

@@ -17,7 +17,7 @@ type Cluster struct {
 	tb testing.TB
 }
 
-// StartCluster starts one, and returns when all of it knows all.
+// StartCluster starts a Cluster, and returns when its nodes know each other.
 func StartCluster(tb testing.TB) *Cluster {
 	tb.Helper()
 	c := &Cluster{tb: tb}

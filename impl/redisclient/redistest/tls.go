@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// Authority is one that nobody but a test knows.
+// Authority is a certificate authority that only tests know.
 type Authority struct {
 	PEM string // its certificate
 
@@ -24,7 +24,7 @@ type Authority struct {
 	key         *ecdsa.PrivateKey
 }
 
-// NewAuthority makes one.
+// NewAuthority makes an authority.
 func NewAuthority(tb testing.TB) *Authority {
 	tb.Helper()
 	a := &Authority{tb: tb, key: newKey(tb)}

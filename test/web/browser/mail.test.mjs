@@ -98,7 +98,7 @@ test('a second mail makes the link of the first one invalid', async (t) => {
 	const resetd = await startResetd(t, 'dev')
 	const { page } = await openPage(t, { origins: [resetd.url], expected: [/status of 403/] })
 	await ask(resetd, account)
-	await resetd.inbox() // a second request takes the place of one that is not delivered yet
+	await resetd.inbox() // a second request replaces an undelivered one
 	await ask(resetd, account)
 	const links = (await resetd.inbox()).mails.map((mail) => /http:\S+token_hash=\S+/.exec(mail.text)[0])
 	assert.equal(new Set(links).size, 2)

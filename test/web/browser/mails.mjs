@@ -6,7 +6,7 @@ const folder = new URL('../../../impl/message/testdata/golden/', import.meta.url
 
 export const goldens = (name) => readFileSync(new URL(name, folder), 'utf8')
 
-/** The languages that there are goldens of. */
+/** The languages that have goldens. */
 export const languages = readdirSync(folder).map((name) => /^full\.(.+)\.html$/.exec(name)?.[1]).filter(Boolean)
 
 export const views = [

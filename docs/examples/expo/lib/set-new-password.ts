@@ -13,7 +13,7 @@ const words: Record<string, string> = {
 const toldOf = (error: AuthError) => words[error.code ?? ''] ?? error.message
 
 /**
- * Takes the token of a link. What it returns is to be called when the form with the new password is
+ * Takes the token of a link. Call what it returns when the form with the new password is
  * submitted, and not before: it returns null, or what to tell the user, who may submit again.
  */
 export function passwordSetter(supabase: SupabaseClient, tokenHash: string) {
