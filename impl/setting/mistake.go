@@ -10,7 +10,7 @@ import (
 type Mistake struct{ Setting, Text string }
 
 // Mistakes are all that is wrong with some settings.
-type Mistakes []Mistake
+type Mistakes []Mistake //nolint:errname // a mistake is what the house calls it
 
 // Lines returns each mistake with the name of its setting, sorted.
 func (m Mistakes) Lines() []string {
