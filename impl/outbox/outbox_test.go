@@ -782,7 +782,7 @@ func TestMemory(t *testing.T) {
 	}
 	close(gate)
 	closeIt(t, o)
-	if heap, _ := memory(); heap-heapBefore > 4<<20 {
+	if heap, _ := memory(); heap-heapBefore > used/2 {
 		t.Errorf("%d bytes are left when all are delivered", heap-heapBefore)
 	}
 	runtime.KeepAlive(o)

@@ -351,7 +351,7 @@ func TestSender(t *testing.T) {
 func TestUserLanguage(t *testing.T) {
 	t.Parallel()
 	written := map[string]any{ // to the language of the mail, by account
-		"fr": "fr", "pt_BR": "pt-BR", "zh-TW": "zh-Hant", "sv": "de", "": "de", "fr,it": "de", "French": "de", "fr\r\nBcc: x@evil.org": "de",
+		"fr": "fr", "pt_BR": "pt-BR", "zh-TW": "zh-Hant", "eo": "de", "": "de", "fr,it": "de", "French": "de", "fr\r\nBcc: x@evil.org": "de",
 	}
 	var accounts []string
 	metadata, want := map[string]map[string]any{}, map[string]any{}

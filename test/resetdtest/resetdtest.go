@@ -113,7 +113,7 @@ func Start(tb testing.TB, config Config) *Server {
 	}
 	tb.Cleanup(func() { s.private.search(tb, "the output", s.Log.String()) })
 	s.Process = Run(tb, environ, build(tb), "serve")
-	s.Process.beforeStop = func() {
+	s.beforeStop = func() {
 		if text, err := s.getMetrics(); err == nil {
 			s.private.search(tb, "the metrics", OwnMetrics(text))
 		}
