@@ -51,6 +51,7 @@ func TestNames(t *testing.T) {
 			if wrong != nil {
 				t.Fatal(wrong)
 			}
+			target.dialTimeout = time.Minute
 			conn, err := target.dialTLS(t.Context(), "tcp", listener.Addr().String())
 			if err == nil {
 				_ = conn.Close()

@@ -96,7 +96,7 @@ func (t *Target) dialTLS(ctx context.Context, network, address string) (net.Conn
 func (t *Target) dialAs(ctx context.Context, name, network, address string) (net.Conn, error) {
 	config := t.tls.Clone()
 	config.ServerName = name
-	dialer := tls.Dialer{NetDialer: &net.Dialer{Timeout: dialTimeout}, Config: config}
+	dialer := tls.Dialer{NetDialer: &net.Dialer{Timeout: t.dialTimeout}, Config: config}
 	return dialer.DialContext(ctx, network, address)
 }
 

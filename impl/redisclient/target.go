@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -44,6 +45,8 @@ type Target struct {
 	options redis.UniversalOptions
 	tls     *tls.Config // nil without TLS
 	host    string      // of the URL
+
+	dialTimeout time.Duration // longer in tests alone
 }
 
 const (
@@ -119,7 +122,7 @@ func parseURL(text string) (*Target, error) {
 	if err := checkQuery(kind, u, query); err != nil {
 		return nil, err
 	}
-	t := &Target{Kind: kind, host: u.Hostname()}
+	t := &Target{Kind: kind, host: u.Hostname(), dialTimeout: dialTimeout}
 	if err := t.parse(text); err != nil || t.options.DB < 0 {
 		return nil, errors.New(urlForms)
 	}
