@@ -634,7 +634,7 @@ func TestDefaultLanguage(t *testing.T) {
 		opts := plain
 		opts.DefaultLanguage = tag
 		_, wrong := message.New(opts)
-		if len(wrong) != 1 || wrong[0].Setting != "DEFAULT_LANGUAGE" || !strings.HasSuffix(wrong[0].Text, "there are: "+strings.Join(languages, ", ")) {
+		if len(wrong) != 1 || wrong[0].Setting != "DEFAULT_LANGUAGE" || !strings.HasSuffix(wrong[0].Text, "languages: "+strings.Join(languages, ", ")) {
 			t.Errorf("%q: %v", tag, wrong)
 		}
 	}
