@@ -2,13 +2,19 @@
 package contract
 
 import (
+	"flag"
 	"os"
 	"testing"
 
 	"github.com/resetd/resetd/test/resetdtest"
 )
 
-func TestMain(m *testing.M) { os.Exit(resetdtest.Main(m)) }
+func TestMain(m *testing.M) {
+	if !resetdtest.Full {
+		_ = flag.Set("rapid.checks", "25") // of each kind of request; 100 in make test
+	}
+	os.Exit(resetdtest.Main(m))
+}
 
 // The accounts and origins of every test.
 const (
