@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes up a password for Redis and writes both ends of it to a folder: redis_conf, what Redis
-# starts with, and redis_url, what resetd connects with. It overwrites neither.
+# Makes a password for Redis and writes two files into a folder: redis_conf, which Redis starts
+# with, and redis_url, which resetd connects with. It overwrites neither file.
 #
 #	compose/redis-secret.sh FOLDER [HOST]
 set -euo pipefail
@@ -17,8 +17,7 @@ for file in redis_conf redis_url; do
 done
 password=$(od -An -tx1 -N32 /dev/urandom | tr -d ' \n')
 hash=$(printf %s "$password" | sha256sum | cut -d' ' -f1)
-# Without a password a client may ask whether Redis is there, and nothing else. Redis itself
-# needs the password's hash alone.
+# Without a password a client may only ping Redis. Redis itself needs only the password's hash.
 cat >"$folder/redis_conf" <<-CONF
 	user default on nopass resetkeys resetchannels -@all +ping
 	user resetd on #$hash ~resetd:* resetchannels -@all +@connection +@read +@write +@scripting -@dangerous

@@ -1,6 +1,6 @@
 #!/bin/sh
-# After the installation of the package. dpkg says "configure" and the version before, if there is one;
-# rpm says how many versions there are.
+# Runs after the installation of the package. dpkg says "configure" and the version before, if there is
+# one. rpm says how many versions there are.
 set -e
 case "$1" in
 configure) [ -n "$2" ] && upgrade=yes || upgrade=no ;;
