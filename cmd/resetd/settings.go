@@ -105,7 +105,7 @@ type settings struct {
 
 	clientIP clientip.Rule
 
-	// platform is where it runs, if that is one that runs several instances by itself; else empty.
+	// platform is the name of the platform, if it runs several instances by itself; else empty.
 	platform string
 }
 
@@ -519,7 +519,7 @@ func (s *settings) checkLinks(wrong *setting.Mistakes) {
 	}
 }
 
-// checkMailbox returns the zero address for one that is empty or no good.
+// checkMailbox parses a mailbox. It returns the zero address if the value is empty or invalid.
 func checkMailbox(name, value string, wrong *setting.Mistakes) mail.Address {
 	if value == "" {
 		return mail.Address{}

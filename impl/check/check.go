@@ -35,7 +35,7 @@ type Config struct {
 	Mailgun                      mailgun.Config  // likewise
 	WebhookKey                   string
 	Redis                        *redisclient.Target // nil: it is not configured
-	Platform                     string              // where it runs, if that is one that runs several instances by itself
+	Platform                     string              // the platform, if it runs several instances by itself
 
 	Pages                          *origin.Pages // nil without SITE_URL
 	Writer                         *message.Renderer
@@ -68,7 +68,8 @@ func Run(ctx context.Context, config Config, format Format, out io.Writer) error
 		c.redirectTo = c.Pages.Site()
 	}
 	c.tell(c.settings())
-	// At the same time, so that one that hangs holds up nothing; told in this order all the same.
+	// The checks run at the same time, so that a slow one does not delay the others. They are told in this
+	// order.
 	var results []<-chan findings
 	for _, check := range []func(context.Context) findings{c.supabase, c.redirects, c.mailgun, c.redis} {
 		result := make(chan findings, 1)

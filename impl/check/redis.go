@@ -120,7 +120,7 @@ func redisAdvice(target *redisclient.Target, refused *redisclient.RefusedError) 
 func reachAdvice(target *redisclient.Target, err error) string {
 	switch {
 	case errors.Is(err, upstream.ErrUnknownAuthority) && target.HasCA:
-		return "REDIS_CA_FILE has the certificate of another authority: give it that of the one that signed Redis' certificate, or all of a file that has several"
+		return "REDIS_CA_FILE has the certificate of another authority: give it the certificate of the authority that signed Redis' certificate, or all of a file that has several"
 	case errors.Is(err, upstream.ErrUnknownAuthority):
 		return "give the certificate of its authority in REDIS_CA_FILE; for a certificate that signed itself, that certificate"
 	case errors.Is(err, upstream.ErrOtherName):

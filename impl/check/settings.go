@@ -150,8 +150,8 @@ func isLoopback(host string) bool {
 	return host == "localhost" || strings.HasSuffix(host, ".localhost") || strings.HasPrefix(host, "127.") || host == "::1"
 }
 
-// isNear guesses whether a host is on this machine, or in a network of the operator's: a name without
-// a dot, one that no public name ends in, or an address that is not public.
+// isNear guesses whether a host is on this machine, or in the operator's own network: a name without
+// a dot, a name with an ending that no public name has, or an address that is not public.
 func isNear(host string) bool {
 	if address, err := netip.ParseAddr(host); err == nil {
 		return address.IsLoopback() || address.IsPrivate() || address.IsLinkLocalUnicast()

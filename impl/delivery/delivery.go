@@ -47,8 +47,7 @@ type Mailer interface {
 	Send(ctx context.Context, to string, mail Mail) error
 }
 
-// Writer writes the mail around a link, in the language of the account, or else the one that
-// Accept-Language asks for.
+// Writer writes the mail around a link, in the language of the account, or else of Accept-Language.
 type Writer interface {
 	Write(accountLanguage, acceptLanguage, link string) (Mail, error)
 }

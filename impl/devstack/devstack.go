@@ -73,8 +73,8 @@ type Config struct {
 	// sb_secret_ belongs in the header apikey alone; any other in apikey and as Bearer.
 	ServiceRoleKey string
 
-	// PublishableKey is the key that apps send in the header apikey, beside ServiceRoleKey the only
-	// one that they may. Empty means that none is asked for, as where no gateway stands before
+	// PublishableKey is the key that apps send in the header apikey. The stand-in accepts only this key
+	// and ServiceRoleKey. If it is empty, apps need no key, as without a gateway in front of
 	// Supabase Auth.
 	PublishableKey string
 

@@ -28,8 +28,8 @@ const (
 	// streamPause lets a burst of mail become one event.
 	streamPause = 50 * time.Millisecond
 
-	// streamHeartbeat is how often a silent stream writes a comment, so that a reader that
-	// has gone is noticed, and proxies keep one that has not.
+	// streamHeartbeat is how often a silent stream writes a comment. The write fails if the reader
+	// has gone, and keeps proxies from closing the connection if it has not.
 	streamHeartbeat = 15 * time.Second
 
 	// streamWriteTimeout is the time one event may take. It replaces the server's

@@ -14,8 +14,8 @@ const (
 	BaseEU = "https://api.eu.mailgun.net"
 )
 
-// CheckKey judges MAILGUN_API_KEY. A webhook signing key has no form of its own: Mailgun's reference
-// shows one that begins with key-, as API keys do.
+// CheckKey judges MAILGUN_API_KEY. It cannot tell a webhook signing key from an API key: the signing key
+// in Mailgun's reference begins with key- too.
 // https://documentation.mailgun.com/docs/mailgun/api-reference/send/mailgun/account-management
 func CheckKey(key string) error {
 	if strings.HasPrefix(key, "pubkey-") {

@@ -25,7 +25,7 @@ const (
 // Portuguese and that of Portugal are one kind, the two scripts of Chinese are two.
 type kind struct{ base, script string }
 
-// written maps spoken languages to the one that their speakers write. CLDR's own table (languageMatching) goes
+// written maps spoken languages to the language that their speakers write. CLDR's own table (languageMatching) goes
 // further: it gives Spanish to Catalans and English to the Welsh, who did not ask for it.
 var written = map[string]string{
 	"gsw": "de",

@@ -358,7 +358,7 @@ func (s *Shared) forgetOld() {
 // case that the instance wakes up, and removes an instance without entries. XCLAIM drops entries that are no longer
 // in the stream.
 //
-// KEYS: stream, alive, taken. ARGV: group, the instance, the one that takes over, most entries,
+// KEYS: stream, alive, taken. ARGV: group, the instance, the instance that takes over, most entries,
 // milliseconds to keep the note.
 var takeOverScript = redis.NewScript(`
 if redis.call('EXISTS', KEYS[2]) == 1 then return {} end

@@ -16,7 +16,7 @@
 // two.
 //
 // Only requests that are let through are counted. All windows are read before any is counted, so a refused request
-// costs nothing and makes no window longer: a client that keeps trying is served as soon as one that waits.
+// costs nothing and makes no window longer: a client that keeps trying is served as soon as a client that waits.
 //
 // This package must never:
 //

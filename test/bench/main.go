@@ -5,8 +5,8 @@ without any of the checks.
 
 	go run ./test/bench -resetd bin/resetd [-check] [-rounds 5] [-requests 4000] [-paths known,429] [-set NAME=value]
 
-Four processes run: resetd as an operator would start it, the floor, one that stands in for
-Supabase Auth and Mailgun and answers at once, and this one, which sends the requests. Each
+Four processes run: resetd as an operator would start it, the floor, a stand-in for
+Supabase Auth and Mailgun that answers at once, and this one, which sends the requests. Each
 path gets a fresh resetd and a fresh floor; they are loaded in turns, and what is printed is
 the median of the rounds, so that other work on the machine disturbs both alike.
 

@@ -10,9 +10,9 @@ handed on with it.
 It looks at what is linked into cmd/resetd on the platforms that are released, not at tools and
 tests. A licence is known by the hash of its words, and each text in known.go was read by a person:
 programs that guess by likeness took Go's own licence for another one (go-license-detector 4.3), and
-would take MIT with a further condition for MIT. A text that nobody has read is an error, and so is
-one that is not allowed, a module without one, and a package that brings files along (embed) whose
-origin nobody has looked up.
+would take MIT with a further condition for MIT. It is an error if nobody has read a text, if a licence
+is not allowed, if a module has no licence, or if nobody has looked up the origin of files that a package
+embeds.
 */
 package main
 

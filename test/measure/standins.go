@@ -14,10 +14,10 @@ import (
 	"time"
 )
 
-// Upstreams are Supabase Auth and Mailgun as stand-ins play them: correctly and at once, but for what is
-// set. They run in a process of their own: in the one that measures, their work for an account would be
-// seen beside the next answer. (impl/devstack knows its accounts by a list and keeps every call: it would
-// work more than the server under test.)
+// Upstreams are stand-ins for Supabase Auth and Mailgun. They answer correctly and at once, except for the
+// faults and times that are set. They run in a separate process, because in the measuring process their work
+// for an account would change the time of the next answer. (impl/devstack knows its accounts by a list and
+// keeps every call: it would use more processor time than the server under test.)
 type Upstreams struct {
 	Seed uint64 // of the People who have accounts
 

@@ -83,9 +83,9 @@ func program(tb testing.TB) string {
 // busOffset is how far above its port a node of a Cluster listens for the others.
 const busOffset = 10_000
 
-// freeAddr returns an address whose port, and the one of a Cluster's bus, are free. Where all of
-// 127.0.0.0/8 is this machine it is one that nothing else listens on or connects from, so that the port
-// stays free while Redis is down.
+// freeAddr returns an address whose port, and port of a Cluster's bus, are free. If all of 127.0.0.0/8
+// is this machine, nothing else listens on the address or connects from it, so that the port stays free
+// while Redis is down.
 func freeAddr(tb testing.TB) string {
 	tb.Helper()
 	for range 100 {
@@ -184,7 +184,7 @@ func (s *Server) Keep() {
 	s.Start()
 }
 
-// Kill ends the server at once, also one that is stopped.
+// Kill ends the server at once, even if it is stopped.
 func (s *Server) Kill() {
 	if s.mini != nil {
 		s.mini.Close()
