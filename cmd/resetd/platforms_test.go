@@ -266,10 +266,10 @@ func TestPlatforms(t *testing.T) {
 			s := &played{t: t, settings: found[name]}
 			nothing := http.Header{"Accept": {"*/*"}}
 			for _, client := range []struct{ what, written, key string }{
-				{"honest", "203.0.113.9", "203.0.113.9"},
-				{"with a port", "203.0.113.10:4711", "203.0.113.10"},
-				{"IPv6", "2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"},
-				{"IPv6 with a port", "[2001:db8:1:3::9]:4711", "2001:db8:1:3::/64"},
+				{what: "honest", written: "203.0.113.9", key: "203.0.113.9"},
+				{what: "with a port", written: "203.0.113.10:4711", key: "203.0.113.10"},
+				{what: "IPv6", written: "2001:db8:1:2:3:4:5:6", key: "2001:db8:1:2::/64"},
+				{what: "IPv6 with a port", written: "[2001:db8:1:3::9]:4711", key: "2001:db8:1:3::/64"},
 			} {
 				peer, header := platform.arrives(client.written, nothing)
 				s.begin()

@@ -25,11 +25,11 @@ func TestGoneSettings(t *testing.T) {
 	} {
 		flag := "--" + strings.ReplaceAll(strings.ToLower(name), "_", "-")
 		for how, c := range map[string]struct{ args, environ []string }{
-			"variable":        {nil, []string{name + "=value-of-old"}},
-			"flag":            {[]string{flag + "=value-of-old"}, nil},
-			"flag, two words": {[]string{flag, "value-of-old"}, nil},
-			"file":            {nil, []string{name + "_FILE=" + file}},
-			"absent file":     {nil, []string{name + "_FILE=/value-of-old"}},
+			"variable":        {environ: []string{name + "=value-of-old"}},
+			"flag":            {args: []string{flag + "=value-of-old"}},
+			"flag, two words": {args: []string{flag, "value-of-old"}},
+			"file":            {environ: []string{name + "_FILE=" + file}},
+			"absent file":     {environ: []string{name + "_FILE=/value-of-old"}},
 		} {
 			_, err := readSettings("serve", c.args, c.environ, io.Discard)
 			if err == nil {
@@ -58,25 +58,25 @@ func TestNewSettings(t *testing.T) {
 		name, value string
 		want        string // of the mistake; empty: there is none
 	}{
-		{"MAIL_PROBE", "testmode", ""},
-		{"MAIL_PROBE", "off", ""},
-		{"MAIL_PROBE", "on", "must be one of testmode, off"},
-		{"MAX_ACCEPTED", "1", ""},
-		{"MAX_ACCEPTED", "1000000", ""},
-		{"MAX_ACCEPTED", "1000001", "must be from 1 to 1000000"},
-		{"MAX_ACCEPTED", "0", "must be from 1 to 1000000"},
-		{"MAX_ACCEPTED", "-1", "must be from 1 to 1000000"},
-		{"MAX_ACCEPTED", "many", "must be a whole number"},
-		{"MAX_DELIVERIES", "1", ""},
-		{"MAX_DELIVERIES", "1000", ""},
-		{"MAX_DELIVERIES", "0", "must be from 1 to 1000"},
-		{"MAX_DELIVERIES", "1001", "must be from 1 to 1000"},
-		{"DELIVERY_TIMEOUT", "1s", ""},
-		{"DELIVERY_TIMEOUT", "30m", ""}, // half of the default of LINK_EXPIRES_IN
-		{"DELIVERY_TIMEOUT", "30m1s", "must be from 1s to half of LINK_EXPIRES_IN"},
-		{"DELIVERY_TIMEOUT", "999ms", "must be from 1s to half of LINK_EXPIRES_IN"},
-		{"DELIVERY_TIMEOUT", "-1m", "must be from 1s to half of LINK_EXPIRES_IN"},
-		{"DELIVERY_TIMEOUT", "15", "must be a duration, like 500ms or 1h"},
+		{name: "MAIL_PROBE", value: "testmode", want: ""},
+		{name: "MAIL_PROBE", value: "off", want: ""},
+		{name: "MAIL_PROBE", value: "on", want: "must be one of testmode, off"},
+		{name: "MAX_ACCEPTED", value: "1", want: ""},
+		{name: "MAX_ACCEPTED", value: "1000000", want: ""},
+		{name: "MAX_ACCEPTED", value: "1000001", want: "must be from 1 to 1000000"},
+		{name: "MAX_ACCEPTED", value: "0", want: "must be from 1 to 1000000"},
+		{name: "MAX_ACCEPTED", value: "-1", want: "must be from 1 to 1000000"},
+		{name: "MAX_ACCEPTED", value: "many", want: "must be a whole number"},
+		{name: "MAX_DELIVERIES", value: "1", want: ""},
+		{name: "MAX_DELIVERIES", value: "1000", want: ""},
+		{name: "MAX_DELIVERIES", value: "0", want: "must be from 1 to 1000"},
+		{name: "MAX_DELIVERIES", value: "1001", want: "must be from 1 to 1000"},
+		{name: "DELIVERY_TIMEOUT", value: "1s", want: ""},
+		{name: "DELIVERY_TIMEOUT", value: "30m", want: ""}, // half of the default of LINK_EXPIRES_IN
+		{name: "DELIVERY_TIMEOUT", value: "30m1s", want: "must be from 1s to half of LINK_EXPIRES_IN"},
+		{name: "DELIVERY_TIMEOUT", value: "999ms", want: "must be from 1s to half of LINK_EXPIRES_IN"},
+		{name: "DELIVERY_TIMEOUT", value: "-1m", want: "must be from 1s to half of LINK_EXPIRES_IN"},
+		{name: "DELIVERY_TIMEOUT", value: "15", want: "must be a duration, like 500ms or 1h"},
 	} {
 		_, err := readSettings("serve", nil, []string{c.name + "=" + c.value}, io.Discard)
 		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), "  "+c.name+": "+c.want) {
@@ -100,17 +100,17 @@ func TestDeliveryTimeout(t *testing.T) {
 		linkExpiresIn, deliveryTimeout string
 		want                           time.Duration // 0: it is a mistake
 	}{
-		{"", "", 15 * time.Minute},
-		{"1h", "", 15 * time.Minute},
-		{"24h", "", 15 * time.Minute},
-		{"30m", "", 15 * time.Minute},
-		{"29m", "", 14*time.Minute + 30*time.Second},
-		{"5m", "", 150 * time.Second},
-		{"1m", "", 30 * time.Second},
-		{"24h", "12h", 12 * time.Hour},
-		{"24h", "12h1s", 0},
-		{"10m", "5m", 5 * time.Minute},
-		{"10m", "15m", 0},
+		{linkExpiresIn: "", deliveryTimeout: "", want: 15 * time.Minute},
+		{linkExpiresIn: "1h", deliveryTimeout: "", want: 15 * time.Minute},
+		{linkExpiresIn: "24h", deliveryTimeout: "", want: 15 * time.Minute},
+		{linkExpiresIn: "30m", deliveryTimeout: "", want: 15 * time.Minute},
+		{linkExpiresIn: "29m", deliveryTimeout: "", want: 14*time.Minute + 30*time.Second},
+		{linkExpiresIn: "5m", deliveryTimeout: "", want: 150 * time.Second},
+		{linkExpiresIn: "1m", deliveryTimeout: "", want: 30 * time.Second},
+		{linkExpiresIn: "24h", deliveryTimeout: "12h", want: 12 * time.Hour},
+		{linkExpiresIn: "24h", deliveryTimeout: "12h1s", want: 0},
+		{linkExpiresIn: "10m", deliveryTimeout: "5m", want: 5 * time.Minute},
+		{linkExpiresIn: "10m", deliveryTimeout: "15m", want: 0},
 	} {
 		s, err := readSettings("serve", nil, []string{"LINK_EXPIRES_IN=" + c.linkExpiresIn, "DELIVERY_TIMEOUT=" + c.deliveryTimeout}, io.Discard)
 		switch {
