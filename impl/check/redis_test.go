@@ -216,29 +216,65 @@ func TestDeployments(t *testing.T) {
 	sentinel, node := sentinels.Sentinels[0], cluster.Nodes[0]
 	redisPassword := sentinels.Primary.Password
 	for _, tt := range []struct{ name, url, want string }{
-		{"Sentinels", sentinels.URL(), redisIsWell},
-		{"Sentinels, with least rights", of("redis://small:wrong-pass@%s?master_name=mymaster&password=%s", sentinel.Addr, redisPassword), redisIsWell},
-		{"Cluster", cluster.URL(), redisIsWell},
-		{"Cluster, with least rights", of("redis://small:wrong-pass@%s?addr=%s", node.Addr, cluster.Nodes[1].Addr), redisIsWell},
-		{"Cluster, by one address", of("redis://%s?addr=%s", node.Addr, node.Addr), redisIsWell},
-		{"Cluster, by a replica", of("redis://%s?addr=%s", cluster.Replicas[0].Addr, cluster.Replicas[0].Addr), redisIsWell},
+		{name: "Sentinels", url: sentinels.URL(), want: redisIsWell},
+		{name: "Sentinels, with least rights", url: of("redis://small:wrong-pass@%s?master_name=mymaster&password=%s", sentinel.Addr, redisPassword), want: redisIsWell},
+		{name: "Cluster", url: cluster.URL(), want: redisIsWell},
+		{name: "Cluster, with least rights", url: of("redis://small:wrong-pass@%s?addr=%s", node.Addr, cluster.Nodes[1].Addr), want: redisIsWell},
+		{name: "Cluster, by one address", url: of("redis://%s?addr=%s", node.Addr, node.Addr), want: redisIsWell},
+		{name: "Cluster, by a replica", url: of("redis://%s?addr=%s", cluster.Replicas[0].Addr, cluster.Replicas[0].Addr), want: redisIsWell},
 
-		{"a Sentinel as a single Redis", of("redis://:pass-of-the-sentinels@%s", sentinel.Addr), `FAILED  redis     no count can be kept \(REDIS_URL is written for a single Redis, and leads to a Sentinel's port\), and .*What to do: write redis://host:26379\?master_name=NAME`},
-		{"a Sentinel as a single Redis, its database", of("redis://:pass-of-the-sentinels@%s/3", sentinel.Addr), `FAILED  redis     no count can be kept \(REDIS_URL is written for a single Redis, and leads to a Sentinel's port\)`},
-		{"Sentinels as a Cluster", of("redis://:pass-of-the-sentinels@%s?addr=%s", sentinel.Addr, sentinels.Sentinels[1].Addr), `FAILED  redis     .*written for a Redis Cluster, and leads to a Sentinel's port\), .*What to do: write redis://host:26379`},
-		{"a node as a single Redis", node.URL(), `FAILED  redis     no count can be kept \(it says MOVED\), .*What to do: REDIS_URL leads to a node of a Cluster: write redis://user:password@host:6379\?addr=host:6379`},
-		{"a node as a Sentinel", of("redis://%s?master_name=mymaster", node.Addr), `FAILED  redis     .*written for Redis behind Sentinels, and leads to a node of a Cluster\), .*What to do: write redis://user:password@host:6379\?addr=`},
-		{"a single Redis as a Sentinel", of("redis://%s?master_name=mymaster", single.Addr), `FAILED  redis     .*written for Redis behind Sentinels, and leads to a single Redis\), .*What to do: write redis://user:password@host:6379/0`},
-		{"a single Redis as a Cluster", of("redis://%s?addr=%s", single.Addr, single.Addr), `FAILED  redis     .*written for a Redis Cluster, and leads to a single Redis\), .*without master_name and addr`},
-		{"a replica as a single Redis", sentinels.Replica.URL(), `FAILED  redis     no count can be kept \(it says READONLY\).*give the address of the primary, or of its Sentinels`},
+		{
+			name: "a Sentinel as a single Redis", url: of("redis://:pass-of-the-sentinels@%s", sentinel.Addr),
+			want: `FAILED  redis     no count can be kept \(REDIS_URL is written for a single Redis, and leads to a Sentinel's port\), and .*What to do: write redis://host:26379\?master_name=NAME`,
+		},
+		{
+			name: "a Sentinel as a single Redis, its database", url: of("redis://:pass-of-the-sentinels@%s/3", sentinel.Addr),
+			want: `FAILED  redis     no count can be kept \(REDIS_URL is written for a single Redis, and leads to a Sentinel's port\)`,
+		},
+		{
+			name: "Sentinels as a Cluster", url: of("redis://:pass-of-the-sentinels@%s?addr=%s", sentinel.Addr, sentinels.Sentinels[1].Addr),
+			want: `FAILED  redis     .*written for a Redis Cluster, and leads to a Sentinel's port\), .*What to do: write redis://host:26379`,
+		},
+		{
+			name: "a node as a single Redis", url: node.URL(),
+			want: `FAILED  redis     no count can be kept \(it says MOVED\), .*What to do: REDIS_URL leads to a node of a Cluster: write redis://user:password@host:6379\?addr=host:6379`,
+		},
+		{
+			name: "a node as a Sentinel", url: of("redis://%s?master_name=mymaster", node.Addr),
+			want: `FAILED  redis     .*written for Redis behind Sentinels, and leads to a node of a Cluster\), .*What to do: write redis://user:password@host:6379\?addr=`,
+		},
+		{
+			name: "a single Redis as a Sentinel", url: of("redis://%s?master_name=mymaster", single.Addr),
+			want: `FAILED  redis     .*written for Redis behind Sentinels, and leads to a single Redis\), .*What to do: write redis://user:password@host:6379/0`,
+		},
+		{
+			name: "a single Redis as a Cluster", url: of("redis://%s?addr=%s", single.Addr, single.Addr),
+			want: `FAILED  redis     .*written for a Redis Cluster, and leads to a single Redis\), .*without master_name and addr`,
+		},
+		{name: "a replica as a single Redis", url: sentinels.Replica.URL(), want: `FAILED  redis     no count can be kept \(it says READONLY\).*give the address of the primary, or of its Sentinels`},
 
-		{"a name that the Sentinels do not know", strings.Replace(sentinels.URL(), "mymaster", "theirs", 1), `FAILED  redis     no count can be kept \(the Sentinels do not know that name\), .*write the name that they monitor as master_name`},
-		{"no password of the Sentinels", of("redis://%s?master_name=mymaster&password=%s", sentinel.Addr, redisPassword), `FAILED  redis     no count can be kept \(a Sentinel says NOAUTH\), .*check the user and the password of the Sentinels, which stand before the @`},
-		{"a wrong password of the Sentinels", of("redis://:wrong-pass@%s?master_name=mymaster&password=%s", sentinel.Addr, redisPassword), `FAILED  redis     no count can be kept \(a Sentinel says WRONGPASS\)`},
-		{"Redis' password as the Sentinels'", of("redis://:pass-of-the-sentinels@%s?master_name=mymaster", sentinel.Addr), `FAILED  redis     no count can be kept \(it says NOAUTH\), .*username and password after the \? in REDIS_URL`},
-		{"nobody there", of("redis://:wrong-pass@%s?master_name=mymaster", redistest.New(t).Addr), `FAILED  redis     it cannot be reached \(connection refused\)`},
-		{"Sentinels, the first of which is away", of("redis://:pass-of-the-sentinels@%s?master_name=mymaster&password=%s&addr=%s", redistest.New(t).Addr, redisPassword, sentinel.Addr), redisIsWell},
-		{"a Cluster, the first node of which is away", of("redis://%s?addr=%s", redistest.New(t).Addr, node.Addr), redisIsWell},
+		{
+			name: "a name that the Sentinels do not know", url: strings.Replace(sentinels.URL(), "mymaster", "theirs", 1),
+			want: `FAILED  redis     no count can be kept \(the Sentinels do not know that name\), .*write the name that they monitor as master_name`,
+		},
+		{
+			name: "no password of the Sentinels", url: of("redis://%s?master_name=mymaster&password=%s", sentinel.Addr, redisPassword),
+			want: `FAILED  redis     no count can be kept \(a Sentinel says NOAUTH\), .*check the user and the password of the Sentinels, which stand before the @`,
+		},
+		{
+			name: "a wrong password of the Sentinels", url: of("redis://:wrong-pass@%s?master_name=mymaster&password=%s", sentinel.Addr, redisPassword),
+			want: `FAILED  redis     no count can be kept \(a Sentinel says WRONGPASS\)`,
+		},
+		{
+			name: "Redis' password as the Sentinels'", url: of("redis://:pass-of-the-sentinels@%s?master_name=mymaster", sentinel.Addr),
+			want: `FAILED  redis     no count can be kept \(it says NOAUTH\), .*username and password after the \? in REDIS_URL`,
+		},
+		{name: "nobody there", url: of("redis://:wrong-pass@%s?master_name=mymaster", redistest.New(t).Addr), want: `FAILED  redis     it cannot be reached \(connection refused\)`},
+		{
+			name: "Sentinels, the first of which is away", url: of("redis://:pass-of-the-sentinels@%s?master_name=mymaster&password=%s&addr=%s", redistest.New(t).Addr, redisPassword, sentinel.Addr),
+			want: redisIsWell,
+		},
+		{name: "a Cluster, the first node of which is away", url: of("redis://%s?addr=%s", redistest.New(t).Addr, node.Addr), want: redisIsWell},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			for range 9 { // a node of a Cluster was taken for a single Redis now and then
