@@ -202,52 +202,52 @@ func TestPaths(t *testing.T) {
 		end   impl.EventKind
 		err   error // that Err is
 	}{
-		{"an account", world{}, "link, write, " + mailed, impl.Sent, nil},
-		{"no account", world{noLink: true}, "link", impl.NoAccount, nil},
-		{"a banned account", world{banned: true}, "link", impl.Banned, nil},
-		{"no account, after a fault", world{noLink: true, links: []error{errLink, nil}}, "link, link", impl.NoAccount, nil},
-		{"the link fails once", world{links: []error{errLink, nil}}, "link, link, write, " + mailed, impl.Sent, nil},
-		{"the link fails often", world{links: slices.Concat(slices.Repeat([]error{errLink}, 9), []error{nil})}, strings.Repeat("link, ", 10) + "write, " + mailed, impl.Sent, nil},
+		{name: "an account", world: world{}, calls: "link, write, " + mailed, end: impl.Sent},
+		{name: "no account", world: world{noLink: true}, calls: "link", end: impl.NoAccount},
+		{name: "a banned account", world: world{banned: true}, calls: "link", end: impl.Banned},
+		{name: "no account, after a fault", world: world{noLink: true, links: []error{errLink, nil}}, calls: "link, link", end: impl.NoAccount},
+		{name: "the link fails once", world: world{links: []error{errLink, nil}}, calls: "link, link, write, " + mailed, end: impl.Sent},
+		{name: "the link fails often", world: world{links: slices.Concat(slices.Repeat([]error{errLink}, 9), []error{nil})}, calls: strings.Repeat("link, ", 10) + "write, " + mailed, end: impl.Sent},
 		{
-			"the send fails often: the link is used again", world{sends: slices.Concat(slices.Repeat([]error{errSend}, 5), []error{nil})},
-			"link" + strings.Repeat(", write, "+mailed, 6), impl.Sent, nil,
+			name: "the send fails often: the link is used again", world: world{sends: slices.Concat(slices.Repeat([]error{errSend}, 5), []error{nil})},
+			calls: "link" + strings.Repeat(", write, "+mailed, 6), end: impl.Sent,
 		},
 
 		// What is refused may be at fault itself, and is not tried as often.
-		{"the message is refused", world{sends: []error{errMessage}}, "link" + strings.Repeat(", write, "+mailed, 3), impl.Undelivered, ErrRefused},
-		{"the message is refused twice", world{sends: []error{errMessage, errMessage, nil}}, "link" + strings.Repeat(", write, "+mailed, 3), impl.Sent, nil},
+		{name: "the message is refused", world: world{sends: []error{errMessage}}, calls: "link" + strings.Repeat(", write, "+mailed, 3), end: impl.Undelivered, err: ErrRefused},
+		{name: "the message is refused twice", world: world{sends: []error{errMessage, errMessage, nil}}, calls: "link" + strings.Repeat(", write, "+mailed, 3), end: impl.Sent},
 		{
-			"the message is refused between other faults", world{sends: []error{errMessage, errSend, errMessage, errSend, errSend, errMessage, nil}},
-			"link" + strings.Repeat(", write, "+mailed, 6), impl.Undelivered, ErrRefused,
+			name: "the message is refused between other faults", world: world{sends: []error{errMessage, errSend, errMessage, errSend, errSend, errMessage, nil}},
+			calls: "link" + strings.Repeat(", write, "+mailed, 6), end: impl.Undelivered, err: ErrRefused,
 		},
-		{"the account is at fault", world{links: []error{errAccount}}, "link, link, link", impl.Undelivered, ErrRefused},
-		{"the mail cannot be written", world{writes: []error{plain}}, "link, write, write, write", impl.Undelivered, plain},
+		{name: "the account is at fault", world: world{links: []error{errAccount}}, calls: "link, link, link", end: impl.Undelivered, err: ErrRefused},
+		{name: "the mail cannot be written", world: world{writes: []error{plain}}, calls: "link, write, write, write", end: impl.Undelivered, err: plain},
 
 		// What Mailgun may have accepted is repeated once, and not before it accepts messages again.
-		{"a send of unknown fate", world{sends: []error{errUnknown, nil}}, "link, write, " + mailed + ", test, write, " + mailed, impl.Sent, nil},
-		{"two sends of unknown fate", world{sends: []error{errUnknown}}, "link, write, " + mailed + ", test, write, " + mailed, impl.Unconfirmed, ErrFateUnknown},
-		{"without test messages", world{noTest: true, sends: []error{errUnknown, nil}}, "link, write, " + mailed + ", write, " + mailed, impl.Sent, nil},
-		{"two, without test messages", world{noTest: true, sends: []error{errUnknown}}, "link, write, " + mailed + ", write, " + mailed, impl.Unconfirmed, ErrFateUnknown},
+		{name: "a send of unknown fate", world: world{sends: []error{errUnknown, nil}}, calls: "link, write, " + mailed + ", test, write, " + mailed, end: impl.Sent},
+		{name: "two sends of unknown fate", world: world{sends: []error{errUnknown}}, calls: "link, write, " + mailed + ", test, write, " + mailed, end: impl.Unconfirmed, err: ErrFateUnknown},
+		{name: "without test messages", world: world{noTest: true, sends: []error{errUnknown, nil}}, calls: "link, write, " + mailed + ", write, " + mailed, end: impl.Sent},
+		{name: "two, without test messages", world: world{noTest: true, sends: []error{errUnknown}}, calls: "link, write, " + mailed + ", write, " + mailed, end: impl.Unconfirmed, err: ErrFateUnknown},
 		{
-			"the test message fails", world{sends: []error{errUnknown, nil}, tests: []error{errSend, errSend, nil}},
-			"link, write, " + mailed + ", test, test, test, write, " + mailed, impl.Sent, nil,
+			name: "the test message fails", world: world{sends: []error{errUnknown, nil}, tests: []error{errSend, errSend, nil}},
+			calls: "link, write, " + mailed + ", test, test, test, write, " + mailed, end: impl.Sent,
 		},
 		{
 			// The fate of a test message is nobody's concern.
-			"the test message is of unknown fate", world{sends: []error{errUnknown, nil}, tests: []error{errUnknown, errUnknown, errUnknown, nil}},
-			"link, write, " + mailed + ", test, test, test, test, write, " + mailed, impl.Sent, nil,
+			name: "the test message is of unknown fate", world: world{sends: []error{errUnknown, nil}, tests: []error{errUnknown, errUnknown, errUnknown, nil}},
+			calls: "link, write, " + mailed + ", test, test, test, test, write, " + mailed, end: impl.Sent,
 		},
 		{
-			"the repeat is not accepted, for certain", world{sends: []error{errUnknown, errSend, errSend, nil}},
-			"link, write, " + mailed + strings.Repeat(", test, write, "+mailed, 3), impl.Sent, nil,
+			name: "the repeat is not accepted, for certain", world: world{sends: []error{errUnknown, errSend, errSend, nil}},
+			calls: "link, write, " + mailed + strings.Repeat(", test, write, "+mailed, 3), end: impl.Sent,
 		},
 		{
-			"two sends of unknown fate, and others between", world{sends: []error{errSend, errUnknown, errSend, errUnknown, nil}},
-			"link, write, " + mailed + ", write, " + mailed + strings.Repeat(", test, write, "+mailed, 2), impl.Unconfirmed, ErrFateUnknown,
+			name: "two sends of unknown fate, and others between", world: world{sends: []error{errSend, errUnknown, errSend, errUnknown, nil}},
+			calls: "link, write, " + mailed + ", write, " + mailed + strings.Repeat(", test, write, "+mailed, 2), end: impl.Unconfirmed, err: ErrFateUnknown,
 		},
 		{
-			"of unknown fate, and then refused", world{sends: []error{errUnknown, errMessage}},
-			"link, write, " + mailed + strings.Repeat(", test, write, "+mailed, 3), impl.Unconfirmed, ErrFateUnknown,
+			name: "of unknown fate, and then refused", world: world{sends: []error{errUnknown, errMessage}},
+			calls: "link, write, " + mailed + strings.Repeat(", test, write, "+mailed, 3), end: impl.Unconfirmed, err: ErrFateUnknown,
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -303,11 +303,11 @@ func TestRetryAfter(t *testing.T) {
 		after       time.Duration
 		least, most time.Duration // pause; 0: it ends at once
 	}{
-		{time.Millisecond, 250 * time.Millisecond, 751 * time.Millisecond},
-		{7 * time.Second, 7 * time.Second, 7 * time.Second},
-		{14 * time.Minute, 14 * time.Minute, 14 * time.Minute},
-		{15 * time.Minute, 0, 0},
-		{24 * time.Hour, 0, 0},
+		{after: time.Millisecond, least: 250 * time.Millisecond, most: 751 * time.Millisecond},
+		{after: 7 * time.Second, least: 7 * time.Second, most: 7 * time.Second},
+		{after: 14 * time.Minute, least: 14 * time.Minute, most: 14 * time.Minute},
+		{after: 15 * time.Minute, least: 0, most: 0},
+		{after: 24 * time.Hour, least: 0, most: 0},
 	} {
 		for _, of := range []string{"link", "send", "test"} {
 			synctest.Test(t, func(t *testing.T) {
@@ -350,7 +350,7 @@ func TestLinkAge(t *testing.T) {
 	for _, c := range []struct {
 		after time.Duration // the next send follows
 		links int
-	}{{time.Minute, 1}, {6 * time.Minute, 1}, {6*time.Minute + time.Second, 2}} {
+	}{{after: time.Minute, links: 1}, {after: 6 * time.Minute, links: 1}, {after: 6*time.Minute + time.Second, links: 2}} {
 		synctest.Test(t, func(t *testing.T) {
 			w := &world{sends: []error{busyError(c.after), nil}}
 			event := w.deliver(t)
@@ -507,7 +507,7 @@ func TestResting(t *testing.T) {
 	for name, c := range map[string]struct {
 		from time.Duration
 		err  error
-	}{"all the time": {0, nil}, "after an attempt": {time.Millisecond, impl.ErrAuthUnavailable}} {
+	}{"all the time": {from: 0}, "after an attempt": {from: time.Millisecond, err: impl.ErrAuthUnavailable}} {
 		synctest.Test(t, func(t *testing.T) {
 			began := time.Now()
 			w := &world{resting: func() bool { return time.Since(began) >= c.from }, links: []error{errLink}}
