@@ -349,17 +349,17 @@ func TestKeys(t *testing.T) {
 		status    int
 		contains  string
 	}{
-		{"legacy, both", legacyKey, []string{"Apikey", legacyKey, "Authorization", bearer(legacyKey)}, 200, "hashed_token"},
-		{"legacy, apikey alone", legacyKey, []string{"Apikey", legacyKey}, 401, "no_authorization"},
-		{"legacy, Bearer alone", legacyKey, []string{"Authorization", bearer(legacyKey)}, 401, "No API key found"},
-		{"legacy, apikey wrong", legacyKey, []string{"Apikey", "x", "Authorization", bearer(legacyKey)}, 401, "Invalid API key"},
-		{"legacy, Basic", legacyKey, []string{"Apikey", legacyKey, "Authorization", "Basic " + legacyKey}, 401, "no_authorization"},
-		{"secret, apikey alone", secretKey, []string{"Apikey", secretKey}, 200, "hashed_token"},
-		{"secret, both", secretKey, []string{"Apikey", secretKey, "Authorization", bearer(secretKey)}, 401, "Invalid API key"},
-		{"secret, Bearer alone", secretKey, []string{"Authorization", bearer(secretKey)}, 401, "Invalid API key"},
-		{"secret, wrong", secretKey, []string{"Apikey", "sb_secret_other"}, 403, "bad_jwt"},
-		{"no key configured", "", []string{"Apikey", "x", "Authorization", bearer("x")}, 403, "bad_jwt"},
-		{"no key configured, none sent", "", []string{"X-None", ""}, 401, "no_authorization"},
+		{name: "legacy, both", key: legacyKey, header: []string{"Apikey", legacyKey, "Authorization", bearer(legacyKey)}, status: 200, contains: "hashed_token"},
+		{name: "legacy, apikey alone", key: legacyKey, header: []string{"Apikey", legacyKey}, status: 401, contains: "no_authorization"},
+		{name: "legacy, Bearer alone", key: legacyKey, header: []string{"Authorization", bearer(legacyKey)}, status: 401, contains: "No API key found"},
+		{name: "legacy, apikey wrong", key: legacyKey, header: []string{"Apikey", "x", "Authorization", bearer(legacyKey)}, status: 401, contains: "Invalid API key"},
+		{name: "legacy, Basic", key: legacyKey, header: []string{"Apikey", legacyKey, "Authorization", "Basic " + legacyKey}, status: 401, contains: "no_authorization"},
+		{name: "secret, apikey alone", key: secretKey, header: []string{"Apikey", secretKey}, status: 200, contains: "hashed_token"},
+		{name: "secret, both", key: secretKey, header: []string{"Apikey", secretKey, "Authorization", bearer(secretKey)}, status: 401, contains: "Invalid API key"},
+		{name: "secret, Bearer alone", key: secretKey, header: []string{"Authorization", bearer(secretKey)}, status: 401, contains: "Invalid API key"},
+		{name: "secret, wrong", key: secretKey, header: []string{"Apikey", "sb_secret_other"}, status: 403, contains: "bad_jwt"},
+		{name: "no key configured", key: "", header: []string{"Apikey", "x", "Authorization", bearer("x")}, status: 403, contains: "bad_jwt"},
+		{name: "no key configured, none sent", key: "", header: []string{"X-None", ""}, status: 401, contains: "no_authorization"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r := newRig(t, func(c *devstack.Config) { c.ServiceRoleKey = tt.key })
@@ -569,12 +569,12 @@ func TestUpdateUser(t *testing.T) {
 		status      int
 		contains    string
 	}{
-		{"", `{"password":"correct horse"}`, 401, "no_authorization"},
-		{"x", `{"password":"correct horse"}`, 403, "bad_jwt"},
-		{token, `{"password":`, 400, "bad_json"},
-		{token, `{"password":"short"}`, 422, `"error_code":"weak_password","msg":"Password should be at least 6 characters.","weak_password":{"reasons":["length"]}`},
-		{token, `{"password":"` + strings.Repeat("x", 73) + `"}`, 400, "cannot be longer than 72"},
-		{token, `{}`, 200, "known1@example.com"},
+		{token: "", body: `{"password":"correct horse"}`, status: 401, contains: "no_authorization"},
+		{token: "x", body: `{"password":"correct horse"}`, status: 403, contains: "bad_jwt"},
+		{token: token, body: `{"password":`, status: 400, contains: "bad_json"},
+		{token: token, body: `{"password":"short"}`, status: 422, contains: `"error_code":"weak_password","msg":"Password should be at least 6 characters.","weak_password":{"reasons":["length"]}`},
+		{token: token, body: `{"password":"` + strings.Repeat("x", 73) + `"}`, status: 400, contains: "cannot be longer than 72"},
+		{token: token, body: `{}`, status: 200, contains: "known1@example.com"},
 	} {
 		if a := put(tt.token, tt.body); a.status != tt.status || !strings.Contains(a.body, tt.contains) {
 			t.Errorf("%s: %d %s", tt.body, a.status, a.body)
@@ -740,16 +740,16 @@ func TestMailgunRefuses(t *testing.T) {
 		pairs    []string
 		contains string
 	}{
-		{"no from", without("from"), "'from' parameter is missing"},
-		{"no to", without("to"), "'to' parameter is missing"},
-		{"empty to", message("to", ""), "'to' parameter is missing"},
-		{"no subject", without("subject"), "'subject' parameter is missing"},
-		{"no content", without("text", "html"), "Need at least one of 'text' or 'html' parameters specified"},
-		{"bad to", message("to", "no address"), "'to' parameter is not a valid address. please check documentation"},
-		{"one bad of two", message("to", "a@b.co, nope"), "'to' parameter is not a valid address"},
-		{"bad from", message("from", "nope"), "'from' parameter is not a valid address"},
-		{"bad cc", message("cc", "nope"), "'cc' parameter is not a valid address"},
-		{"options too long", message("v:a", strings.Repeat("x", 8<<10), "h:X-B", strings.Repeat("x", 8<<10)), "16KB"},
+		{name: "no from", pairs: without("from"), contains: "'from' parameter is missing"},
+		{name: "no to", pairs: without("to"), contains: "'to' parameter is missing"},
+		{name: "empty to", pairs: message("to", ""), contains: "'to' parameter is missing"},
+		{name: "no subject", pairs: without("subject"), contains: "'subject' parameter is missing"},
+		{name: "no content", pairs: without("text", "html"), contains: "Need at least one of 'text' or 'html' parameters specified"},
+		{name: "bad to", pairs: message("to", "no address"), contains: "'to' parameter is not a valid address. please check documentation"},
+		{name: "one bad of two", pairs: message("to", "a@b.co, nope"), contains: "'to' parameter is not a valid address"},
+		{name: "bad from", pairs: message("from", "nope"), contains: "'from' parameter is not a valid address"},
+		{name: "bad cc", pairs: message("cc", "nope"), contains: "'cc' parameter is not a valid address"},
+		{name: "options too long", pairs: message("v:a", strings.Repeat("x", 8<<10), "h:X-B", strings.Repeat("x", 8<<10)), contains: "16KB"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r.t = t
@@ -772,13 +772,16 @@ func TestMailgunRefuses(t *testing.T) {
 		status                             int
 		want                               string
 	}{
-		{"no key", path, contentType, "", body, 401, "Forbidden"},
-		{"wrong key", path, contentType, basic("api", "x"), body, 401, "Forbidden"},
-		{"wrong user", path, contentType, basic("apikey", mailKey), body, 401, "Forbidden"},
-		{"wrong domain", r.mailgun.URL + "/v3/other.example.com/messages", contentType, basic("api", mailKey), body, 404, `{"message":"Domain not found: other.example.com"}`},
-		{"JSON", path, "application/json", basic("api", mailKey), `{}`, 400, ""},
-		{"cut off", path, contentType, basic("api", mailKey), body[:len(body)/2], 400, ""},
-		{"too large", path, contentType, basic("api", mailKey), strings.Repeat("x", 25<<20+1), 413, ""},
+		{name: "no key", url: path, contentType: contentType, auth: "", body: body, status: 401, want: "Forbidden"},
+		{name: "wrong key", url: path, contentType: contentType, auth: basic("api", "x"), body: body, status: 401, want: "Forbidden"},
+		{name: "wrong user", url: path, contentType: contentType, auth: basic("apikey", mailKey), body: body, status: 401, want: "Forbidden"},
+		{
+			name: "wrong domain", url: r.mailgun.URL + "/v3/other.example.com/messages", contentType: contentType, auth: basic("api", mailKey), body: body,
+			status: 404, want: `{"message":"Domain not found: other.example.com"}`,
+		},
+		{name: "JSON", url: path, contentType: "application/json", auth: basic("api", mailKey), body: `{}`, status: 400, want: ""},
+		{name: "cut off", url: path, contentType: contentType, auth: basic("api", mailKey), body: body[:len(body)/2], status: 400, want: ""},
+		{name: "too large", url: path, contentType: contentType, auth: basic("api", mailKey), body: strings.Repeat("x", 25<<20+1), status: 413, want: ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r.t = t
@@ -1085,10 +1088,10 @@ func TestResetPageElsewhere(t *testing.T) {
 		status         int
 		says           string
 	}{
-		{"the right key", other.supa.URL + "/auth/v1", "sb_publishable_other", 303, ""},
-		{"another key", other.supa.URL + "/auth/v1", "sb_publishable_x", 422, "Invalid API key"},
-		{"nobody there", "http://127.0.0.1:1/auth/v1", "", 422, "Supabase Auth does not answer."},
-		{"something else there", other.pages.URL + "/auth/v1", "", 422, "Supabase Auth answers 404."},
+		{name: "the right key", url: other.supa.URL + "/auth/v1", key: "sb_publishable_other", status: 303, says: ""},
+		{name: "another key", url: other.supa.URL + "/auth/v1", key: "sb_publishable_x", status: 422, says: "Invalid API key"},
+		{name: "nobody there", url: "http://127.0.0.1:1/auth/v1", key: "", status: 422, says: "Supabase Auth does not answer."},
+		{name: "something else there", url: other.pages.URL + "/auth/v1", key: "", status: 422, says: "Supabase Auth answers 404."},
 	} {
 		r := newRig(t, func(config *devstack.Config) { config.AuthURL, config.AuthKey = c.url, c.key })
 		fields := url.Values{"type": {"recovery"}, "token_hash": {other.link()["hashed_token"].(string)}, "password": {"correct horse"}}
@@ -1123,7 +1126,8 @@ func TestSession(t *testing.T) {
 	first, refresh := session["access_token"].(string), session["refresh_token"].(string)
 	expect("who", call("GET", "/user", first, ""), 200, `"email":"known1@example.com"`)
 	for _, c := range []struct{ name, key, says string }{
-		{"no key", "", "No API key found in request"}, {"another key", "sb_publishable_x", "Invalid API key"},
+		{name: "no key", key: "", says: "No API key found in request"},
+		{name: "another key", key: "sb_publishable_x", says: "Invalid API key"},
 	} {
 		for _, path := range []string{"GET /user", "PUT /user", "POST /token", "POST /logout"} {
 			method, path, _ := strings.Cut(path, " ")
@@ -1245,11 +1249,11 @@ func (r *rig) preview(query string) answer {
 func TestSnippet(t *testing.T) {
 	r := newRig(t, nil)
 	for _, c := range []struct{ html, text, want string }{
-		{"", "Hello,\n\nit is I.", "Hello, it is I."},
-		{"<p>Hello,</p><p>it is &lt;I&gt;</p>", "other", "Hello, it is &lt;I&gt;"},
-		{"<style>p{}</style><p>   </p><div>One.\u034f\u200c \u034f\u200c \u034f\u200c </div><p>Two</p>", "", "One."},
-		{"<p>\u034f\u200c \u034f\u200c \u034f\u200c</p><p>Two</p>", "", "Two"},
-		{"<p>" + strings.Repeat("ي", 300) + "</p>", "", strings.Repeat("ي", 200)},
+		{html: "", text: "Hello,\n\nit is I.", want: "Hello, it is I."},
+		{html: "<p>Hello,</p><p>it is &lt;I&gt;</p>", text: "other", want: "Hello, it is &lt;I&gt;"},
+		{html: "<style>p{}</style><p>   </p><div>One.\u034f\u200c \u034f\u200c \u034f\u200c </div><p>Two</p>", text: "", want: "One."},
+		{html: "<p>\u034f\u200c \u034f\u200c \u034f\u200c</p><p>Two</p>", text: "", want: "Two"},
+		{html: "<p>" + strings.Repeat("ي", 300) + "</p>", text: "", want: strings.Repeat("ي", 200)},
 	} {
 		r.Reset()
 		r.send(message("html", c.html, "text", c.text)...)
