@@ -184,8 +184,8 @@ func TestClockOfFailure(t *testing.T) {
 		least, most time.Duration // between two questions, at first and at last
 		count       [2]int        // of questions in 14 minutes, about
 	}{
-		"supabase": {Supabase, 2 * time.Second, 2 * time.Second, [2]int{410, 430}},
-		"mailgun":  {Mailgun, 2 * time.Second, 30 * time.Second, [2]int{50, 75}},
+		"supabase": {probe: Supabase, least: 2 * time.Second, most: 2 * time.Second, count: [2]int{410, 430}},
+		"mailgun":  {probe: Mailgun, least: 2 * time.Second, most: 30 * time.Second, count: [2]int{50, 75}},
 	} {
 		for kind, answer := range map[string]reply{"refuses": refuses, "hangs": hangs} {
 			t.Run(name+" "+kind, func(t *testing.T) {
@@ -232,13 +232,13 @@ func TestSecondTry(t *testing.T) {
 		fails []int // questions, from 1
 		told  []string
 	}{
-		{"none fails", nil, []string{"supabase: unknown to ok"}},
-		{"the first", []int{1}, []string{"supabase: unknown to ok"}},
-		{"the third", []int{3}, []string{"supabase: unknown to ok"}},
-		{"single ones", []int{1, 3, 5, 7, 9}, []string{"supabase: unknown to ok"}},
-		{"the first two", []int{1, 2}, []string{"supabase: unknown to down", "supabase: down to ok"}},
-		{"two later on", []int{3, 4}, []string{"supabase: unknown to ok", "supabase: ok to down", "supabase: down to ok"}},
-		{"two, and single ones before and after", []int{1, 4, 5, 7, 9}, []string{"supabase: unknown to ok", "supabase: ok to down", "supabase: down to ok"}},
+		{name: "none fails", fails: nil, told: []string{"supabase: unknown to ok"}},
+		{name: "the first", fails: []int{1}, told: []string{"supabase: unknown to ok"}},
+		{name: "the third", fails: []int{3}, told: []string{"supabase: unknown to ok"}},
+		{name: "single ones", fails: []int{1, 3, 5, 7, 9}, told: []string{"supabase: unknown to ok"}},
+		{name: "the first two", fails: []int{1, 2}, told: []string{"supabase: unknown to down", "supabase: down to ok"}},
+		{name: "two later on", fails: []int{3, 4}, told: []string{"supabase: unknown to ok", "supabase: ok to down", "supabase: down to ok"}},
+		{name: "two, and single ones before and after", fails: []int{1, 4, 5, 7, 9}, told: []string{"supabase: unknown to ok", "supabase: ok to down", "supabase: down to ok"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -267,9 +267,9 @@ func TestWaiting(t *testing.T) {
 		asked    int // at most
 		expected error
 	}{
-		"serves slowly":  {reply{3 * time.Second, nil}, 3 * time.Second, 1, nil},
-		"refuses slowly": {reply{time.Second, errDown}, 2 * time.Second, 2, errDown},
-		"hangs":          {hangs, 2 * timeout, 7, impl.ErrAuthUnavailable},
+		"serves slowly":  {first: reply{3 * time.Second, nil}, waits: 3 * time.Second, asked: 1, expected: nil},
+		"refuses slowly": {first: reply{time.Second, errDown}, waits: 2 * time.Second, asked: 2, expected: errDown},
+		"hangs":          {first: hangs, waits: 2 * timeout, asked: 7, expected: impl.ErrAuthUnavailable},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -545,13 +545,13 @@ func TestVerdicts(t *testing.T) {
 		verdict Verdict
 		shown   bool
 	}{
-		{nil, OK, false},
-		{errDown, Down, true},
-		{errMail, Down, true},
-		{errKey, KeyRefused, true},
-		{fmt.Errorf("wrapped: %w", errKey), KeyRefused, true},
-		{errLimited, Limited, false},
-		{impl.ErrOverloaded, Limited, false}, // no verdict on an upstream
+		{answer: nil, verdict: OK, shown: false},
+		{answer: errDown, verdict: Down, shown: true},
+		{answer: errMail, verdict: Down, shown: true},
+		{answer: errKey, verdict: KeyRefused, shown: true},
+		{answer: fmt.Errorf("wrapped: %w", errKey), verdict: KeyRefused, shown: true},
+		{answer: errLimited, verdict: Limited, shown: false},
+		{answer: impl.ErrOverloaded, verdict: Limited, shown: false}, // no verdict on an upstream
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			watcher := &changes{}
@@ -590,13 +590,13 @@ func TestChangeOfKind(t *testing.T) {
 		answers string // a letter a question: d for down, k for the key, l for limited, and o for ok, which goes on
 		told    []string
 	}{
-		{"once", "ddkdddo", []string{"down", "ok"}},
-		{"in turns", "ddkdkdkdo", []string{"down", "ok"}},
-		{"twice", "ddkkkddo", []string{"down", "key_refused", "down", "ok"}},
-		{"once, the other way", "kkdkko", []string{"key_refused", "ok"}},
-		{"serves once", "ddoddo", []string{"down", "ok", "down", "ok"}},
-		{"limited once is an answer", "ddlo", []string{"down", "limited", "ok"}},
-		{"limited", "lllo", []string{"limited", "ok"}},
+		{name: "once", answers: "ddkdddo", told: []string{"down", "ok"}},
+		{name: "in turns", answers: "ddkdkdkdo", told: []string{"down", "ok"}},
+		{name: "twice", answers: "ddkkkddo", told: []string{"down", "key_refused", "down", "ok"}},
+		{name: "once, the other way", answers: "kkdkko", told: []string{"key_refused", "ok"}},
+		{name: "serves once", answers: "ddoddo", told: []string{"down", "ok", "down", "ok"}},
+		{name: "limited once is an answer", answers: "ddlo", told: []string{"down", "limited", "ok"}},
+		{name: "limited", answers: "lllo", told: []string{"limited", "ok"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -649,18 +649,18 @@ func TestClose(t *testing.T) {
 		after  time.Duration // Close comes so long after the first request
 		waits  bool          // a request waits then
 	}{
-		{"during the first question", always(hangs), time.Second, true},
-		{"during the second question", always(hangs), timeout + time.Second, true},
-		{"during a later question", func(n int, _ time.Duration) reply {
+		{name: "during the first question", answer: always(hangs), after: time.Second, waits: true},
+		{name: "during the second question", answer: always(hangs), after: timeout + time.Second, waits: true},
+		{name: "during a later question", answer: func(n int, _ time.Duration) reply {
 			if n > 1 {
 				return hangs
 			}
 			return serves
-		}, 6 * time.Second, false},
-		{"between questions", always(serves), 7 * time.Second, false},
-		{"while it hangs", always(hangs), time.Minute + time.Second, false},
-		{"while it refuses", always(refuses), time.Minute + time.Second, false},
-		{"at rest", always(serves), 2 * rest, false},
+		}, after: 6 * time.Second, waits: false},
+		{name: "between questions", answer: always(serves), after: 7 * time.Second, waits: false},
+		{name: "while it hangs", answer: always(hangs), after: time.Minute + time.Second, waits: false},
+		{name: "while it refuses", answer: always(refuses), after: time.Minute + time.Second, waits: false},
+		{name: "at rest", answer: always(serves), after: 2 * rest, waits: false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			for range 20 { // which of two events a select takes is random
