@@ -211,10 +211,10 @@ func TestNeverWritten(t *testing.T) {
 		name, base string
 		ctx        context.Context //nolint:containedctx // of one case
 	}{
-		{"refused", closed.URL, t.Context()},
-		{"no TLS", "https" + strings.TrimPrefix(withoutTLS.URL, "http"), t.Context()},
-		{"no such host", "http://mailgun.invalid", t.Context()},
-		{"cancelled before", withoutTLS.URL, gone},
+		{name: "refused", base: closed.URL, ctx: t.Context()},
+		{name: "no TLS", base: "https" + strings.TrimPrefix(withoutTLS.URL, "http"), ctx: t.Context()},
+		{name: "no such host", base: "http://mailgun.invalid", ctx: t.Context()},
+		{name: "cancelled before", base: withoutTLS.URL, ctx: gone},
 	} {
 		client := New(Config{Base: c.base, Domain: "mg.example.com", Key: "the-key", From: mail.Address{Address: "no-reply@example.com"}, Timeout: 5 * time.Second})
 		err := client.Send(c.ctx, "someone@example.org", delivery.Mail{Subject: "s", Text: "t", HTML: "h"})
