@@ -40,7 +40,11 @@ func TestNameIsIsolated(t *testing.T) {
 		language string
 		isolated bool
 	}{
-		{"Acme Inc.", "ar", true}, {"Acme Inc.", "en", false}, {"شركة", "ar", true}, {"شركة", "en", true}, {"דוגמה", "de", true},
+		{name: "Acme Inc.", language: "ar", isolated: true},
+		{name: "Acme Inc.", language: "en", isolated: false},
+		{name: "شركة", language: "ar", isolated: true},
+		{name: "شركة", language: "en", isolated: true},
+		{name: "דוגמה", language: "de", isolated: true},
 	} {
 		opts := plain
 		opts.Brand.Name = c.name
@@ -87,8 +91,11 @@ func TestColors(t *testing.T) {
 			what, a, b string
 			least      float64
 		}{
-			{"words of the button", b[3], b[2], 4.5}, {"link", l[1], "#ffffff", 4.5}, {"link on a dark ground", d[1], "#1a1d23", 4.5},
-			{"button", b[1], "#ffffff", 3}, {"button on a dark ground", d[2], "#1a1d23", 3},
+			{what: "words of the button", a: b[3], b: b[2], least: 4.5},
+			{what: "link", a: l[1], b: "#ffffff", least: 4.5},
+			{what: "link on a dark ground", a: d[1], b: "#1a1d23", least: 4.5},
+			{what: "button", a: b[1], b: "#ffffff", least: 3},
+			{what: "button on a dark ground", a: d[2], b: "#1a1d23", least: 3},
 		} {
 			if got := ratio(pair.a, pair.b); got < pair.least {
 				t.Errorf("%s: %s is %s on %s, %.2f:1", color, pair.what, pair.a, pair.b, got)
