@@ -209,12 +209,12 @@ func TestAdmission(t *testing.T) {
 		maxPending int
 		accounts   int
 	}{
-		"all are delivered at once":        {nil, 1000, 1000},
-		"all fail again and again":         {fails, 1000, 1000},
-		"all hang":                         {hangs, 1000, 1000},
-		"all fail, and there is no memory": {fails, 3, 1000},
-		"all hang, and there is no memory": {hangs, 3, 1000},
-		"all are for one account":          {fails, 1000, 1},
+		"all are delivered at once":        {try: nil, maxPending: 1000, accounts: 1000},
+		"all fail again and again":         {try: fails, maxPending: 1000, accounts: 1000},
+		"all hang":                         {try: hangs, maxPending: 1000, accounts: 1000},
+		"all fail, and there is no memory": {try: fails, maxPending: 3, accounts: 1000},
+		"all hang, and there is no memory": {try: hangs, maxPending: 3, accounts: 1000},
+		"all are for one account":          {try: fails, maxPending: 1000, accounts: 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -393,7 +393,7 @@ func TestOneOfAccount(t *testing.T) {
 	for name, c := range map[string]struct {
 		again bool
 		first string
-	}{"while it is delivered": {false, delivered}, "while it fails": {true, suppressed}} {
+	}{"while it is delivered": {again: false, first: delivered}, "while it fails": {again: true, first: suppressed}} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t)
