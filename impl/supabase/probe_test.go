@@ -110,16 +110,16 @@ func TestRedirectOrigin(t *testing.T) {
 		status         int
 		location, want string
 	}{
-		"allowed":                      {303, redirectTo + expired, "https://app.example.com"},
-		"replaced":                     {303, "https://other.example.com:8443/welcome?x=y" + expired, "https://other.example.com:8443"},
-		"allowed, without a database":  {303, redirectTo, "https://app.example.com"},
-		"replaced, without a database": {303, "https://other.example.com", ""},
-		"of somebody else":             {303, "https://login.example.com/?error_code=1", ""},
-		"to nowhere":                   {303, "", ""},
-		"to a place that is none":      {303, "javascript:alert(1)" + expired, ""},
-		"of another kind":              {302, redirectTo + expired, ""},
-		"none":                         {200, "", ""},
-		"not found":                    {404, "", ""},
+		"allowed":                      {status: 303, location: redirectTo + expired, want: "https://app.example.com"},
+		"replaced":                     {status: 303, location: "https://other.example.com:8443/welcome?x=y" + expired, want: "https://other.example.com:8443"},
+		"allowed, without a database":  {status: 303, location: redirectTo, want: "https://app.example.com"},
+		"replaced, without a database": {status: 303, location: "https://other.example.com", want: ""},
+		"of somebody else":             {status: 303, location: "https://login.example.com/?error_code=1", want: ""},
+		"to nowhere":                   {status: 303, location: "", want: ""},
+		"to a place that is none":      {status: 303, location: "javascript:alert(1)" + expired, want: ""},
+		"of another kind":              {status: 302, location: redirectTo + expired, want: ""},
+		"none":                         {status: 200, location: "", want: ""},
+		"not found":                    {status: 404, location: "", want: ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			asked := 0
