@@ -106,10 +106,10 @@ func TestBounds(t *testing.T) {
 		body, header int
 		cause        string
 	}{
-		{"as large as it may be", maxAnswer, 10, ""},
-		{"a byte too large", maxAnswer + 1, 10, "its answer is too large"},
-		{"endless", 10 << 20, 10, "its answer is too large"},
-		{"large headers", 10, 1 << 20, "its answer could not be understood"},
+		{name: "as large as it may be", body: maxAnswer, header: 10, cause: ""},
+		{name: "a byte too large", body: maxAnswer + 1, header: 10, cause: "its answer is too large"},
+		{name: "endless", body: 10 << 20, header: 10, cause: "its answer is too large"},
+		{name: "large headers", body: 10, header: 1 << 20, cause: "its answer could not be understood"},
 	} {
 		url, _ := serve(t, func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("X-Large", strings.Repeat("x", c.header))
@@ -202,9 +202,15 @@ func TestRetryAfter(t *testing.T) {
 		value  string
 		want   time.Duration // 0: no error
 	}{
-		{429, "1", time.Second}, {429, "120", 2 * time.Minute}, {429, "86400", 24 * time.Hour},
-		{429, "", 0}, {429, "soon", 0}, {429, "-1", 0}, {429, "1.5", 0},
-		{503, "120", 0}, {200, "120", 0},
+		{status: 429, value: "1", want: time.Second},
+		{status: 429, value: "120", want: 2 * time.Minute},
+		{status: 429, value: "86400", want: 24 * time.Hour},
+		{status: 429, value: "", want: 0},
+		{status: 429, value: "soon", want: 0},
+		{status: 429, value: "-1", want: 0},
+		{status: 429, value: "1.5", want: 0},
+		{status: 503, value: "120", want: 0},
+		{status: 200, value: "120", want: 0},
 	} {
 		url, _ := serve(t, func(w http.ResponseWriter, _ *http.Request) {
 			if c.value != "" {
@@ -264,18 +270,18 @@ func TestCause(t *testing.T) {
 		ctx       context.Context //nolint:containedctx // of one case
 		want      string
 	}{
-		{"refused", closed.URL, t.Context(), "connection refused"},
-		{"reset", raw("", true), t.Context(), "connection reset by peer"},
-		{"closed", raw("", false), t.Context(), "the connection was closed before the answer's end"},
-		{"closed in the body", raw("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n"+secret, false), t.Context(), "the connection was closed before the answer's end"},
-		{"nonsense", raw(secret+"\r\n\r\n", false), t.Context(), "its answer could not be understood"},
-		{"a broken header", raw("HTTP/1.1 200 OK\r\n"+secret+"\r\n\r\n", false), t.Context(), "its answer could not be understood"},
-		{"hang", hangs, t.Context(), "no answer in time: context deadline exceeded"},
-		{"cancelled", plain, cancelled, "context canceled"},
-		{"no such host", "http://" + secret + ".invalid/", t.Context(), "its host name has no address"},
-		{"unknown authority", withTLS.URL, t.Context(), "its certificate is signed by an unknown authority"},
-		{"another host's certificate", "https://localhost:" + port, t.Context(), "its certificate is for another host"},
-		{"no TLS", "https" + strings.TrimPrefix(plain, "http"), t.Context(), "it does not speak TLS"},
+		{name: "refused", url: closed.URL, ctx: t.Context(), want: "connection refused"},
+		{name: "reset", url: raw("", true), ctx: t.Context(), want: "connection reset by peer"},
+		{name: "closed", url: raw("", false), ctx: t.Context(), want: "the connection was closed before the answer's end"},
+		{name: "closed in the body", url: raw("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n"+secret, false), ctx: t.Context(), want: "the connection was closed before the answer's end"},
+		{name: "nonsense", url: raw(secret+"\r\n\r\n", false), ctx: t.Context(), want: "its answer could not be understood"},
+		{name: "a broken header", url: raw("HTTP/1.1 200 OK\r\n"+secret+"\r\n\r\n", false), ctx: t.Context(), want: "its answer could not be understood"},
+		{name: "hang", url: hangs, ctx: t.Context(), want: "no answer in time: context deadline exceeded"},
+		{name: "cancelled", url: plain, ctx: cancelled, want: "context canceled"},
+		{name: "no such host", url: "http://" + secret + ".invalid/", ctx: t.Context(), want: "its host name has no address"},
+		{name: "unknown authority", url: withTLS.URL, ctx: t.Context(), want: "its certificate is signed by an unknown authority"},
+		{name: "another host's certificate", url: "https://localhost:" + port, ctx: t.Context(), want: "its certificate is for another host"},
+		{name: "no TLS", url: "https" + strings.TrimPrefix(plain, "http"), ctx: t.Context(), want: "it does not speak TLS"},
 	} {
 		patience := time.Minute
 		if c.name == "hang" {
