@@ -56,12 +56,12 @@ func TestPublishedSignatures(t *testing.T) {
 		timestamp             int64
 	}{
 		{
-			"key-3ax6xnjp29jd6fds4gc373sgvjxteol0", "5egbgr1vjgqxtrnp65xfznchgdccwh5d6i09vijqi3whgowmn6",
-			"9cfc5c41582e51246e73c88d34db3af0a3a2692a76fbab81492842f000256d33", 1403645220,
+			key: "key-3ax6xnjp29jd6fds4gc373sgvjxteol0", token: "5egbgr1vjgqxtrnp65xfznchgdccwh5d6i09vijqi3whgowmn6",
+			signature: "9cfc5c41582e51246e73c88d34db3af0a3a2692a76fbab81492842f000256d33", timestamp: 1403645220,
 		},
 		{
-			"key-0p6mqbf74lb20gzq9f4dhpn9rg3zyk26", "fff0ebc59c0516f4ce0823212a2f45e5c67814420b99fe558b",
-			"a0cd251821d8fd56a2130b541becc8e441023574e602fe9829a9ab9fbfdea33f", 1661590666,
+			key: "key-0p6mqbf74lb20gzq9f4dhpn9rg3zyk26", token: "fff0ebc59c0516f4ce0823212a2f45e5c67814420b99fe558b",
+			signature: "a0cd251821d8fd56a2130b541becc8e441023574e602fe9829a9ab9fbfdea33f", timestamp: 1661590666,
 		},
 	} {
 		// Documented as a number, seen as a string.
