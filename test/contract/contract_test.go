@@ -80,29 +80,35 @@ func producers() []producer {
 		}
 	}
 	return []producer{
-		{200, "", "acknowledged", "an account", post(resetdtest.Config{}, valid, nil)},
-		{200, "", "acknowledged", "a stranger", post(resetdtest.Config{}, `{"email":"stranger@example.org"}`, nil)},
-		{400, "invalid_request", "invalidRequest", "no address", post(resetdtest.Config{}, `{"email":"nonsense"}`, nil)},
-		{400, "invalid_request", "notAnObject", "an array", post(resetdtest.Config{}, `[]`, nil)},
-		{400, "invalid_json", "invalidJSON", "no JSON", post(resetdtest.Config{}, `{`, nil)},
-		{404, "not_found", "", "another path", route(http.MethodPost, endpoint+"/more")},
-		{405, "method_not_allowed", "", "another method", route(http.MethodGet, endpoint)},
-		{413, "payload_too_large", "tooLarge", "17 KiB", post(resetdtest.Config{}, strings.Repeat(" ", 17<<10)+valid, nil)},
-		{415, "unsupported_media_type", "notJSON", "plain text", post(resetdtest.Config{}, valid, map[string]string{"Content-Type": "text/plain"})},
-		{429, "rate_limited", "rateLimited", "a second request", func(t *testing.T) resetdtest.Answer {
+		{status: 200, code: "", example: "acknowledged", how: "an account", answer: post(resetdtest.Config{}, valid, nil)},
+		{status: 200, code: "", example: "acknowledged", how: "a stranger", answer: post(resetdtest.Config{}, `{"email":"stranger@example.org"}`, nil)},
+		{status: 400, code: "invalid_request", example: "invalidRequest", how: "no address", answer: post(resetdtest.Config{}, `{"email":"nonsense"}`, nil)},
+		{status: 400, code: "invalid_request", example: "notAnObject", how: "an array", answer: post(resetdtest.Config{}, `[]`, nil)},
+		{status: 400, code: "invalid_json", example: "invalidJSON", how: "no JSON", answer: post(resetdtest.Config{}, `{`, nil)},
+		{status: 404, code: "not_found", example: "", how: "another path", answer: route(http.MethodPost, endpoint+"/more")},
+		{status: 405, code: "method_not_allowed", example: "", how: "another method", answer: route(http.MethodGet, endpoint)},
+		{status: 413, code: "payload_too_large", example: "tooLarge", how: "17 KiB", answer: post(resetdtest.Config{}, strings.Repeat(" ", 17<<10)+valid, nil)},
+		{status: 415, code: "unsupported_media_type", example: "notJSON", how: "plain text", answer: post(resetdtest.Config{}, valid, map[string]string{"Content-Type": "text/plain"})},
+		{status: 429, code: "rate_limited", example: "rateLimited", how: "a second request", answer: func(t *testing.T) resetdtest.Answer {
 			f := start(t, resetdtest.Config{Settings: map[string]string{"RATE_LIMIT": "1-H"}})
 			f.Ask(knownEmail)
 			return f.Ask(knownEmail)
 		}},
-		{500, "auth_not_configured", "authNotConfigured", "no Supabase URL", post(without("SUPABASE_URL"), valid, nil)},
-		{500, "auth_not_configured", "authNotConfigured", "no key", post(without("SUPABASE_SERVICE_ROLE_KEY"), valid, nil)},
-		{500, "auth_not_configured", "authNotConfigured", "a key that is refused", post(resetdtest.Config{Settings: map[string]string{"SUPABASE_SERVICE_ROLE_KEY": "not-the-right-key"}}, valid, nil)},
-		{500, "internal_error", "internalError", "a bug", nil},
-		{502, "email_delivery_failed", "emailDeliveryFailed", "no Mailgun key", post(without("MAILGUN_API_KEY"), valid, nil)},
-		{502, "email_delivery_failed", "emailDeliveryFailed", "Mailgun fails", post(resetdtest.Config{Mailgun: failing(500)}, valid, nil)},
-		{502, "email_delivery_failed", "emailDeliveryFailed", "a key that Mailgun refuses", post(resetdtest.Config{Settings: map[string]string{"MAILGUN_API_KEY": "not-the-right-key"}}, valid, nil)},
-		{503, "auth_unavailable", "authUnavailable", "Supabase Auth fails", post(resetdtest.Config{Supabase: failing(503)}, valid, nil)},
-		{503, "overloaded", "overloaded", "more than MAX_ACCEPTED", func(t *testing.T) resetdtest.Answer {
+		{status: 500, code: "auth_not_configured", example: "authNotConfigured", how: "no Supabase URL", answer: post(without("SUPABASE_URL"), valid, nil)},
+		{status: 500, code: "auth_not_configured", example: "authNotConfigured", how: "no key", answer: post(without("SUPABASE_SERVICE_ROLE_KEY"), valid, nil)},
+		{
+			status: 500, code: "auth_not_configured", example: "authNotConfigured", how: "a key that is refused",
+			answer: post(resetdtest.Config{Settings: map[string]string{"SUPABASE_SERVICE_ROLE_KEY": "not-the-right-key"}}, valid, nil),
+		},
+		{status: 500, code: "internal_error", example: "internalError", how: "a bug", answer: nil},
+		{status: 502, code: "email_delivery_failed", example: "emailDeliveryFailed", how: "no Mailgun key", answer: post(without("MAILGUN_API_KEY"), valid, nil)},
+		{status: 502, code: "email_delivery_failed", example: "emailDeliveryFailed", how: "Mailgun fails", answer: post(resetdtest.Config{Mailgun: failing(500)}, valid, nil)},
+		{
+			status: 502, code: "email_delivery_failed", example: "emailDeliveryFailed", how: "a key that Mailgun refuses",
+			answer: post(resetdtest.Config{Settings: map[string]string{"MAILGUN_API_KEY": "not-the-right-key"}}, valid, nil),
+		},
+		{status: 503, code: "auth_unavailable", example: "authUnavailable", how: "Supabase Auth fails", answer: post(resetdtest.Config{Supabase: failing(503)}, valid, nil)},
+		{status: 503, code: "overloaded", example: "overloaded", how: "more than MAX_ACCEPTED", answer: func(t *testing.T) resetdtest.Answer {
 			f := start(t, resetdtest.Config{Settings: map[string]string{"MAX_ACCEPTED": "1"}})
 			f.Ask(knownEmail)
 			return f.Ask(knownEmail)
