@@ -108,10 +108,10 @@ func TestWindows(t *testing.T) {
 		wait          int // that a refusal names, less what has passed since the first request
 		minutes, hour int // what is left after it
 	}{
-		{"2-M,3-H", `"per-minute";q=2;w=60, "per-hour";q=3;w=3600`, 2, 60, 0, 1},
-		{"3-H,2-M", `"per-minute";q=2;w=60, "per-hour";q=3;w=3600`, 2, 60, 0, 1}, // in whatever order
-		{"3-M,3-H", `"per-minute";q=3;w=60, "per-hour";q=3;w=3600`, 3, 3600, 0, 0},
-		{"5-M,2-H", `"per-minute";q=5;w=60, "per-hour";q=2;w=3600`, 2, 3600, 3, 0},
+		{rate: "2-M,3-H", policy: `"per-minute";q=2;w=60, "per-hour";q=3;w=3600`, served: 2, wait: 60, minutes: 0, hour: 1},
+		{rate: "3-H,2-M", policy: `"per-minute";q=2;w=60, "per-hour";q=3;w=3600`, served: 2, wait: 60, minutes: 0, hour: 1}, // in whatever order
+		{rate: "3-M,3-H", policy: `"per-minute";q=3;w=60, "per-hour";q=3;w=3600`, served: 3, wait: 3600, minutes: 0, hour: 0},
+		{rate: "5-M,2-H", policy: `"per-minute";q=5;w=60, "per-hour";q=2;w=3600`, served: 2, wait: 3600, minutes: 3, hour: 0},
 	} {
 		f := start(t, resetdtest.Config{Settings: map[string]string{"RATE_LIMIT": c.rate}})
 		var minuteLimit, hourLimit int
@@ -316,9 +316,9 @@ func TestRateLimitFields(t *testing.T) {
 		status int
 		code   string
 	}{
-		{"a refused key", resetdtest.Config{Supabase: fail(401)}, 500, "auth_not_configured"},
-		{"no Supabase", resetdtest.Config{Supabase: fail(500)}, 503, "auth_unavailable"},
-		{"no Mailgun", resetdtest.Config{Mailgun: fail(500)}, 502, "email_delivery_failed"},
+		{name: "a refused key", setup: resetdtest.Config{Supabase: fail(401)}, status: 500, code: "auth_not_configured"},
+		{name: "no Supabase", setup: resetdtest.Config{Supabase: fail(500)}, status: 503, code: "auth_unavailable"},
+		{name: "no Mailgun", setup: resetdtest.Config{Mailgun: fail(500)}, status: 502, code: "email_delivery_failed"},
 	} {
 		c.setup.Settings = settings
 		f := start(t, c.setup)
@@ -445,35 +445,35 @@ func TestTrustedProxies(t *testing.T) {
 		same  string // who it is, as that client would come without any detour
 		other string // who it is not
 	}{
-		{"one hop", []string{"192.0.2.1"}, "192.0.2.1", "192.0.2.2"},
-		{"what a client writes itself stands left", []string{"203.0.113.9, 192.0.2.3"}, "192.0.2.3", "203.0.113.9"},
-		{"trusted hops are passed over", []string{"192.0.2.4, 10.8.0.1, 2001:db8:ffff::7, 127.0.0.9"}, "192.0.2.4", "10.8.0.1"},
-		{"but not one that is left of a client", []string{"10.8.0.2, 192.0.2.5"}, "192.0.2.5", "10.8.0.2"},
-		{"the last line is the nearest", []string{"203.0.113.10", "192.0.2.6"}, "192.0.2.6", "203.0.113.10"},
-		{"lines are one list", []string{"203.0.113.11, 192.0.2.7", "10.0.0.1", "10.0.0.2"}, "192.0.2.7", "203.0.113.11"},
-		{"empty entries and lines", []string{"203.0.113.12,, 192.0.2.8, ,", "", " , "}, "192.0.2.8", "203.0.113.12"},
-		{"a port", []string{"192.0.2.9:4711"}, "192.0.2.9", ""},
-		{"a /64 is one client", []string{"2001:db8:0:1:aaaa:bbbb:cccc:dddd"}, "2001:db8:0:1::1", "2001:db8:0:2::1"},
-		{"in brackets", []string{"[2001:db8:0:3::1]"}, "2001:db8:0:3::2", "2001:db8:0:4::1"},
-		{"in brackets with a port", []string{"[2001:db8:0:5::1]:443"}, "2001:db8:0:5::2", "2001:db8:0:6::1"},
-		{"IPv4 within IPv6", []string{"::ffff:192.0.2.10"}, "192.0.2.10", "192.0.2.11"},
-		{"in hexadecimal", []string{"::ffff:c000:20c"}, "192.0.2.12", "::ffff:192.0.2.13"},
-		{"a trusted proxy within IPv6", []string{"192.0.2.14, ::ffff:10.8.0.3"}, "192.0.2.14", "10.8.0.3"},
-		{"a zone", []string{"fe80::1%eth0"}, "fe80::2", "fe80:0:0:1::1"},
-		{"upper case", []string{"2001:DB8:0:7::A"}, "2001:db8:0:7::b", "2001:db8:0:8::a"},
-		{"blanks and tabs", []string{"203.0.113.13 ,\t192.0.2.15\t"}, "192.0.2.15", "203.0.113.13"},
+		{what: "one hop", lines: []string{"192.0.2.1"}, same: "192.0.2.1", other: "192.0.2.2"},
+		{what: "what a client writes itself stands left", lines: []string{"203.0.113.9, 192.0.2.3"}, same: "192.0.2.3", other: "203.0.113.9"},
+		{what: "trusted hops are passed over", lines: []string{"192.0.2.4, 10.8.0.1, 2001:db8:ffff::7, 127.0.0.9"}, same: "192.0.2.4", other: "10.8.0.1"},
+		{what: "but not one that is left of a client", lines: []string{"10.8.0.2, 192.0.2.5"}, same: "192.0.2.5", other: "10.8.0.2"},
+		{what: "the last line is the nearest", lines: []string{"203.0.113.10", "192.0.2.6"}, same: "192.0.2.6", other: "203.0.113.10"},
+		{what: "lines are one list", lines: []string{"203.0.113.11, 192.0.2.7", "10.0.0.1", "10.0.0.2"}, same: "192.0.2.7", other: "203.0.113.11"},
+		{what: "empty entries and lines", lines: []string{"203.0.113.12,, 192.0.2.8, ,", "", " , "}, same: "192.0.2.8", other: "203.0.113.12"},
+		{what: "a port", lines: []string{"192.0.2.9:4711"}, same: "192.0.2.9", other: ""},
+		{what: "a /64 is one client", lines: []string{"2001:db8:0:1:aaaa:bbbb:cccc:dddd"}, same: "2001:db8:0:1::1", other: "2001:db8:0:2::1"},
+		{what: "in brackets", lines: []string{"[2001:db8:0:3::1]"}, same: "2001:db8:0:3::2", other: "2001:db8:0:4::1"},
+		{what: "in brackets with a port", lines: []string{"[2001:db8:0:5::1]:443"}, same: "2001:db8:0:5::2", other: "2001:db8:0:6::1"},
+		{what: "IPv4 within IPv6", lines: []string{"::ffff:192.0.2.10"}, same: "192.0.2.10", other: "192.0.2.11"},
+		{what: "in hexadecimal", lines: []string{"::ffff:c000:20c"}, same: "192.0.2.12", other: "::ffff:192.0.2.13"},
+		{what: "a trusted proxy within IPv6", lines: []string{"192.0.2.14, ::ffff:10.8.0.3"}, same: "192.0.2.14", other: "10.8.0.3"},
+		{what: "a zone", lines: []string{"fe80::1%eth0"}, same: "fe80::2", other: "fe80:0:0:1::1"},
+		{what: "upper case", lines: []string{"2001:DB8:0:7::A"}, same: "2001:db8:0:7::b", other: "2001:db8:0:8::a"},
+		{what: "blanks and tabs", lines: []string{"203.0.113.13 ,\t192.0.2.15\t"}, same: "192.0.2.15", other: "203.0.113.13"},
 		// What cannot be read ends the search at the last hop before it.
-		{"broken, then a proxy", []string{"192.0.2.16, nonsense, 10.9.0.1"}, "10.9.0.1", "192.0.2.16"},
-		{"unknown (RFC 7239)", []string{"192.0.2.17, unknown, 10.9.0.2"}, "10.9.0.2", "192.0.2.17"},
-		{"an octet too many", []string{"192.0.2.18, 1.2.3.4.5, 10.9.0.3"}, "10.9.0.3", "192.0.2.18"},
-		{"a leading zero", []string{"192.0.2.19, 192.0.2.019, 10.9.0.4"}, "10.9.0.4", "192.0.2.19"},
-		{"far too long", []string{"192.0.2.20, " + long + ", 10.9.0.5"}, "10.9.0.5", "192.0.2.20"},
-		{"a name", []string{"192.0.2.21, localhost, 10.9.0.6"}, "10.9.0.6", "192.0.2.21"},
-		{"beyond ASCII", []string{"192.0.2.22, \xff\xfe, 10.9.0.7"}, "10.9.0.7", "192.0.2.22"},
-		{"as Forwarded has it", []string{"192.0.2.23, for=192.0.2.24, 10.9.0.8"}, "10.9.0.8", "192.0.2.24"},
-		{"more hops than any chain", []string{"192.0.2.25, " + many + "10.9.0.9"}, "10.0.0.1", "192.0.2.25"},
-		{"long, on the left", []string{long + ", 192.0.2.26"}, "192.0.2.26", "192.0.2.27"},
-		{"many lines, on the left", append(slices.Repeat([]string{"203.0.113.14"}, 300), "192.0.2.28"), "192.0.2.28", "203.0.113.14"},
+		{what: "broken, then a proxy", lines: []string{"192.0.2.16, nonsense, 10.9.0.1"}, same: "10.9.0.1", other: "192.0.2.16"},
+		{what: "unknown (RFC 7239)", lines: []string{"192.0.2.17, unknown, 10.9.0.2"}, same: "10.9.0.2", other: "192.0.2.17"},
+		{what: "an octet too many", lines: []string{"192.0.2.18, 1.2.3.4.5, 10.9.0.3"}, same: "10.9.0.3", other: "192.0.2.18"},
+		{what: "a leading zero", lines: []string{"192.0.2.19, 192.0.2.019, 10.9.0.4"}, same: "10.9.0.4", other: "192.0.2.19"},
+		{what: "far too long", lines: []string{"192.0.2.20, " + long + ", 10.9.0.5"}, same: "10.9.0.5", other: "192.0.2.20"},
+		{what: "a name", lines: []string{"192.0.2.21, localhost, 10.9.0.6"}, same: "10.9.0.6", other: "192.0.2.21"},
+		{what: "beyond ASCII", lines: []string{"192.0.2.22, \xff\xfe, 10.9.0.7"}, same: "10.9.0.7", other: "192.0.2.22"},
+		{what: "as Forwarded has it", lines: []string{"192.0.2.23, for=192.0.2.24, 10.9.0.8"}, same: "10.9.0.8", other: "192.0.2.24"},
+		{what: "more hops than any chain", lines: []string{"192.0.2.25, " + many + "10.9.0.9"}, same: "10.0.0.1", other: "192.0.2.25"},
+		{what: "long, on the left", lines: []string{long + ", 192.0.2.26"}, same: "192.0.2.26", other: "192.0.2.27"},
+		{what: "many lines, on the left", lines: append(slices.Repeat([]string{"203.0.113.14"}, 300), "192.0.2.28"), same: "192.0.2.28", other: "203.0.113.14"},
 	} {
 		if a := f.askAs(unknownEmail, c.same); a.Status != http.StatusOK {
 			t.Errorf("case %d, %s: another case has used %s", i, c.what, c.same)

@@ -67,7 +67,7 @@ func TestStoredAddress(t *testing.T) {
 		"", "a@b.co, evil@x.yz", "Evil <evil@x.yz>", "evil@x.yz\r\nBcc: more@x.yz", "known@example.com ", "no address",
 		"a@b.co;evil@x.yz", "<evil@x.yz>",
 	} {
-		edits = append(edits, badLink{stored, func(a map[string]any) { a["email"] = stored }, 3})
+		edits = append(edits, badLink{name: stored, edit: func(a map[string]any) { a["email"] = stored }, tries: 3})
 	}
 	checkBadLinks(t, edits)
 }
@@ -95,13 +95,13 @@ func TestLargeMetadata(t *testing.T) {
 func TestUnusableLinks(t *testing.T) {
 	t.Parallel()
 	checkBadLinks(t, []badLink{
-		{"no token", func(a map[string]any) { delete(a, "hashed_token") }, 3},
-		{"a token to escape", func(a map[string]any) { a["hashed_token"] = `x"><script>alert(1)</script>&a=b` }, 3},
-		{"a long token", func(a map[string]any) { a["hashed_token"] = strings.Repeat("a", 5000) }, 3},
-		{"no link", func(a map[string]any) { delete(a, "action_link") }, 3},
-		{"a script", func(a map[string]any) { a["action_link"] = "javascript:alert(1)" }, 3},
-		{"another kind", func(a map[string]any) { a["verification_type"] = "signup" }, 0},
-		{"another form", func(a map[string]any) { a["email"] = []string{knownEmail} }, 0},
+		{name: "no token", edit: func(a map[string]any) { delete(a, "hashed_token") }, tries: 3},
+		{name: "a token to escape", edit: func(a map[string]any) { a["hashed_token"] = `x"><script>alert(1)</script>&a=b` }, tries: 3},
+		{name: "a long token", edit: func(a map[string]any) { a["hashed_token"] = strings.Repeat("a", 5000) }, tries: 3},
+		{name: "no link", edit: func(a map[string]any) { delete(a, "action_link") }, tries: 3},
+		{name: "a script", edit: func(a map[string]any) { a["action_link"] = "javascript:alert(1)" }, tries: 3},
+		{name: "another kind", edit: func(a map[string]any) { a["verification_type"] = "signup" }, tries: 0},
+		{name: "another form", edit: func(a map[string]any) { a["email"] = []string{knownEmail} }, tries: 0},
 	})
 }
 
@@ -315,17 +315,17 @@ func TestSender(t *testing.T) {
 		env                map[string]string
 		from, replyTo, tls string
 	}{
-		"nothing set": {nil, `"app.example.com" <no-reply@mg.example.com>`, "", "true"},
-		"a brand":     {map[string]string{"BRAND_NAME": "Acme, Inc."}, `"Acme, Inc." <no-reply@mg.example.com>`, "", "true"},
+		"nothing set": {env: nil, from: `"app.example.com" <no-reply@mg.example.com>`, replyTo: "", tls: "true"},
+		"a brand":     {env: map[string]string{"BRAND_NAME": "Acme, Inc."}, from: `"Acme, Inc." <no-reply@mg.example.com>`, replyTo: "", tls: "true"},
 		"accents": {
-			map[string]string{"BRAND_NAME": "Müller & Söhne", "SUPPORT_EMAIL": "Hilfe für alle <hilfe@example.com>"},
-			"=?utf-8?b?TcO8bGxlciAmIFPDtmhuZQ==?= <no-reply@mg.example.com>", "=?utf-8?q?Hilfe_f=C3=BCr_alle?= <hilfe@example.com>", "true",
+			env:  map[string]string{"BRAND_NAME": "Müller & Söhne", "SUPPORT_EMAIL": "Hilfe für alle <hilfe@example.com>"},
+			from: "=?utf-8?b?TcO8bGxlciAmIFPDtmhuZQ==?= <no-reply@mg.example.com>", replyTo: "=?utf-8?q?Hilfe_f=C3=BCr_alle?= <hilfe@example.com>", tls: "true",
 		},
 		"own mailboxes": {
-			map[string]string{"BRAND_NAME": "Acme", "SUPPORT_EMAIL": "help@example.com", "MAIL_FROM": "Äcme <a@mg.example.com>", "MAIL_REPLY_TO": "b@example.com"},
-			"=?utf-8?q?=C3=84cme?= <a@mg.example.com>", "<b@example.com>", "true",
+			env:  map[string]string{"BRAND_NAME": "Acme", "SUPPORT_EMAIL": "help@example.com", "MAIL_FROM": "Äcme <a@mg.example.com>", "MAIL_REPLY_TO": "b@example.com"},
+			from: "=?utf-8?q?=C3=84cme?= <a@mg.example.com>", replyTo: "<b@example.com>", tls: "true",
 		},
-		"TLS where it works": {map[string]string{"MAIL_REQUIRE_TLS": "off"}, `"app.example.com" <no-reply@mg.example.com>`, "", ""},
+		"TLS where it works": {env: map[string]string{"MAIL_REQUIRE_TLS": "off"}, from: `"app.example.com" <no-reply@mg.example.com>`, replyTo: "", tls: ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

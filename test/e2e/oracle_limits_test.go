@@ -123,7 +123,7 @@ func TestEndlessAnswers(t *testing.T) {
 	for _, c := range []struct {
 		upstream, call string
 		shown          int
-	}{{"supabase", "generate_link", 503}, {"mailgun", "send", 502}} {
+	}{{upstream: "supabase", call: "generate_link", shown: 503}, {upstream: "mailgun", call: "send", shown: 502}} {
 		for _, hits := range []func(upstreamCall) bool{everyone, accountsOnly} {
 			at := &faulty{hits: hits}
 			at.current.Store(&endless)

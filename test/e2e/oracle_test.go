@@ -33,8 +33,24 @@ type who struct {
 }
 
 var (
-	accounts  = who{"accounts", knownEmail, strings.ToUpper(knownEmail), otherKnown, upperKnown, "twice.known@example.com", "banned.known@example.com"}
-	strangers = who{"unknown addresses", unknownEmail, strings.ToUpper(unknownEmail), "other.stranger@example.org", "LATE@example.org", "twice.stranger@example.org", "banned.stranger@example.org"}
+	accounts = who{
+		name:           "accounts",
+		same:           knownEmail,
+		sameInCapitals: strings.ToUpper(knownEmail),
+		fresh:          otherKnown,
+		lateFresh:      upperKnown,
+		twice:          "twice.known@example.com",
+		banned:         "banned.known@example.com",
+	}
+	strangers = who{
+		name:           "unknown addresses",
+		same:           unknownEmail,
+		sameInCapitals: strings.ToUpper(unknownEmail),
+		fresh:          "other.stranger@example.org",
+		lateFresh:      "LATE@example.org",
+		twice:          "twice.stranger@example.org",
+		banned:         "banned.stranger@example.org",
+	}
 )
 
 // languagesOfAccounts are what the accounts have in their user_metadata: a language of the mail,

@@ -317,17 +317,17 @@ func TestStalledClients(t *testing.T) {
 		status int    // 0: none
 		most   time.Duration
 	}{
-		{"body stops", each, func() string { return head("Content-Length: 40\r\n") + `{"email":` }, "", 400, readTimeout},
-		{"chunks stop", 50, func() string { return head("Transfer-Encoding: chunked\r\n") + "5\r\n{\"ema\r\n" }, "", 400, readTimeout},
-		{"no body at all", 50, func() string { return head("Content-Length: 40\r\n") }, "", 400, readTimeout},
-		{"body drips", 10, func() string { return head("Content-Length: 16000\r\n") }, " ", 400, readTimeout},
-		{"chunks drip", 10, func() string { return head("Transfer-Encoding: chunked\r\n") }, "1\r\n \r\n", 400, readTimeout},
-		{"headers stop", each, func() string { return strings.TrimSuffix(head("X-Slow: 1"), "\r\n") }, "", 0, readHeaderTimeout},
-		{"headers drip", 10, func() string { return strings.TrimSuffix(head("X-Slow: 1"), "\r\n") }, "1", 0, readHeaderTimeout},
-		{"silence", 50, func() string { return "" }, "", 0, readHeaderTimeout},
-		{"refused, body stops", 10, func() string {
+		{name: "body stops", number: each, begin: func() string { return head("Content-Length: 40\r\n") + `{"email":` }, status: 400, most: readTimeout},
+		{name: "chunks stop", number: 50, begin: func() string { return head("Transfer-Encoding: chunked\r\n") + "5\r\n{\"ema\r\n" }, status: 400, most: readTimeout},
+		{name: "no body at all", number: 50, begin: func() string { return head("Content-Length: 40\r\n") }, status: 400, most: readTimeout},
+		{name: "body drips", number: 10, begin: func() string { return head("Content-Length: 16000\r\n") }, drip: " ", status: 400, most: readTimeout},
+		{name: "chunks drip", number: 10, begin: func() string { return head("Transfer-Encoding: chunked\r\n") }, drip: "1\r\n \r\n", status: 400, most: readTimeout},
+		{name: "headers stop", number: each, begin: func() string { return strings.TrimSuffix(head("X-Slow: 1"), "\r\n") }, status: 0, most: readHeaderTimeout},
+		{name: "headers drip", number: 10, begin: func() string { return strings.TrimSuffix(head("X-Slow: 1"), "\r\n") }, drip: "1", status: 0, most: readHeaderTimeout},
+		{name: "silence", number: 50, begin: func() string { return "" }, status: 0, most: readHeaderTimeout},
+		{name: "refused, body stops", number: 10, begin: func() string {
 			return "POST " + endpoint + " HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: 192.0.2.1\r\nContent-Length: 40\r\n\r\n"
-		}, "", 429, readTimeout},
+		}, status: 429, most: readTimeout},
 	}
 	began := time.Now()
 	ended := make([]chan stalled, len(kinds))
@@ -431,12 +431,12 @@ func TestTooLarge(t *testing.T) {
 		status              int
 		code                string
 	}{
-		{"chunks without end", "Transfer-Encoding: chunked\r\n\r\n", chunk, 413, "payload_too_large"},
-		{"chunks of a byte", "Transfer-Encoding: chunked\r\n\r\n", strings.Repeat("1\r\n \r\n", 1000), 413, "payload_too_large"},
-		{"chunk extensions", "Transfer-Encoding: chunked\r\n\r\n", "1;" + strings.Repeat("x", 2000) + "\r\n \r\n", 400, "invalid_json"},
-		{"one chunk without end", "Transfer-Encoding: chunked\r\n\r\nfffffffffffff\r\n", chunk, 413, "payload_too_large"},
-		{"a terabyte announced", "Content-Length: 1000000000000\r\n\r\n", chunk, 413, "payload_too_large"},
-		{"compressed", "Content-Encoding: gzip\r\nContent-Length: 1000000000000\r\n\r\n", chunk, 415, "unsupported_media_type"},
+		{name: "chunks without end", head: "Transfer-Encoding: chunked\r\n\r\n", endless: chunk, status: 413, code: "payload_too_large"},
+		{name: "chunks of a byte", head: "Transfer-Encoding: chunked\r\n\r\n", endless: strings.Repeat("1\r\n \r\n", 1000), status: 413, code: "payload_too_large"},
+		{name: "chunk extensions", head: "Transfer-Encoding: chunked\r\n\r\n", endless: "1;" + strings.Repeat("x", 2000) + "\r\n \r\n", status: 400, code: "invalid_json"},
+		{name: "one chunk without end", head: "Transfer-Encoding: chunked\r\n\r\nfffffffffffff\r\n", endless: chunk, status: 413, code: "payload_too_large"},
+		{name: "a terabyte announced", head: "Content-Length: 1000000000000\r\n\r\n", endless: chunk, status: 413, code: "payload_too_large"},
+		{name: "compressed", head: "Content-Encoding: gzip\r\nContent-Length: 1000000000000\r\n\r\n", endless: chunk, status: 415, code: "unsupported_media_type"},
 	} {
 		conn := f.dial()
 		began := time.Now()

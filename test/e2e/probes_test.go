@@ -29,24 +29,33 @@ func TestVerdicts(t *testing.T) {
 		level    string // of the record; empty: there is none
 		answer   string // "status code"
 	}{
-		{"no fault", resetdtest.Config{}, "supabase", "ok", "INFO", "200 "},
-		{"Supabase 401", resetdtest.Config{Supabase: status(401)}, "supabase", "key_refused", "ERROR", notConfigured},
-		{"Supabase 403", resetdtest.Config{Supabase: status(403)}, "supabase", "key_refused", "ERROR", notConfigured},
-		{"Supabase 404", resetdtest.Config{Supabase: status(404)}, "supabase", "down", "ERROR", unavailable},
-		{"Supabase 429", resetdtest.Config{Supabase: status(429)}, "supabase", "down", "ERROR", unavailable},
-		{"Supabase 500", resetdtest.Config{Supabase: status(500)}, "supabase", "down", "ERROR", unavailable},
-		{"Supabase hangs", resetdtest.Config{Supabase: resetdtest.Hanging, Settings: map[string]string{"UPSTREAM_TIMEOUT": "100ms"}}, "supabase", "down", "ERROR", unavailable},
-		{"Supabase fails once", resetdtest.Config{Supabase: resetdtest.Once(status(500))}, "supabase", "ok", "INFO", "200 "},
-		{"Mailgun 401", resetdtest.Config{Mailgun: status(401)}, "mailgun", "down", "ERROR", undeliverable},
-		{"Mailgun 404", resetdtest.Config{Mailgun: status(404)}, "mailgun", "down", "ERROR", undeliverable},
-		{"Mailgun 500", resetdtest.Config{Mailgun: status(500)}, "mailgun", "down", "ERROR", undeliverable},
-		{"Mailgun accepts without an id", resetdtest.Config{Mailgun: status(200)}, "mailgun", "down", "ERROR", undeliverable},
-		{"Mailgun hangs", resetdtest.Config{Mailgun: resetdtest.Hanging, Settings: map[string]string{"UPSTREAM_TIMEOUT": "100ms"}}, "mailgun", "down", "ERROR", undeliverable},
-		{"Mailgun fails once", resetdtest.Config{Mailgun: resetdtest.Once(status(500))}, "mailgun", "ok", "INFO", "200 "},
-		{"Mailgun 402", resetdtest.Config{Mailgun: status(402)}, "mailgun", "limited", "WARN", "200 "},
-		{"Mailgun 403", resetdtest.Config{Mailgun: status(403)}, "mailgun", "limited", "WARN", "200 "},
-		{"Mailgun 429", resetdtest.Config{Mailgun: resetdtest.Saying(429, "{}", "Retry-After", "60")}, "mailgun", "limited", "WARN", "200 "},
-		{"Mailgun 500, MAIL_PROBE=off", resetdtest.Config{Mailgun: status(500), Settings: map[string]string{"MAIL_PROBE": "off"}}, "mailgun", "unknown", "", "200 "},
+		{name: "no fault", setup: resetdtest.Config{}, upstream: "supabase", verdict: "ok", level: "INFO", answer: "200 "},
+		{name: "Supabase 401", setup: resetdtest.Config{Supabase: status(401)}, upstream: "supabase", verdict: "key_refused", level: "ERROR", answer: notConfigured},
+		{name: "Supabase 403", setup: resetdtest.Config{Supabase: status(403)}, upstream: "supabase", verdict: "key_refused", level: "ERROR", answer: notConfigured},
+		{name: "Supabase 404", setup: resetdtest.Config{Supabase: status(404)}, upstream: "supabase", verdict: "down", level: "ERROR", answer: unavailable},
+		{name: "Supabase 429", setup: resetdtest.Config{Supabase: status(429)}, upstream: "supabase", verdict: "down", level: "ERROR", answer: unavailable},
+		{name: "Supabase 500", setup: resetdtest.Config{Supabase: status(500)}, upstream: "supabase", verdict: "down", level: "ERROR", answer: unavailable},
+		{
+			name: "Supabase hangs", setup: resetdtest.Config{Supabase: resetdtest.Hanging, Settings: map[string]string{"UPSTREAM_TIMEOUT": "100ms"}},
+			upstream: "supabase", verdict: "down", level: "ERROR", answer: unavailable,
+		},
+		{name: "Supabase fails once", setup: resetdtest.Config{Supabase: resetdtest.Once(status(500))}, upstream: "supabase", verdict: "ok", level: "INFO", answer: "200 "},
+		{name: "Mailgun 401", setup: resetdtest.Config{Mailgun: status(401)}, upstream: "mailgun", verdict: "down", level: "ERROR", answer: undeliverable},
+		{name: "Mailgun 404", setup: resetdtest.Config{Mailgun: status(404)}, upstream: "mailgun", verdict: "down", level: "ERROR", answer: undeliverable},
+		{name: "Mailgun 500", setup: resetdtest.Config{Mailgun: status(500)}, upstream: "mailgun", verdict: "down", level: "ERROR", answer: undeliverable},
+		{name: "Mailgun accepts without an id", setup: resetdtest.Config{Mailgun: status(200)}, upstream: "mailgun", verdict: "down", level: "ERROR", answer: undeliverable},
+		{
+			name: "Mailgun hangs", setup: resetdtest.Config{Mailgun: resetdtest.Hanging, Settings: map[string]string{"UPSTREAM_TIMEOUT": "100ms"}},
+			upstream: "mailgun", verdict: "down", level: "ERROR", answer: undeliverable,
+		},
+		{name: "Mailgun fails once", setup: resetdtest.Config{Mailgun: resetdtest.Once(status(500))}, upstream: "mailgun", verdict: "ok", level: "INFO", answer: "200 "},
+		{name: "Mailgun 402", setup: resetdtest.Config{Mailgun: status(402)}, upstream: "mailgun", verdict: "limited", level: "WARN", answer: "200 "},
+		{name: "Mailgun 403", setup: resetdtest.Config{Mailgun: status(403)}, upstream: "mailgun", verdict: "limited", level: "WARN", answer: "200 "},
+		{name: "Mailgun 429", setup: resetdtest.Config{Mailgun: resetdtest.Saying(429, "{}", "Retry-After", "60")}, upstream: "mailgun", verdict: "limited", level: "WARN", answer: "200 "},
+		{
+			name: "Mailgun 500, MAIL_PROBE=off", setup: resetdtest.Config{Mailgun: status(500), Settings: map[string]string{"MAIL_PROBE": "off"}},
+			upstream: "mailgun", verdict: "unknown", level: "", answer: "200 ",
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

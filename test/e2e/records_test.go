@@ -27,11 +27,11 @@ func TestRecords(t *testing.T) {
 		outcome, delivery string // in the records of the request, and of its delivery; "" is none
 		fields            string // of the record of the request
 	}{
-		{"id-of-the-account", mailed, "accepted", "sent", always + " outcome account"},
-		{"id-of-the-banned", `{"email":"locked.out@example.com"}`, "accepted", "banned", always + " outcome account"},
-		{"id-of-nobody", nobody, "accepted", "no_account", always + " outcome account"},
-		{"id-beyond-the-limit", mailed, "suppressed", "", always + " outcome account"},
-		{"id-of-a-fault", "{}", "", "", always + " code fields"},
+		{id: "id-of-the-account", body: mailed, outcome: "accepted", delivery: "sent", fields: always + " outcome account"},
+		{id: "id-of-the-banned", body: `{"email":"locked.out@example.com"}`, outcome: "accepted", delivery: "banned", fields: always + " outcome account"},
+		{id: "id-of-nobody", body: nobody, outcome: "accepted", delivery: "no_account", fields: always + " outcome account"},
+		{id: "id-beyond-the-limit", body: mailed, outcome: "suppressed", delivery: "", fields: always + " outcome account"},
+		{id: "id-of-a-fault", body: "{}", outcome: "", delivery: "", fields: always + " code fields"},
 	}
 	for _, c := range cases {
 		f.Post(c.body, map[string]string{"X-Request-Id": c.id})
@@ -111,8 +111,8 @@ func TestNewerRequest(t *testing.T) {
 		first string // whose lookup takes the one place
 		mails int    // to the account
 	}{
-		{"while the older one waits", otherKnown, 1},
-		{"while an older one is delivered", knownEmail, 2},
+		{name: "while the older one waits", first: otherKnown, mails: 1},
+		{name: "while an older one is delivered", first: knownEmail, mails: 2},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

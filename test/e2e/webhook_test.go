@@ -186,19 +186,19 @@ func TestDeliveryEvents(t *testing.T) {
 		code           any
 		otherRecipient bool
 	}{
-		{func(*report) {}, "permanent_fail", "WARN", 550.0, false},
-		{func(r *report) { r.severity, r.code = "temporary", 452 }, "temporary_fail", "INFO", 452.0, false},
-		{func(r *report) { r.event, r.severity, r.code = "complained", "", nil }, "complained", "WARN", nil, false},
-		{func(r *report) { r.recipient = "KNOWN@example.com" }, "permanent_fail", "WARN", 550.0, false},
-		{func(r *report) { r.recipient = otherKnown }, "permanent_fail", "WARN", 550.0, true},
-		{func(r *report) { r.code = 10000 }, "permanent_fail", "WARN", nil, false},
-		{func(r *report) { r.code = "550 secret-code" }, "permanent_fail", "WARN", nil, false},
+		{change: func(*report) {}, event: "permanent_fail", level: "WARN", code: 550.0},
+		{change: func(r *report) { r.severity, r.code = "temporary", 452 }, event: "temporary_fail", level: "INFO", code: 452.0},
+		{change: func(r *report) { r.event, r.severity, r.code = "complained", "", nil }, event: "complained", level: "WARN", code: nil},
+		{change: func(r *report) { r.recipient = "KNOWN@example.com" }, event: "permanent_fail", level: "WARN", code: 550.0},
+		{change: func(r *report) { r.recipient = otherKnown }, event: "permanent_fail", level: "WARN", code: 550.0, otherRecipient: true},
+		{change: func(r *report) { r.code = 10000 }, event: "permanent_fail", level: "WARN", code: nil},
+		{change: func(r *report) { r.code = "550 secret-code" }, event: "permanent_fail", level: "WARN", code: nil},
 		// Another sender's mail, or no news.
-		{func(r *report) { r.tags = []string{"newsletter"} }, "other", "", nil, false},
-		{func(r *report) { r.testMode = true }, "other", "", nil, false},
-		{func(r *report) { r.event = "delivered" }, "other", "", nil, false},
-		{func(r *report) { r.event = "an-event-of-an-attacker" }, "other", "", nil, false},
-		{func(r *report) { r.severity = "a-severity-of-an-attacker" }, "other", "", nil, false},
+		{change: func(r *report) { r.tags = []string{"newsletter"} }, event: "other", level: "", code: nil},
+		{change: func(r *report) { r.testMode = true }, event: "other", level: "", code: nil},
+		{change: func(r *report) { r.event = "delivered" }, event: "other", level: "", code: nil},
+		{change: func(r *report) { r.event = "an-event-of-an-attacker" }, event: "other", level: "", code: nil},
+		{change: func(r *report) { r.severity = "a-severity-of-an-attacker" }, event: "other", level: "", code: nil},
 	} {
 		r := newReport(mail.To[0])
 		r.tags = tags
@@ -259,21 +259,21 @@ func TestWebhookRefusals(t *testing.T) {
 		code       string
 		reason     string
 	}{
-		{"another key", of(func(r *report) { r.key = "another" }), 403, "webhook_signature", "signature"},
-		{"no key", of(func(r *report) { r.key = "" }), 403, "webhook_signature", "signature"},
-		{"the API key", of(func(r *report) { r.key = "test-mailgun-key" }), 403, "webhook_signature", "signature"},
-		{"another token", strings.Replace(good.body(), good.token, newReport("").token, 1), 403, "webhook_signature", "signature"},
-		{"another key, long ago", of(func(r *report) { r.key, r.at = "another", time.Unix(0, 0) }), 403, "webhook_signature", "signature"},
-		{"12 hours old", of(func(r *report) { r.at = time.Now().Add(-12*time.Hour - time.Minute) }), 406, "webhook_expired", "age"},
-		{"6 minutes early", of(func(r *report) { r.at = time.Now().Add(6 * time.Minute) }), 400, "webhook_early", "age"},
-		{"no JSON", "timestamp=1&token=2&signature=3", 406, "webhook_malformed", "malformed"},
-		{"no signature", `{"event-data":{"event":"failed"}}`, 406, "webhook_malformed", "malformed"},
-		{"no event", strings.Replace(good.body(), "event-data", "data", 1), 406, "webhook_malformed", "malformed"},
-		{"cut off", good.body()[:100], 406, "webhook_malformed", "malformed"},
-		{"just not too old", of(func(r *report) { r.at = time.Now().Add(-12*time.Hour + time.Minute) }), 200, "", "permanent_fail"},
-		{"just not too early", of(func(r *report) { r.at = time.Now().Add(4 * time.Minute) }), 200, "", "permanent_fail"},
+		{name: "another key", body: of(func(r *report) { r.key = "another" }), status: 403, code: "webhook_signature", reason: "signature"},
+		{name: "no key", body: of(func(r *report) { r.key = "" }), status: 403, code: "webhook_signature", reason: "signature"},
+		{name: "the API key", body: of(func(r *report) { r.key = "test-mailgun-key" }), status: 403, code: "webhook_signature", reason: "signature"},
+		{name: "another token", body: strings.Replace(good.body(), good.token, newReport("").token, 1), status: 403, code: "webhook_signature", reason: "signature"},
+		{name: "another key, long ago", body: of(func(r *report) { r.key, r.at = "another", time.Unix(0, 0) }), status: 403, code: "webhook_signature", reason: "signature"},
+		{name: "12 hours old", body: of(func(r *report) { r.at = time.Now().Add(-12*time.Hour - time.Minute) }), status: 406, code: "webhook_expired", reason: "age"},
+		{name: "6 minutes early", body: of(func(r *report) { r.at = time.Now().Add(6 * time.Minute) }), status: 400, code: "webhook_early", reason: "age"},
+		{name: "no JSON", body: "timestamp=1&token=2&signature=3", status: 406, code: "webhook_malformed", reason: "malformed"},
+		{name: "no signature", body: `{"event-data":{"event":"failed"}}`, status: 406, code: "webhook_malformed", reason: "malformed"},
+		{name: "no event", body: strings.Replace(good.body(), "event-data", "data", 1), status: 406, code: "webhook_malformed", reason: "malformed"},
+		{name: "cut off", body: good.body()[:100], status: 406, code: "webhook_malformed", reason: "malformed"},
+		{name: "just not too old", body: of(func(r *report) { r.at = time.Now().Add(-12*time.Hour + time.Minute) }), status: 200, code: "", reason: "permanent_fail"},
+		{name: "just not too early", body: of(func(r *report) { r.at = time.Now().Add(4 * time.Minute) }), status: 200, code: "", reason: "permanent_fail"},
 		// Refused with another body it was not remembered.
-		{"good", good.body(), 200, "", "permanent_fail"},
+		{name: "good", body: good.body(), status: 200, code: "", reason: "permanent_fail"},
 	} {
 		a := f.hook(c.body)
 		if a.Status != c.status || a.Body.Code != c.code {
@@ -433,16 +433,16 @@ func TestWebhookReplay(t *testing.T) {
 		status     int
 		counted    string
 	}{
-		{"first", first.body(), 200, "permanent_fail"},
-		{"again", first.body(), 200, "replay"},
-		{"with another event", altered.body(), 200, "replay"},
-		{"with a number for a time", strings.Replace(first.body(), fmt.Sprintf(`"%d"`, first.at.Unix()), fmt.Sprint(first.at.Unix()), 1), 200, "replay"},
-		{"with its signature in upper case", upper, 200, "replay"},
-		{"with a digit moved", moved, 406, "age"},
-		{"without an event", strings.Replace(first.body(), `"failed"`, `null`, 1), 406, "malformed"},
-		{"another's mail", foreign.body(), 200, "other"},
-		{"another's mail as ours", claimed.body(), 200, "replay"},
-		{"a second", newReport(knownEmail).body(), 200, "permanent_fail"},
+		{name: "first", body: first.body(), status: 200, counted: "permanent_fail"},
+		{name: "again", body: first.body(), status: 200, counted: "replay"},
+		{name: "with another event", body: altered.body(), status: 200, counted: "replay"},
+		{name: "with a number for a time", body: strings.Replace(first.body(), fmt.Sprintf(`"%d"`, first.at.Unix()), fmt.Sprint(first.at.Unix()), 1), status: 200, counted: "replay"},
+		{name: "with its signature in upper case", body: upper, status: 200, counted: "replay"},
+		{name: "with a digit moved", body: moved, status: 406, counted: "age"},
+		{name: "without an event", body: strings.Replace(first.body(), `"failed"`, `null`, 1), status: 406, counted: "malformed"},
+		{name: "another's mail", body: foreign.body(), status: 200, counted: "other"},
+		{name: "another's mail as ours", body: claimed.body(), status: 200, counted: "replay"},
+		{name: "a second", body: newReport(knownEmail).body(), status: 200, counted: "permanent_fail"},
 	} {
 		before := f.counted()
 		a := f.hook(c.body)
@@ -609,7 +609,11 @@ func TestWebhooksChangeNoAnswer(t *testing.T) {
 		before[email] = ask(email)
 	}
 	for _, email := range []string{knownEmail, unknownEmail} {
-		for _, event := range []struct{ event, severity string }{{"failed", "permanent"}, {"failed", "temporary"}, {"complained", ""}} {
+		for _, event := range []struct{ event, severity string }{
+			{event: "failed", severity: "permanent"},
+			{event: "failed", severity: "temporary"},
+			{event: "complained", severity: ""},
+		} {
 			r := newReport(email)
 			r.event, r.severity = event.event, event.severity
 			if a := f.hook(r.body()); a.Status != http.StatusOK {
