@@ -218,25 +218,25 @@ func TestRefusals(t *testing.T) {
 
 	server, resets := start(t, map[string]string{"CALLBACK_ORIGIN_POLICY": "reject"}, nil, nil)
 	_, err := resets.SendPasswordReset(t.Context(), goclient.Request{Email: "nonsense", CallbackOrigin: "https://evil.example"})
-	refused := check(t, err, want{400, "invalid_request", goclient.ErrInvalid, 0})
+	refused := check(t, err, want{status: 400, code: "invalid_request", is: goclient.ErrInvalid})
 	if fields := refused.FieldErrors; len(fields) != 2 || fields["email"] != "Enter a valid email address." || fields["callback_origin"] != "This origin is not allowed." || len(refused.Issues) != 2 {
 		t.Errorf("fields %v, issues %v", fields, refused.Issues)
 	}
 	_, err = resets.SendPasswordReset(t.Context(), goclient.Request{Email: strings.Repeat("x", 17<<10)})
-	check(t, err, want{413, "payload_too_large", goclient.ErrInvalid, 0})
+	check(t, err, want{status: 413, code: "payload_too_large", is: goclient.ErrInvalid})
 	plain := connect(t, server.url, client.WithRequestEditorFn(func(_ context.Context, request *http.Request) error {
 		request.Header.Set("Content-Type", "text/plain")
 		return nil
 	}))
 	_, err = plain.SendPasswordReset(t.Context(), hello)
-	check(t, err, want{415, "unsupported_media_type", goclient.ErrInvalid, 0})
+	check(t, err, want{status: 415, code: "unsupported_media_type", is: goclient.ErrInvalid})
 
 	_, resets = start(t, map[string]string{"RATE_LIMIT": "1-H"}, nil, nil)
 	if _, err := resets.SendPasswordReset(t.Context(), hello); err != nil {
 		t.Fatal(err)
 	}
 	_, err = resets.SendPasswordReset(t.Context(), hello)
-	if refused := check(t, err, want{429, "rate_limited", goclient.ErrRateLimited, time.Hour}); refused.Wait < 50*time.Minute {
+	if refused := check(t, err, want{status: 429, code: "rate_limited", is: goclient.ErrRateLimited, wait: time.Hour}); refused.Wait < 50*time.Minute {
 		t.Errorf("wait %v", refused.Wait)
 	}
 
@@ -246,10 +246,10 @@ func TestRefusals(t *testing.T) {
 		supabase, mailgun func(http.Handler) http.Handler
 		want              want
 	}{
-		{"no Supabase", map[string]string{"SUPABASE_URL": ""}, nil, nil, want{500, "auth_not_configured", goclient.ErrNotConfigured, 0}},
-		{"no Mailgun", map[string]string{"MAILGUN_API_KEY": ""}, nil, nil, want{502, "email_delivery_failed", goclient.ErrDelivery, 0}},
-		{"Mailgun fails", nil, nil, failing(500), want{502, "email_delivery_failed", goclient.ErrDelivery, 0}},
-		{"Supabase fails", nil, failing(503), nil, want{503, "auth_unavailable", goclient.ErrUnavailable, time.Minute}},
+		{name: "no Supabase", env: map[string]string{"SUPABASE_URL": ""}, want: want{status: 500, code: "auth_not_configured", is: goclient.ErrNotConfigured}},
+		{name: "no Mailgun", env: map[string]string{"MAILGUN_API_KEY": ""}, want: want{status: 502, code: "email_delivery_failed", is: goclient.ErrDelivery}},
+		{name: "Mailgun fails", mailgun: failing(500), want: want{status: 502, code: "email_delivery_failed", is: goclient.ErrDelivery}},
+		{name: "Supabase fails", supabase: failing(503), want: want{status: 503, code: "auth_unavailable", is: goclient.ErrUnavailable, wait: time.Minute}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, resets := start(t, c.env, c.supabase, c.mailgun)
@@ -348,16 +348,16 @@ func TestOtherAnswers(t *testing.T) {
 		mediaType, body, wait string
 		want                  *goclient.Error // nil: no readable answer
 	}{
-		"a proxy's page":      {502, html, "<h1>Bad Gateway</h1>", "", &goclient.Error{Status: 502}},
-		"a proxy's pause":     {503, html, "<h1>Back soon</h1>", "120", &goclient.Error{Status: 503, Wait: 2 * time.Minute}},
-		"a new status":        {418, jsonType, `{"error":"x","code":"teapot"}`, "", &goclient.Error{Status: 418}},
-		"a login page":        {200, html, "<form>", "", &goclient.Error{Status: 200}},
-		"no acknowledgment":   {200, jsonType, `{"ok":false,"message":"x"}`, "", &goclient.Error{Status: 200}},
-		"a date to wait for":  {503, html, "", "Wed, 21 Oct 2026 07:28:00 GMT", &goclient.Error{Status: 503}},
-		"a negative wait":     {503, html, "", "-5", &goclient.Error{Status: 503}},
-		"a wait beyond time":  {503, html, "", "9223372036854775807", &goclient.Error{Status: 503, Wait: 24 * time.Hour}},
-		"broken JSON":         {200, jsonType, `{"ok":`, "", nil},
-		"broken JSON, failed": {500, jsonType, `<`, "", nil},
+		"a proxy's page":      {status: 502, mediaType: html, body: "<h1>Bad Gateway</h1>", want: &goclient.Error{Status: 502}},
+		"a proxy's pause":     {status: 503, mediaType: html, body: "<h1>Back soon</h1>", wait: "120", want: &goclient.Error{Status: 503, Wait: 2 * time.Minute}},
+		"a new status":        {status: 418, mediaType: jsonType, body: `{"error":"x","code":"teapot"}`, want: &goclient.Error{Status: 418}},
+		"a login page":        {status: 200, mediaType: html, body: "<form>", want: &goclient.Error{Status: 200}},
+		"no acknowledgment":   {status: 200, mediaType: jsonType, body: `{"ok":false,"message":"x"}`, want: &goclient.Error{Status: 200}},
+		"a date to wait for":  {status: 503, mediaType: html, wait: "Wed, 21 Oct 2026 07:28:00 GMT", want: &goclient.Error{Status: 503}},
+		"a negative wait":     {status: 503, mediaType: html, wait: "-5", want: &goclient.Error{Status: 503}},
+		"a wait beyond time":  {status: 503, mediaType: html, wait: "9223372036854775807", want: &goclient.Error{Status: 503, Wait: 24 * time.Hour}},
+		"broken JSON":         {status: 200, mediaType: jsonType, body: `{"ok":`, want: nil},
+		"broken JSON, failed": {status: 500, mediaType: jsonType, body: `<`, want: nil},
 	} {
 		header := http.Header{"Content-Type": {c.mediaType}}
 		if c.wait != "" {
