@@ -58,18 +58,24 @@ func TestJudge(t *testing.T) {
 		files    string
 		wrong    string
 	}{
-		"known":                 {made(t, map[string]string{"LICENSE": mit}, "."), "MIT", "LICENSE", ""},
-		"other year and layout": {made(t, map[string]string{"LICENSE.md": strings.ReplaceAll(strings.ReplaceAll(mit, "2020 Somebody", "1999-2026 A. N. Other"), " of ", "\n  of  ")}, "."), "MIT", "LICENSE.md", ""},
-		"one more condition":    {made(t, map[string]string{"LICENSE": mit + "\nYou may not sell it.\n"}, "."), "", "", "nobody has read"},
-		"a condition that looks like a copyright": {made(t, map[string]string{"LICENSE": mit + "\n(c) You may not sell it.\n"}, "."), "", "", "nobody has read"},
-		"not allowed":         {made(t, map[string]string{"COPYING": "Share alike."}, "."), "", "", "under GPL-3.0-only, which is not allowed"},
-		"two, one forbidden":  {made(t, map[string]string{"LICENSE-A": mit, "LICENSE-B": "Share alike."}, "."), "", "", "not allowed"},
-		"none":                {made(t, map[string]string{"README.md": mit}, "."), "", "", "has no licence"},
-		"a notice alone":      {made(t, map[string]string{"NOTICE": mit}, "."), "", "", "has no licence"},
-		"with a notice":       {made(t, map[string]string{"LICENSE": mit, "NOTICE.txt": "Thanks.", "PATENTS": "All."}, "."), "MIT", "LICENSE NOTICE.txt PATENTS", ""},
-		"another one inside":  {made(t, map[string]string{"LICENSE": mit, "a/b/LICENCE": "Do as you like, B.", "a/b/c/x.go": ""}, "a/b/c"), "ISC MIT", "LICENSE a/b/LICENCE", ""},
-		"one that is not run": {made(t, map[string]string{"LICENSE": mit, "a/COPYING": "Share alike.", "b/x.go": ""}, "b"), "MIT", "LICENSE", ""},
-		"files of others":     {embedding, "", "", "example.com/made/assets brings files along"},
+		"known": {module: made(t, map[string]string{"LICENSE": mit}, "."), licences: "MIT", files: "LICENSE", wrong: ""},
+		"other year and layout": {
+			module:   made(t, map[string]string{"LICENSE.md": strings.ReplaceAll(strings.ReplaceAll(mit, "2020 Somebody", "1999-2026 A. N. Other"), " of ", "\n  of  ")}, "."),
+			licences: "MIT", files: "LICENSE.md", wrong: "",
+		},
+		"one more condition":                      {module: made(t, map[string]string{"LICENSE": mit + "\nYou may not sell it.\n"}, "."), licences: "", files: "", wrong: "nobody has read"},
+		"a condition that looks like a copyright": {module: made(t, map[string]string{"LICENSE": mit + "\n(c) You may not sell it.\n"}, "."), licences: "", files: "", wrong: "nobody has read"},
+		"not allowed":                             {module: made(t, map[string]string{"COPYING": "Share alike."}, "."), licences: "", files: "", wrong: "under GPL-3.0-only, which is not allowed"},
+		"two, one forbidden":                      {module: made(t, map[string]string{"LICENSE-A": mit, "LICENSE-B": "Share alike."}, "."), licences: "", files: "", wrong: "not allowed"},
+		"none":                                    {module: made(t, map[string]string{"README.md": mit}, "."), licences: "", files: "", wrong: "has no licence"},
+		"a notice alone":                          {module: made(t, map[string]string{"NOTICE": mit}, "."), licences: "", files: "", wrong: "has no licence"},
+		"with a notice":                           {module: made(t, map[string]string{"LICENSE": mit, "NOTICE.txt": "Thanks.", "PATENTS": "All."}, "."), licences: "MIT", files: "LICENSE NOTICE.txt PATENTS", wrong: ""},
+		"another one inside": {
+			module:   made(t, map[string]string{"LICENSE": mit, "a/b/LICENCE": "Do as you like, B.", "a/b/c/x.go": ""}, "a/b/c"),
+			licences: "ISC MIT", files: "LICENSE a/b/LICENCE", wrong: "",
+		},
+		"one that is not run": {module: made(t, map[string]string{"LICENSE": mit, "a/COPYING": "Share alike.", "b/x.go": ""}, "b"), licences: "MIT", files: "LICENSE", wrong: ""},
+		"files of others":     {module: embedding, licences: "", files: "", wrong: "example.com/made/assets brings files along"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			works, err := judge([]module{c.module})
