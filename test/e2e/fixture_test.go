@@ -38,7 +38,7 @@ func start(t testing.TB, config resetdtest.Config) *fixture {
 	return f
 }
 
-// The bounds of a connection (SECURITY.md).
+// The bounds of a connection, as cmd/resetd/serve.go has them.
 const (
 	readHeaderTimeout = 5 * time.Second
 	readTimeout       = 10 * time.Second // of headers and body together

@@ -108,7 +108,7 @@ func TestIdleTimeout(t *testing.T) {
 func TestManyIdle(t *testing.T) {
 	t.Parallel()
 	f := start(t, resetdtest.Config{})
-	const mostIdle, surplus = 1000, 20 // README.md says how many
+	const mostIdle, surplus = 1000, 20 // docs/operations.md says how many
 	idle := make([]*wire, 0, mostIdle+surplus)
 	for range mostIdle + surplus {
 		w := f.dial()

@@ -54,6 +54,7 @@ func Build(tb testing.TB) (path string) {
 func BuildShipped(tb testing.TB) (path string) { return built(tb, shippedBinary) }
 
 var (
+	building      sync.Mutex
 	builtIn       []string
 	raceBinary    = sync.OnceValues(func() (string, error) { return build("1", "-race") })
 	shippedBinary = sync.OnceValues(func() (string, error) { return build("0", "-trimpath", "-ldflags", "-s -w") })
@@ -61,11 +62,6 @@ var (
 
 func built(tb testing.TB, build func() (string, error)) string {
 	tb.Helper()
-	// Go keeps results of tests until what they have read changes, and a test has not read what the binary is
-	// built from. Here it does, in this repository.
-	for _, dir := range []string{"cmd", "gen", "impl"} {
-		_ = filepath.WalkDir("../../"+dir, func(string, fs.DirEntry, error) error { return nil })
-	}
 	path, err := build()
 	if err != nil {
 		tb.Fatal(err)
@@ -78,7 +74,15 @@ func build(cgo string, flags ...string) (path string, err error) {
 	if err != nil {
 		return "", err
 	}
+	building.Lock() // both binaries may be wanted at once
 	builtIn = append(builtIn, dir)
+	building.Unlock()
+	// Go keeps results of tests until what they have read changes, and a test has not read what the binary is
+	// built from. Here it does, in this repository.
+	_, _ = os.Stat("../../go.sum")
+	for _, source := range []string{"cmd", "gen", "impl"} {
+		_ = filepath.WalkDir("../../"+source, func(string, fs.DirEntry, error) error { return nil })
+	}
 	path = filepath.Join(dir, "resetd")
 	command := exec.Command("go", append(append([]string{"build", "-o", path}, flags...), "github.com/resetd/resetd/cmd/resetd")...)
 	command.Env = append(os.Environ(), "CGO_ENABLED="+cgo)
