@@ -35,7 +35,7 @@ type ErrorBody struct {
 	// `invalid_json`, `not_found`, `method_not_allowed`, `payload_too_large`,
 	// `unsupported_media_type`, `rate_limited`, `auth_not_configured`,
 	// `internal_error`, `email_delivery_failed`, `auth_unavailable`, `overloaded`.
-	// More may follow, so treat one that you do not know by its status.
+	// There may be more codes in the future: treat an unknown code by its status.
 	Code *string `json:"code,omitempty"`
 
 	// Error Human-readable error message
@@ -53,17 +53,17 @@ type ErrorBody struct {
 
 // Issue defines model for Issue.
 type Issue struct {
-	// Message What is wrong with it, written for people.
+	// Message What is wrong with the field, written for people.
 	Message string `json:"message"`
 
-	// Path Dotted path of the field; empty for the body as a whole.
+	// Path Dotted path of the field; empty for the whole body.
 	Path string `json:"path"`
 }
 
 // RateLimitedErrorBody defines model for RateLimitedErrorBody.
 type RateLimitedErrorBody struct {
-	// Code Stable machine-readable error code for client branching: `rate_limited`. More may
-	// follow.
+	// Code Stable machine-readable error code for client branching: `rate_limited`. There may be
+	// more codes in the future.
 	Code *string `json:"code,omitempty"`
 
 	// Error Human-readable error message
@@ -81,19 +81,20 @@ type RateLimitedErrorBody struct {
 
 // SendPasswordResetRequest defines model for SendPasswordResetRequest.
 type SendPasswordResetRequest struct {
-	// CallbackOrigin The origin (`scheme://host[:port]`) of the app that the link shall lead to, where
-	// the server allows it; which page there is the server's to say. Upper case, and one slash
-	// at the end, make no difference. Where the server lists an app by a scheme of the app's own
-	// (`io.example.app://reset`), it is named by just that. Anything else leads to the site's own
-	// origin, or is an error where the server is set to reject it.
+	// CallbackOrigin The origin (`scheme://host[:port]`) of the app that the link leads to, if the server
+	// allows this origin. The server's settings decide which page there. Upper case, and one
+	// slash at the end, make no difference. An app with a scheme of its own
+	// (`io.example.app://reset`) is named as the server's settings have it. For any other value
+	// the link leads to the site's own origin, or the server answers 400 if it is set to
+	// reject.
 	//
 	//
 	// Example: https://app.example.com
 	CallbackOrigin *string `json:"callback_origin,omitempty"`
 
-	// Email The address of the account, as Supabase Auth takes it: `local@domain` in ASCII, with the
-	// characters of an RFC 5322 atom and dots in any order before the `@`, a host name after
-	// it, 255 characters at most in all. HTML's `<input type=email>` goes by the same rule.
+	// Email The address of the account, as Supabase Auth accepts it: `local@domain` in ASCII, at most
+	// 255 characters. Before the `@` there are characters of an RFC 5322 atom and dots in any
+	// order, after it a host name. HTML's `<input type=email>` has the same rule.
 	//
 	//
 	// Example: hello@example.com
@@ -102,9 +103,9 @@ type SendPasswordResetRequest struct {
 
 // SendPasswordResetParams defines parameters for SendPasswordReset.
 type SendPasswordResetParams struct {
-	// AcceptLanguage The language of the mail, as browsers send it (RFC 9110, section 12.5.4), unless the
-	// account has one of its own. What is not understood, or not offered, gives the server's
-	// default.
+	// AcceptLanguage The languages that the reader prefers, as browsers send them (RFC 9110, section 12.5.4).
+	// The language of the account, if it is set, takes precedence. If the header is invalid,
+	// or the server has none of its languages, the mail is in the server's default language.
 	AcceptLanguage *string `json:"Accept-Language,omitempty"`
 }
 
@@ -544,74 +545,74 @@ func (sh *strictHandler) SendPasswordReset(ctx echo.Context, params SendPassword
 // const string: with thousands of chunks the chained `+` fold is several
 // times slower for the Go compiler than parsing a slice literal.
 var swaggerSpec = []string{
-	"7Ft7c9vGdv8qZ9A7E+oGpKiX7xU1nkbXUSZqHdtjy01bUxWXwCGxEbAL7y4EMx599845uyBAElKs29xp",
-	"6ulfpsh9/vY8fufhz1Gii1IrVM5Gk89RhiJFwx/fCocvZSEd/ZGiTYwsndQqmkQ/Z8KBtJDjwoFUgCLJ",
-	"QC/AZWgRaqlSXdsYhErp10zXUAi1AouJVqkFyZPrTOcIYimkGk3VW/xYoXUWHK0tDIJQtkaDKRwfnkKq",
-	"QWkHia6UG01VFEc2ybAQdDb8JIoyx2gSTaMSzbCQqnI4jc7M8+Mz9/zZOAb/Q6Yrw18fnp6550fPxuMo",
-	"jgrx6SWqpcuiyeHJszgqhXNo6Jb/NY0+iOGvw+tvedKH8fD0+tszFz4MaNVHft/785+iOHKrkg5mnZFq",
-	"Gd3fxy2sb3Quk9UuuFfZGsKAKeQ0vvkjySUq942Fyzcg0tSgJagtfKy0E4x5wHmqBqkRCzeU6BbDzLlS",
-	"lHJohENebxjeeu+L8fz4/OSs3sXz4/Oj8Vn9RDw/NnjV/Xju/P4gnl5wLtNdJF+JAkmgpAXjR5E4EoYW",
-	"zR2abyzkejmC8+bnbyzoWpFwOnGLCvQdGpALEtiFdH6pqQo3ehi2o8Vp+iwZi5P5X/D4ID38qzgdJwd4",
-	"uDiaH6cn4tkmSs+ON0D6cD78TzH8dTw8vRlefz6Inx3f9138vtmadfU8uVW6zjFdFqhYYUWaSoJB5G+M",
-	"LtE4iTaaLERuMY7KzlefowKtFUvsl0QrCgSHnxwstAG8Q7NqpG7U89pbx4wjfbu77nlei5UFZyoctVeb",
-	"a52jUPyo9B7SYBpNPtAK8fqM1+vhev4LJo62uDBGm7/pdPXEeyc67bn0OyfmOUIhkkwqHBoUKX+BtAvQ",
-	"HEbCayHMjVA0cDmBmVR3IpfpTRCmWTxV6+9+sVrNYpgp7W4WulIp/VGgy3R6Q9+JPNc18relWOVapDdO",
-	"65tcmCXyQpWyVVlq4zC9KTCV4oZwoPGk0Des0X6+qFzGayZaLeSyMvQ1H4VETOQ3fBMaiYWQ+U2KuaRn",
-	"vVkImXeWqJS4EzKny9N3pAt0Lkxno6n6SRvCaAULTSePwWpwBoUDrdDb8JWuGrNNwgnzFZAOWSdcZb3y",
-	"PKIFYvjrzfW3u5IfR5+G+MmhsnKe4xBVVZCQbGEfxVEX+SiO1sCzMG3jHtHmW7BHcdQPehRHXcyjOOqB",
-	"nE/QBTyKo168m+kduKM4atGOru/jyK+wI6s/VoVQ2yLaqMoXKOdCYp6y+tiHdefz7rzNU/wgjXXAaAv6",
-	"qjkBlGiAt4BSuMwfqLvywbMebZbWVn7bbb00VeII2u5WYXQcSYcFz/qTwUU0if5pvyU2+8FS7l/SaNqk",
-	"EJ8u/YSD8Xi8PoUwRqwitj/OrM4XDntAfxdYTKWczIEkIfhngxadhQHxFYO21Mqi3WslWFXFHM2OffNv",
-	"22fY/HF/J2PecLbaaLWEWroMpIuhNtI5VGzTStRljl9k1vlBd/b4XjuH/rUbtsLvfwZYlG7Fm9CXc52u",
-	"iLIITwJHj5qCQbAFg+l0FD7u/Xnvn/vZQBfYRugecR1rMobpH8WLbJjzETSGdqq8pf29DeeGJft/U/NH",
-	"NjWkOTvmhq4qlSzoNQ++zNRs7NmnFe9QpW+EtbU26VvaJXBsOuCW8Is8n4vk9kYbuZSqn0L632AwY2xw",
-	"sr+faes+TMixXs/2GkshytITBx/xqFuwmchzyFGk4HQMdYYGp6rl78Dem+LJM6gzmWRQkiw4Gsckvsv0",
-	"nQYrViN4X5KsJMKiD1CJr9hc2Gyqwt6o0hgKcYugNKRysUCDKsER/MwLd/bPJUWsQvHZ5ysQ4K/YuZIP",
-	"KaZqMJN6FEKEkSjLyf4+P+BsLw7xsBIFprTKL5V1jMQIztXKkV0AzC0yEnwRPoJ02CzuEY5BG1pIqKCe",
-	"9fZ5pQWLjlYwSI8NMgTTbexCYaKd7O+LslwfN9FF1KPSTGf6nzxECGscEg7cOUx9V5ViLizCeeUyjrPo",
-	"AScwy3Ui8u9SXQipZhSonb97cXkZe1flMpyqJBNGJA4NLywUvP3hBZwcHR6CcLrg10y1szRXqBVok6KB",
-	"OS50QGH23SwGASR9jDYIUoGpIj94eHICnfWFg0L7eFHk+Qh+vPrp5TcWZtNqPD5KpCorBwTIcwaBv8UZ",
-	"LDVaekHXBE6mynEHYcxz/d0mtgttCuGiScD0tzybH7WrujROqoXefZRGnYcsdEDz2QGJrfcojaalYrDk",
-	"l1xmdLXM4Cch82VFEe9UvVYIZALYKE5A2NuwULm7xQguWT9s7YUvxUSmJOTtmwTRAAqsc61vMYWq5HDC",
-	"a8UayjpDUmyScQopSG3xE+nfCC44KvUyHzZLhDES2+lTRZwjCJOgIIS82Iwc8Yz0wXtg0P6ODVdSpCjB",
-	"4/14dfWmTSPYNj01x1zXPsvAjH8hEmRJL3MhlY+dhUqnqhFkSLRSmLBTSXJtMZ3A8XgMg0LkJAiY7sVw",
-	"fPAXFuiT8QEMKkURlAL8VGLivDsiKmWEsguS4ESnUi1p2tEBDEJih5Sk8DgLBQfP4F/l3/ZiOBmftCve",
-	"obFSq5ADymWCyjKdIf2gUL0USYbDw9GYwiGTdyxEXdcjwT+PtFnuh7l2/+Xli4tX7y54zn0cOelY7Fkq",
-	"KNoJW0aTaDw68mN0iUqUMppER6Px6Cjy/JI9zD4FR/sWVTrcFDB2Rtr2ZCeZJAxLYdwKDCbaSweL/J0U",
-	"INJCKliiIhnGl+RoBs2wPfi2I+whT2HQVUaxXdWl+Fgh2CpJyLw17GNAbCqoxNCKBRKel2863hrTM5Km",
-	"194VNrrMwsb20kutpe0aQWd3H+StFiEl5X0WKUBNMjrHRBfIL0029BGFomn0M8PAfoDtMRlAP41PwD6O",
-	"d980CzQ74OJ9yVQJtWIaT6pgb73n6roaZzFfxD6/y/P5U9BAvpXUqpvunevKTZXStOoIrjKUBnLh6Pr+",
-	"cI39gDm6GlHB4XgcdGRMYn1IOnEyPmJUvU1o8GNIrD+CdZs5Vek2U6lM+YKZiWFeuRC2aMvkQ3SnG1xU",
-	"Fn3MR2/+PqhVgcS/1v7PxztESpZKG5IFEYbAUt6hAldLMhrarNMnU+WZh4WF0UXI1cxoxGyLdM1Aq3xF",
-	"8FdMbQiRXNdrktNhBF7L19b7MiUXs032WPuMKNBxIeBDn3/PhVpWJPnhgnQ4tnlzo2tLp6ZlyYQPyEef",
-	"HhyMyaV4m3dwODoZHe/FUKmctIh9eyO2mbCMQXgYXSuSycYcO6gUmTandRqvXQEztDRmLDdZ31SluBBV",
-	"vkNzUhy++DGGFM8+Ph+PTmNAxZ9OOG/DXppsaBSvDWGSYOmGL8PFNzK/28762ntrtK6JJxOtXJOYLctc",
-	"Joz/Puem2tSxDb/TP7YqCmFWDd5kpTbo35otC3tLQcCdyH2uYIeSP0LpAoProSTEJFKdVAUqCgx3DlRW",
-	"81zaDFMIs4iea7sm+/xaCn1esPcCLX99/PTNm/3WaTkKEvmXYNduHY7bPcFju9x3X/2x6O/BCIrX2MqG",
-	"B6rpHTQJ/vurH4Z/jdnCI9lS4qXM20nTMJWCqSdTWBuHulhRkvUiLWCuodA6TDmAQSzZxgsFR4eQ4x3m",
-	"If3aUkpnKmSOGbJWdL/D8fiporuuQuyIDPmuLsrrNFV0yUy+UX9P6YLFJeleF7jW/NIHvsGhS7IWbClq",
-	"sRpFvt7At/nyx9oqnvQ80Wvv9sXGQBhsUdKda+xNNpw4mbY5+S325MQQFm2s2k6O+Tp8O44ndOXYaZIb",
-	"DaU9Jn+1biLSDV9N0eDaV9OWHE76XDOHmutFhQWrtaJ/XYbeQZHuhcKtDb6pKps4aSOenn1/8fLy3y7e",
-	"/sfN1eVPF6/fX81iODgBXyzkKKgxvUAhQxMRLpGsOjksq7kqPFV0VXvWwEQYrTSzle1CMPl7p7UX3ocq",
-	"1X0vHcbutwO7ub9hW4n9oslh+H0c/fsw6PXQlx8fnb6uU7KAHT9Zu0JB41/evX61qVyvNAmcSFy+YtdJ",
-	"I8BrWteycp5yuywSsn1sKBs5bWgdybQnQ7QiKVeTMPvQVWCydQ/sP4qaTHEU3V/76JRX7CSU2nuchwye",
-	"67h7Hv3INdp6T3OTFxkmt6x3mVxmuVxmZAh5ZetZsFmFroNoJy3ZGP8LCuRAhOt7U7Ouet4/AMSjk9ZA",
-	"+C08Gkq7c/XaB+8bUDCELQ4QAvyn4NB90S6Yj7+j8K/n99t+vi+2qG0uvceYXvojN4cb7RZOJy1pTslY",
-	"0dkX0vs/v0UII7TCqeLL+ASwNzebRdfOYgGGflkFqRrHmwk7VWuG3nJzmu/9qtPesX4dpujg6ImmyGn9",
-	"kkukG0L701auoUdc+4qsj5kgwpnHjaLfS/yuOtLAS5vumWHQU3/f+xre+OSJb6y023U150oz42lZaIjC",
-	"VJ+vebB83jw5mxy3/e7Cwvbh/jHPT8Zgtr3VrFH1llPD4KH2i69BMg5PnygZpi2abrF87SldS+X0gq1s",
-	"m17pkZKtXoq1OdhebARXjecmW3182PS5jTYrWpPjwycIS28FuEdu3nZSeTDYrNL+UaTgLYEwfKCW+DO3",
-	"WzYtmE5DLaSLQTiKjSn8PGtz7b58SIo4a4GdjXZCxv72t+PDzYLwwXizQn0wPL3mnr4HOvr+B8J88vSY",
-	"tXLZK+1etI07GyK9Dq2CuWgbfNhMNPk/Qu4WVz3S3d8a1Aj5m82YNmxCH6uSAluuKviQaxR5/ux7ii6a",
-	"Kv0GfSb+06Tk/KxeyrjdltRYY12grzbWFN76RhGtQFcGrEyxq4C5cP5Iv49V5iTzJr4w6O1kCzH1+l3e",
-	"v31JD3GLbNELaa1US3qbqdpMYW891Qhe6S4/Dtl1LmWpdYvjpOlgI2XxP/p4lVnmRj/dBETfA/g801fB",
-	"E0/Gh09ULo51vg/9bj/4drdNyhjyFIKzqxzqtD0l24L7UPtcl0D6qCvRVe6rJHPkSsc/UHQveMfmVCHR",
-	"AoMHmiv3JvDwnddBhnZT1cr83y2qvgb7dYje0d9h1993Wir7rXoobvnqki89PWTDN/szHzbgnXFg5DJz",
-	"oHS9xV0ELLBu6QvdsNPw+ducSuR5aB0jT77kLGTPuTtrbmpJ2w4yr+zqtw73++jJY5g3tr7bcrzH2sD1",
-	"6/XVa+5n4dZ838g/VTlzl3FLbCiW6215oXkw6PYx7z2sWVzf/L+jWk9gfr7k69ulCJXm6btU8EuZ3sn/",
-	"EtEjiWyVmYLIvuIA7SmWNpp8YA2OQgaL5aKvsPkWc+HkHTI5ztBw7YUZWFMJ4zr8Al2SYcp12ZjksDQ6",
-	"rZKmKYPbmEbrbol9UUruvWzoQmgjvY8/7+TFOiuFbjcQkGKZ6xXv3hTd+H9QDcqKe+wN17G4p4lm7I12",
-	"GjU6NawHT3O9xmrnP2uEkkbTIjFqa6KM6v31/X8HAAD//w==",
+	"7Ht9cxtHcvdX6drnqkyeFyAIkrojWKrHtEyXmciWSqJylwgMMdhtAGPuzqxmZgnCKn73VPfMvgBY0ORF",
+	"V3FU+cv0Yl775de/7ml9jhKdF1qhcjYafY4WKFI0/Oc74fC1zKWj/0nRJkYWTmoVjaIftQEUyQL0DNwC",
+	"LcJSqlQvbQwLvYRcqBUY/FSidRaEQchw5mIQKgWpmiEWE61SC9JZ+FRqJ8ZKWpiVWQZiLqTqw7tqEbcQ",
+	"jlcSyi7RYArHw1NINSjtINGlcv2xiuLIJgvMBZ0Y70VeZBiNonFUoOnlUpUOx9GZeXl85l6+GMTgf1jo",
+	"0vDn4emZe3n0YjCI4igX969Rzd0iGg1PXsRRIZxDQ3f/z3H0UfR+611/y5M+Dnqn19+eufDHHq36yO/7",
+	"f/5TFEduVdDBrDNSzaOHh7gR9ludyWS1LfKrBUJGA2wQOiSZROW+sXD5FkSaGrR2BLNKM14hjWhpVqWS",
+	"oAlnxyrjS5JWKmXspUbMXE+im/UWzhWikD0jHPLmvWAf+0+W9qeXJ2fLbWl/enk0OFs+U9qfKmkuu6W9",
+	"9ftOaXtBXKbbcv5F5EjmJm0lLhIOyduiuUPzjYVMz/tw6ZVQjVmIMMkLqJIwzKTzP4xVuFTcWgxuEQtv",
+	"/3ciK3G3VI9mp+mLZCBOpn/B48N0+FdxOkgOcTg7mh6nJ+LFuhBfHK/J8ON57z9E77dB7/Smd/35MH5x",
+	"/NAll4dqa3b/8+RW6WWG6TxHxRgg0lSSlET21ugCjZNoo9FMZBbjqGh9+hzlaK2YY7cZW5EjOLx33lrv",
+	"0KwqA+53GMPGMeNI326ve54txcqCMyX2m6tNtc5QKNY5aUoaTKPRR1ohrs94XQ/X018xcbTFhTHafK/T",
+	"1TPvnei049LvnZhmCLlIFlJhz6BI+QPSLkBzWBLeoWFqhKKB8xFMpLoTmUxvgplN4rGqv/1qtZrEMFHa",
+	"3cx0qVL6nxzdQqc39E1kmV4ify3EKtMivXFa32TCzJEXKpUti0Ibh+lNjqkUNyQHGk/+fsMO7+eL0i14",
+	"zUSrmZyXhj7zUcjERHbDN6GRmAuZ3aSYSVLrzUzIrLVEqcSdkBldnr7pOzR0Lkwn/bG6WqAhIa1gipBr",
+	"gywZW7nfrHSlwRE4gxQKFJSKDFR5+U1X7EXWCVda70aP+IPo/XZz/e22D8TRfQ/vHSorpxn2UJU5mcuG",
+	"FqI4ausgiqNaBWxWmxqIaPMNBURx1C3+KI7a0o/iqEP4fIK26KM46pR8Nb0l+CiOGrlH1w9x5FfYstqf",
+	"ylyoTWOtnOYJbjqTmKXsSHa3F33enrdBNaSxDljagj5VJ4ACDfAWUAi38Adqr3z4osOvpbWl33bTQ02Z",
+	"kH2l7a3C6DiSDnOe9SeDs2gU/b+DhjUdBMw8uKTRtEku7i/9hMPBYFCfQhgjVhEjkTOr85nDDqG/D1G4",
+	"VE5mQJbgoz4YtOgs7BHtMWgLrSza/caCVZlP0WwhnddtF8T5434hWP8b0TNpYWm0msNSuoX3WdJPDEsj",
+	"nUPFIFegLjJ8Es6zXre2+kE7h17pFRPibc4A88KteBP6uFzoDGGq01X/UTDYC2iwNx73w5/7f97//93E",
+	"oS3ayuweCSM1q8P0jxJR1qC9D23QHatdqPulAXUN4f4Pgv7IEMQkdxOG6KpSyZy0efg0CFrbs8tX3qNK",
+	"3wprl9qk72iXQNLpgBsuIbJsKpLbG23kXKpukul/g70JywZHBwcLbd3HEQXc68l+BR2iKHxu6Ti/UreQ",
+	"oUgtOB2DnLWo+lhxNA8s36/O7tPkBRadk2puIcVEpoRAMllAQZbiyM368KEgk0mERZ8gaIVjZTNhFxCO",
+	"gCqNIRe3CEpDKmczNKgS7MO54rMytArwl6JLcEK4VGO1N5G6HxKGviiK0cEBK2uyT8CsRI4pcJLSdeKF",
+	"uEOQrg+U2VNqrunEPikZqy3Z+FWkw2948yCOGAL0huTGp+oWjgcDkqXkCGHRgdNjZZAU74GlSXMo4bSj",
+	"gwNRFPVdEp1HHb7NfKdb9yGZqHWccIEgpuu/LwsxFRbhvCRBJgkWjhKwEUwynYjsu1TnQqoJ4d/5+1eX",
+	"lzFpJtfWjdXw5ASShTAicWhsH77HGeElbTH5buJ1zDWKZhAdQSh49+MrODkaDkE4nbPmU+0YY4VajZU2",
+	"PmUk3yAxCSBbZZ314aern19/Y2EyLgeDo0SqonRAwnjJAuCvOAn5Z8itTJnhlmQxy/R36zKdaZMLF42C",
+	"LH8v4PlR275L46Sa6W1lVP7cY0sEms9xSWzooTCalorBUrhyC6PL+QJ+FjKbl6o/VpwckLcA4YBHRmFv",
+	"bVis2N6m7ZrBH72AvFHC1OtOurHKtL61bUOBsojB6vZw2ZLucoHsHNpw8Umoeh7eS+tsH86zzMcqO1bs",
+	"WfVcoiNx7cQ+iE8o4E7Iq3ycBt1c+aerq7fVLaSzmM1qrzJrpTHpIBGKzkPRkk29yAQFcbwPlbck09YL",
+	"YawSrRQmJMcRu+deLjKyBkz3Yzg+/AtPOBkcwl6VZeF9gYnzoic3N0LZGTLXkGpOs44Ox2ov1IfI7nPv",
+	"HELB4Qv4V/n9fgwng5NmxTs0VmoVSkmZTFBZpjpk95TSFyJZYG/YH1CyZLIWPCyXy77gn/vazA/CXHvw",
+	"+vLVxS/vL3jOQxw56dj22SwoFwpbRqNo0D/yY3SBShQyGkVH/UH/KPK0k+PMAaVOBxZV2lu3MA5J2nYV",
+	"Rokq9Aph3AoMJpprG+w3cCcFiDSXCuaoyIjxNUHqXjVsH75tWXyoZxh0pVGWjEwX4lOJYMskIWyrOMge",
+	"cargEz0rZkjyvHzbitmYnlEweeMDYuXQbGLDwQAs102qEBhsjeDEgyOm7TrXmlt1OQ4ZzliRzPwvfHUP",
+	"bI079eH7VRW4yCyTW7LfwugpbiG0SiupeL+hyLFVE57q0tEdwzn8KTPhkHgbmlQmddnUYrVRiNJTdEtE",
+	"BcPBYKy82Q/IUodk5ieDIxbUBSuyKvbxJtbXqG1FHYgdhXjcFGRjz+UCVsSA9yRTcAttOa6K9myDs5I8",
+	"lHK8fV8QqX1/rrRBW9c8ciSqVUc4znLgPHwOiGBhLu9QgVvKBOl/hfKoFPt7Ws0f1yZ5xmFhZnQeijkT",
+	"Ovxkg3NNQKtsBdMVlExpaL1ML4kmEbvxLl1j9WVKQWWT37GrGZGj4weHj50Vb6HmpZhjy0INIwwUBumk",
+	"jHRTo5eWjk170KAc9ijknh4eDiimMNDB4bB/0j+uBFutvEUS2kwlBidu0dJmCaaeiIXCrwc6GhdqQTHF",
+	"8U0fUhyzvFXUd4kbz5B2q7qc4kyUmauHbwbyFHuvfoohxbNPLwf90xhQ8V8nXBTiSE8ni+IaR9mPe6/D",
+	"emsF5s2Af+0jPlpXpaqJVq6q/xZFJhPW6AEXvpoKtQ2/039smefCrOo3i03eWFPuBiWawhozzk6S/wg3",
+	"DFSwg+MQNUl1UuaoKNXcOl1RTjNpF5hCmHUG4+pO44iJs67ZbaAEjzHhx29QKfH3Tsy5lcieIswtEt4+",
+	"wWO7PLTN4LGccmdexmtsVOE9VQ4Bnwz/X96/+SUOj3R5QZBIaYhKQaGl2BLINRwNIcM7zMj+sejDpYO8",
+	"tI6rEh+ufuz9NYblQjgkxyJ6zWkEeRGmUjAfZrocSr8Na3WmRKaxoWJGtx0OBs+17PotpMuI6neiJma2",
+	"tVAXzaLL2TZbDPUqimRVyGgIrU+3A4GgtFMxkiwF17T0bbjf05W58ajTocI3nmaItYGw93ukd3+09hzW",
+	"EgXRkVlIjnwQaqDWWQ+Dc40WKIZThKesKLxGMtNcagbddV6gzVgFXsBA+ysZi695rz2wOSMxROqmoLFi",
+	"1kC+GbP4+SV08sPF68t/u3j37zdXlz9fvPlwNYnh8AT8Q6alUBeQ2bMLX+xgnitkZrkWVOWd0tbMq0VX",
+	"prjSHJ6qn9ffs4mLOa29Ae96hu/SbRh70AxsVx57zYPykyaH4Q9x9Pde8PSefyd9dHr9oMomdfxsDwtB",
+	"lOBi28GI3ngsJnMTictWnAzSaF+jWMNdrphuPtGECuOaw7bX9TyNViTXqop0H9vuS0i4Y/9+VJWro+jh",
+	"2ifEvGKriNXc6TxUDdtbP3KDJjpWl3i1wOTW0xA5X2RyviAs5UUto6szq9BCEW1VQauocKGIlYtwc48x",
+	"9TPsww4ZPDqploHfwgtCaXeu3vhSwZZmGwlWwqBMxw9+jkA2YLiW6uO6FH5/v9+mCp+MqU1lvwNOL/2R",
+	"m/xp60l3VDN4SAkG6ewzGbIx3uKsQU8uGPKFGHByaYmgtlblR+HWko96DXFPH1zHijO+OheglIHLeTTf",
+	"R2qntY/NXwVAHR49E6Cc1q/54XYnOvG7rmlXPDpMuOsh+DFoIqnzuH70pUzy8TPDXke3wP7XoPGTZ2pc",
+	"abcdjs6Vr4w3vDP2nEh1xaCdT/yVyt+HhHVd7+SKG4f756ifoGGyudWkcvwWY9/b1SzyNVjG8PSZlmGa",
+	"Z90NONB6o/mRCymEuk1NqMNONjo+akDYXK4PV1VgJ+w+HlZde/3197XR8fAZ5tL5St1hOe9aJUXYW39J",
+	"/qPYwTsSQm/Hy+bfuCWganR0GpZCOn7gyVBQ2nrWVOoDvxcWJo1gJ/2t5LK7Xe94uP48fThYfy8/7J1e",
+	"c4vijgbF/4Y5nzw/uy3d4hftXjXtRWtGXSdeATCaNiQGiqpqSZK7xVWHdXc3MFVG/nY91w2b0J9lQQkv",
+	"50s+m+tHnln7zqeLqmegTayn5Xy9otZJIzdbpyo01jlS/jmHJSW9vplFK9ClAStTbLtfJpw/0JdBZU5q",
+	"16ULe519dyHTrrXy4d1rUsMtMqLn0lqp5jEnyOsp84ai1kr51UOo0hXW+MyYwKfuLfbd1mNFXhNe3vxT",
+	"22Yf4AjEtiK+Ct54Mhg+07k4FfohdOX96Jvy1my2qmK0VNB0uGya7q4mvzaF9ElZosssZYuaIj+r/hON",
+	"94J3rE4VyjCwt6MZdH8Eu+9cJx1kaI3V/6PGCpu2+nUY4dE/gPAfWi2g3fgeHtz887LSRBJ3ofl6P+lu",
+	"KG+NAyPnCwdKLzdYjIAZLhsiQzdsNag+hV+JLAutbhTV51yp7Dh5a9V1j6ke2SxMS7v6veN9GZ/Zboge",
+	"wWOa6K+1S48qbM2YtwwaUrPAsVrzE9/2s/FPcvy/OZj8fP73m/NXry7eXl38MAHf4LTD1epC5v9CX3s+",
+	"Kaz6Q0jECu8dOLNqE8Wn8sCT/yEaSDbaODglmV1PCrSnmNto9JG9OgpVL1Z914vsO8yEk3dYv+S1+6yk",
+	"heqlLSbrLIxOy6TqF+Hmqn7dyHEgCsnNoRVzCN2vD/HnrQJaa6Uz4O6nBfoGKT2DFXGzFItMr/ihgvvs",
+	"tvpFWk9fO3e+roWx9W9LwktH1anRb95WWWwP1w//FQAA//8=",
 }
 
 // decodeSpec returns the embedded OpenAPI spec as raw JSON bytes,

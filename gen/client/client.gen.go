@@ -31,7 +31,7 @@ type ErrorBody struct {
 	// `invalid_json`, `not_found`, `method_not_allowed`, `payload_too_large`,
 	// `unsupported_media_type`, `rate_limited`, `auth_not_configured`,
 	// `internal_error`, `email_delivery_failed`, `auth_unavailable`, `overloaded`.
-	// More may follow, so treat one that you do not know by its status.
+	// There may be more codes in the future: treat an unknown code by its status.
 	Code string `json:"code,omitempty"`
 
 	// Error Human-readable error message
@@ -49,17 +49,17 @@ type ErrorBody struct {
 
 // Issue defines model for Issue.
 type Issue struct {
-	// Message What is wrong with it, written for people.
+	// Message What is wrong with the field, written for people.
 	Message string `json:"message"`
 
-	// Path Dotted path of the field; empty for the body as a whole.
+	// Path Dotted path of the field; empty for the whole body.
 	Path string `json:"path"`
 }
 
 // RateLimitedErrorBody defines model for RateLimitedErrorBody.
 type RateLimitedErrorBody struct {
-	// Code Stable machine-readable error code for client branching: `rate_limited`. More may
-	// follow.
+	// Code Stable machine-readable error code for client branching: `rate_limited`. There may be
+	// more codes in the future.
 	Code string `json:"code,omitempty"`
 
 	// Error Human-readable error message
@@ -77,19 +77,20 @@ type RateLimitedErrorBody struct {
 
 // SendPasswordResetRequest defines model for SendPasswordResetRequest.
 type SendPasswordResetRequest struct {
-	// CallbackOrigin The origin (`scheme://host[:port]`) of the app that the link shall lead to, where
-	// the server allows it; which page there is the server's to say. Upper case, and one slash
-	// at the end, make no difference. Where the server lists an app by a scheme of the app's own
-	// (`io.example.app://reset`), it is named by just that. Anything else leads to the site's own
-	// origin, or is an error where the server is set to reject it.
+	// CallbackOrigin The origin (`scheme://host[:port]`) of the app that the link leads to, if the server
+	// allows this origin. The server's settings decide which page there. Upper case, and one
+	// slash at the end, make no difference. An app with a scheme of its own
+	// (`io.example.app://reset`) is named as the server's settings have it. For any other value
+	// the link leads to the site's own origin, or the server answers 400 if it is set to
+	// reject.
 	//
 	//
 	// Example: https://app.example.com
 	CallbackOrigin string `json:"callback_origin,omitempty"`
 
-	// Email The address of the account, as Supabase Auth takes it: `local@domain` in ASCII, with the
-	// characters of an RFC 5322 atom and dots in any order before the `@`, a host name after
-	// it, 255 characters at most in all. HTML's `<input type=email>` goes by the same rule.
+	// Email The address of the account, as Supabase Auth accepts it: `local@domain` in ASCII, at most
+	// 255 characters. Before the `@` there are characters of an RFC 5322 atom and dots in any
+	// order, after it a host name. HTML's `<input type=email>` has the same rule.
 	//
 	//
 	// Example: hello@example.com
@@ -98,9 +99,9 @@ type SendPasswordResetRequest struct {
 
 // SendPasswordResetParams defines parameters for SendPasswordReset.
 type SendPasswordResetParams struct {
-	// AcceptLanguage The language of the mail, as browsers send it (RFC 9110, section 12.5.4), unless the
-	// account has one of its own. What is not understood, or not offered, gives the server's
-	// default.
+	// AcceptLanguage The languages that the reader prefers, as browsers send them (RFC 9110, section 12.5.4).
+	// The language of the account, if it is set, takes precedence. If the header is invalid,
+	// or the server has none of its languages, the mail is in the server's default language.
 	AcceptLanguage string `json:"Accept-Language,omitempty"`
 }
 
@@ -187,15 +188,16 @@ type ClientInterface interface {
 	// Always returns an opaque success message (enumeration-safe).
 	// IP rate limited; no Origin required.
 	//
-	// The answer says whether the request was taken, and not what becomes of it: the account is
-	// looked up, and the mail is sent, after the answer. Whether Supabase Auth and Mailgun serve
-	// anybody is asked by the server itself, again and again, with questions that are about
-	// nobody. Their latest answers decide between 200 and 500, 502 or 503.
+	// 200 says that the server has accepted the request. The server looks the account up and
+	// sends the mail after the answer. By its own clock it probes Supabase Auth and Mailgun, with
+	// requests that are about no account. The latest verdicts of these probes decide between 200
+	// and 500, 502 or 503.
 	//
-	// Every request counts against the limit of its IP address, valid or not, but for those
+	// Every request counts against the limit of its IP address, valid or not, except those
 	// that the limit refuses (429).
-	// Unknown members of the body are ignored; a member given twice, or one that
-	// differs from `email` or `callback_origin` only by upper and lower case, is an error.
+	// The server ignores unknown members of the body. A member that is given twice is an error,
+	// and so is a member that differs from `email` or `callback_origin` only by upper and lower
+	// case.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -208,15 +210,16 @@ type ClientInterface interface {
 	// Always returns an opaque success message (enumeration-safe).
 	// IP rate limited; no Origin required.
 	//
-	// The answer says whether the request was taken, and not what becomes of it: the account is
-	// looked up, and the mail is sent, after the answer. Whether Supabase Auth and Mailgun serve
-	// anybody is asked by the server itself, again and again, with questions that are about
-	// nobody. Their latest answers decide between 200 and 500, 502 or 503.
+	// 200 says that the server has accepted the request. The server looks the account up and
+	// sends the mail after the answer. By its own clock it probes Supabase Auth and Mailgun, with
+	// requests that are about no account. The latest verdicts of these probes decide between 200
+	// and 500, 502 or 503.
 	//
-	// Every request counts against the limit of its IP address, valid or not, but for those
+	// Every request counts against the limit of its IP address, valid or not, except those
 	// that the limit refuses (429).
-	// Unknown members of the body are ignored; a member given twice, or one that
-	// differs from `email` or `callback_origin` only by upper and lower case, is an error.
+	// The server ignores unknown members of the body. A member that is given twice is an error,
+	// and so is a member that differs from `email` or `callback_origin` only by upper and lower
+	// case.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -230,15 +233,16 @@ type ClientInterface interface {
 // Always returns an opaque success message (enumeration-safe).
 // IP rate limited; no Origin required.
 //
-// The answer says whether the request was taken, and not what becomes of it: the account is
-// looked up, and the mail is sent, after the answer. Whether Supabase Auth and Mailgun serve
-// anybody is asked by the server itself, again and again, with questions that are about
-// nobody. Their latest answers decide between 200 and 500, 502 or 503.
+// 200 says that the server has accepted the request. The server looks the account up and
+// sends the mail after the answer. By its own clock it probes Supabase Auth and Mailgun, with
+// requests that are about no account. The latest verdicts of these probes decide between 200
+// and 500, 502 or 503.
 //
-// Every request counts against the limit of its IP address, valid or not, but for those
+// Every request counts against the limit of its IP address, valid or not, except those
 // that the limit refuses (429).
-// Unknown members of the body are ignored; a member given twice, or one that
-// differs from `email` or `callback_origin` only by upper and lower case, is an error.
+// The server ignores unknown members of the body. A member that is given twice is an error,
+// and so is a member that differs from `email` or `callback_origin` only by upper and lower
+// case.
 //
 // Takes any type of body and a specified content type.
 //
@@ -261,15 +265,16 @@ func (c *Client) SendPasswordResetWithBody(ctx context.Context, params *SendPass
 // Always returns an opaque success message (enumeration-safe).
 // IP rate limited; no Origin required.
 //
-// The answer says whether the request was taken, and not what becomes of it: the account is
-// looked up, and the mail is sent, after the answer. Whether Supabase Auth and Mailgun serve
-// anybody is asked by the server itself, again and again, with questions that are about
-// nobody. Their latest answers decide between 200 and 500, 502 or 503.
+// 200 says that the server has accepted the request. The server looks the account up and
+// sends the mail after the answer. By its own clock it probes Supabase Auth and Mailgun, with
+// requests that are about no account. The latest verdicts of these probes decide between 200
+// and 500, 502 or 503.
 //
-// Every request counts against the limit of its IP address, valid or not, but for those
+// Every request counts against the limit of its IP address, valid or not, except those
 // that the limit refuses (429).
-// Unknown members of the body are ignored; a member given twice, or one that
-// differs from `email` or `callback_origin` only by upper and lower case, is an error.
+// The server ignores unknown members of the body. A member that is given twice is an error,
+// and so is a member that differs from `email` or `callback_origin` only by upper and lower
+// case.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -389,15 +394,16 @@ type ClientWithResponsesInterface interface {
 	// Always returns an opaque success message (enumeration-safe).
 	// IP rate limited; no Origin required.
 	//
-	// The answer says whether the request was taken, and not what becomes of it: the account is
-	// looked up, and the mail is sent, after the answer. Whether Supabase Auth and Mailgun serve
-	// anybody is asked by the server itself, again and again, with questions that are about
-	// nobody. Their latest answers decide between 200 and 500, 502 or 503.
+	// 200 says that the server has accepted the request. The server looks the account up and
+	// sends the mail after the answer. By its own clock it probes Supabase Auth and Mailgun, with
+	// requests that are about no account. The latest verdicts of these probes decide between 200
+	// and 500, 502 or 503.
 	//
-	// Every request counts against the limit of its IP address, valid or not, but for those
+	// Every request counts against the limit of its IP address, valid or not, except those
 	// that the limit refuses (429).
-	// Unknown members of the body are ignored; a member given twice, or one that
-	// differs from `email` or `callback_origin` only by upper and lower case, is an error.
+	// The server ignores unknown members of the body. A member that is given twice is an error,
+	// and so is a member that differs from `email` or `callback_origin` only by upper and lower
+	// case.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -410,15 +416,16 @@ type ClientWithResponsesInterface interface {
 	// Always returns an opaque success message (enumeration-safe).
 	// IP rate limited; no Origin required.
 	//
-	// The answer says whether the request was taken, and not what becomes of it: the account is
-	// looked up, and the mail is sent, after the answer. Whether Supabase Auth and Mailgun serve
-	// anybody is asked by the server itself, again and again, with questions that are about
-	// nobody. Their latest answers decide between 200 and 500, 502 or 503.
+	// 200 says that the server has accepted the request. The server looks the account up and
+	// sends the mail after the answer. By its own clock it probes Supabase Auth and Mailgun, with
+	// requests that are about no account. The latest verdicts of these probes decide between 200
+	// and 500, 502 or 503.
 	//
-	// Every request counts against the limit of its IP address, valid or not, but for those
+	// Every request counts against the limit of its IP address, valid or not, except those
 	// that the limit refuses (429).
-	// Unknown members of the body are ignored; a member given twice, or one that
-	// differs from `email` or `callback_origin` only by upper and lower case, is an error.
+	// The server ignores unknown members of the body. A member that is given twice is an error,
+	// and so is a member that differs from `email` or `callback_origin` only by upper and lower
+	// case.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -551,15 +558,16 @@ func (r SendPasswordResetResponse) ContentType() string {
 // Always returns an opaque success message (enumeration-safe).
 // IP rate limited; no Origin required.
 //
-// The answer says whether the request was taken, and not what becomes of it: the account is
-// looked up, and the mail is sent, after the answer. Whether Supabase Auth and Mailgun serve
-// anybody is asked by the server itself, again and again, with questions that are about
-// nobody. Their latest answers decide between 200 and 500, 502 or 503.
+// 200 says that the server has accepted the request. The server looks the account up and
+// sends the mail after the answer. By its own clock it probes Supabase Auth and Mailgun, with
+// requests that are about no account. The latest verdicts of these probes decide between 200
+// and 500, 502 or 503.
 //
-// Every request counts against the limit of its IP address, valid or not, but for those
+// Every request counts against the limit of its IP address, valid or not, except those
 // that the limit refuses (429).
-// Unknown members of the body are ignored; a member given twice, or one that
-// differs from `email` or `callback_origin` only by upper and lower case, is an error.
+// The server ignores unknown members of the body. A member that is given twice is an error,
+// and so is a member that differs from `email` or `callback_origin` only by upper and lower
+// case.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -578,15 +586,16 @@ func (c *ClientWithResponses) SendPasswordResetWithBodyWithResponse(ctx context.
 // Always returns an opaque success message (enumeration-safe).
 // IP rate limited; no Origin required.
 //
-// The answer says whether the request was taken, and not what becomes of it: the account is
-// looked up, and the mail is sent, after the answer. Whether Supabase Auth and Mailgun serve
-// anybody is asked by the server itself, again and again, with questions that are about
-// nobody. Their latest answers decide between 200 and 500, 502 or 503.
+// 200 says that the server has accepted the request. The server looks the account up and
+// sends the mail after the answer. By its own clock it probes Supabase Auth and Mailgun, with
+// requests that are about no account. The latest verdicts of these probes decide between 200
+// and 500, 502 or 503.
 //
-// Every request counts against the limit of its IP address, valid or not, but for those
+// Every request counts against the limit of its IP address, valid or not, except those
 // that the limit refuses (429).
-// Unknown members of the body are ignored; a member given twice, or one that
-// differs from `email` or `callback_origin` only by upper and lower case, is an error.
+// The server ignores unknown members of the body. A member that is given twice is an error,
+// and so is a member that differs from `email` or `callback_origin` only by upper and lower
+// case.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //

@@ -19,15 +19,16 @@ export interface paths {
          *     Always returns an opaque success message (enumeration-safe).
          *     IP rate limited; no Origin required.
          *
-         *     The answer says whether the request was taken, and not what becomes of it: the account is
-         *     looked up, and the mail is sent, after the answer. Whether Supabase Auth and Mailgun serve
-         *     anybody is asked by the server itself, again and again, with questions that are about
-         *     nobody. Their latest answers decide between 200 and 500, 502 or 503.
+         *     200 says that the server has accepted the request. The server looks the account up and
+         *     sends the mail after the answer. By its own clock it probes Supabase Auth and Mailgun, with
+         *     requests that are about no account. The latest verdicts of these probes decide between 200
+         *     and 500, 502 or 503.
          *
-         *     Every request counts against the limit of its IP address, valid or not, but for those
+         *     Every request counts against the limit of its IP address, valid or not, except those
          *     that the limit refuses (429).
-         *     Unknown members of the body are ignored; a member given twice, or one that
-         *     differs from `email` or `callback_origin` only by upper and lower case, is an error.
+         *     The server ignores unknown members of the body. A member that is given twice is an error,
+         *     and so is a member that differs from `email` or `callback_origin` only by upper and lower
+         *     case.
          */
         post: operations["sendPasswordReset"];
         delete?: never;
@@ -43,18 +44,19 @@ export interface components {
         SendPasswordResetRequest: {
             /**
              * Format: email
-             * @description The address of the account, as Supabase Auth takes it: `local@domain` in ASCII, with the
-             *     characters of an RFC 5322 atom and dots in any order before the `@`, a host name after
-             *     it, 255 characters at most in all. HTML's `<input type=email>` goes by the same rule.
+             * @description The address of the account, as Supabase Auth accepts it: `local@domain` in ASCII, at most
+             *     255 characters. Before the `@` there are characters of an RFC 5322 atom and dots in any
+             *     order, after it a host name. HTML's `<input type=email>` has the same rule.
              * @example hello@example.com
              */
             email: string;
             /**
-             * @description The origin (`scheme://host[:port]`) of the app that the link shall lead to, where
-             *     the server allows it; which page there is the server's to say. Upper case, and one slash
-             *     at the end, make no difference. Where the server lists an app by a scheme of the app's own
-             *     (`io.example.app://reset`), it is named by just that. Anything else leads to the site's own
-             *     origin, or is an error where the server is set to reject it.
+             * @description The origin (`scheme://host[:port]`) of the app that the link leads to, if the server
+             *     allows this origin. The server's settings decide which page there. Upper case, and one
+             *     slash at the end, make no difference. An app with a scheme of its own
+             *     (`io.example.app://reset`) is named as the server's settings have it. For any other value
+             *     the link leads to the site's own origin, or the server answers 400 if it is set to
+             *     reject.
              * @example https://app.example.com
              */
             callback_origin?: string;
@@ -73,7 +75,7 @@ export interface components {
              *     `invalid_json`, `not_found`, `method_not_allowed`, `payload_too_large`,
              *     `unsupported_media_type`, `rate_limited`, `auth_not_configured`,
              *     `internal_error`, `email_delivery_failed`, `auth_unavailable`, `overloaded`.
-             *     More may follow, so treat one that you do not know by its status.
+             *     There may be more codes in the future: treat an unknown code by its status.
              */
             code?: string;
             /** @description First validation message per field path */
@@ -89,8 +91,8 @@ export interface components {
             /** @description Human-readable error message */
             error: string;
             /**
-             * @description Stable machine-readable error code for client branching: `rate_limited`. More may
-             *     follow.
+             * @description Stable machine-readable error code for client branching: `rate_limited`. There may be
+             *     more codes in the future.
              */
             code?: string;
             /** @description First validation message per field path */
@@ -103,9 +105,9 @@ export interface components {
             retryAfter: number;
         };
         Issue: {
-            /** @description Dotted path of the field; empty for the body as a whole. */
+            /** @description Dotted path of the field; empty for the whole body. */
             path: string;
-            /** @description What is wrong with it, written for people. */
+            /** @description What is wrong with the field, written for people. */
             message: string;
         };
     };
@@ -114,18 +116,18 @@ export interface components {
     requestBodies: never;
     headers: {
         /**
-         * @description The windows of the limit of the client's IP address, as quota and seconds
-         *     (draft-ietf-httpapi-ratelimit-headers).
+         * @description The limits of the client's IP address: for each window its quota of requests, and its
+         *     length in seconds (draft-ietf-httpapi-ratelimit-headers).
          */
         RateLimitPolicy: string;
         /**
-         * @description What is left in each of these windows, and in how many seconds it is whole again.
-         *     Requests that are answered 429 do not count.
+         * @description For each of these windows, how many requests are left, and in how many seconds its quota
+         *     is full again. Requests that are answered 429 do not count.
          */
         RateLimit: string;
         /**
-         * @description Names this request in the server's log. A request's own is taken over if it fits this
-         *     pattern.
+         * @description Names this request in the server's log. If the request has this header, and it fits this
+         *     pattern, the server keeps its value.
          */
         RequestId: string;
     };
@@ -138,9 +140,9 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description The language of the mail, as browsers send it (RFC 9110, section 12.5.4), unless the
-                 *     account has one of its own. What is not understood, or not offered, gives the server's
-                 *     default.
+                 * @description The languages that the reader prefers, as browsers send them (RFC 9110, section 12.5.4).
+                 *     The language of the account, if it is set, takes precedence. If the header is invalid,
+                 *     or the server has none of its languages, the mail is in the server's default language.
                  * @example de-CH, de;q=0.9, en;q=0.5
                  */
                 "Accept-Language"?: string;
@@ -149,8 +151,8 @@ export interface operations {
             cookie?: never;
         };
         /**
-         * @description At most 16 KiB of UTF-8, whatever charset the media type names, not compressed, and
-         *     nested no deeper than 32 levels.
+         * @description At most 16 KiB of JSON, not compressed and nested at most 32 levels deep. It must be
+         *     UTF-8, whatever charset the media type names.
          */
         requestBody: {
             content: {
@@ -159,11 +161,11 @@ export interface operations {
         };
         responses: {
             /**
-             * @description Opaque acknowledgment (whether or not an account exists): the request has been taken.
-             *     If there is an account, its mail goes out within a second or two. Where Supabase Auth
-             *     or Mailgun has just failed, it goes out as soon as they are back, and is given up after
-             *     the server's `DELIVERY_TIMEOUT`, 15 minutes by default. One address gets only so many
-             *     mails; requests beyond that are answered 200 too.
+             * @description Opaque acknowledgment (whether or not an account exists): the request is accepted.
+             *     If there is an account, its mail goes out within a second or two. If Supabase Auth or
+             *     Mailgun has just failed, the server tries again until they are back, for its
+             *     `DELIVERY_TIMEOUT`, 15 minutes by default. The number of mails per address is limited;
+             *     requests beyond this limit are answered 200 too.
              */
             200: {
                 headers: {
@@ -177,9 +179,9 @@ export interface operations {
                 };
             };
             /**
-             * @description Invalid request. `invalid_request`: the body does not fit the schema, with one
-             *     issue per fault. `invalid_json`: the body is not exactly one JSON value in UTF-8, has
-             *     a member twice, or is nested too deep.
+             * @description Invalid request. `invalid_request`: the body does not fit the schema; there is one
+             *     issue per mistake. `invalid_json`: the body is not exactly one JSON value in UTF-8,
+             *     has a member twice, or is nested too deep.
              */
             400: {
                 headers: {
@@ -232,8 +234,8 @@ export interface operations {
             };
             /**
              * @description Auth not configured (`auth_not_configured`): the Supabase URL or key is missing, or
-             *     Supabase Auth refuses the key. No request is taken, for any address: do not wait for a
-             *     mail. `internal_error`: a fault of the server's own.
+             *     Supabase Auth refuses the key. The server accepts no request, for any address: do not
+             *     wait for a mail. `internal_error`: a bug in the server.
              */
             500: {
                 headers: {
@@ -248,7 +250,7 @@ export interface operations {
             };
             /**
              * @description Email delivery failed (`email_delivery_failed`): Mailgun accepts no message, or is not
-             *     configured. No request is taken, for any address: do not wait for a mail.
+             *     configured. The server accepts no request, for any address: do not wait for a mail.
              */
             502: {
                 headers: {
@@ -262,13 +264,13 @@ export interface operations {
                 };
             };
             /**
-             * @description Supabase Auth answers nobody (`auth_unavailable`), or more requests were taken in the
-             *     last 10 seconds than the server is set to take (`overloaded`). No request is taken, for
-             *     any address: do not wait for a mail.
+             * @description `auth_unavailable`: Supabase Auth answers nobody. `overloaded`: in the last 10 seconds the
+             *     server accepted as many requests as its `MAX_ACCEPTED` allows. The server accepts no
+             *     request, for any address: do not wait for a mail.
              */
             503: {
                 headers: {
-                    /** @description Whole seconds after which to try again, at least 1. */
+                    /** @description Whole seconds to wait before the next try, at least 1. */
                     "Retry-After": string;
                     "X-Request-Id": components["headers"]["RequestId"];
                     "RateLimit-Policy": components["headers"]["RateLimitPolicy"];
