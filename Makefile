@@ -34,10 +34,9 @@ redis: ## redis-server for the tests: found, or installed on Debian
 	@./test/install.sh redis-server
 
 unit: ## all tests, also those with the build tag full, with the race detector where time is not the subject
-	go test -tags full -race -timeout 20m $$(go list ./... | grep -Ev '/test/(goclient|e2e)$$')
+	go test -tags full -race -timeout 20m $$(go list ./... | grep -v '/test/e2e$$')
 	go test -race -timeout 20m ./test/e2e # and the binary has the detector too
 	go test -tags full -count=1 -timeout 20m ./test/e2e
-	go test -race -count=1 ./test/goclient # asks a binary, of which the cache of results knows nothing
 
 # Each target runs for FUZZTIME beyond its corpus; longer by hand: make fuzz FUZZTIME=10m. By default it is
 # a number of inputs: at the end of a time, Go 1.26 may fail a target that has found nothing

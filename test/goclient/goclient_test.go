@@ -1,7 +1,6 @@
 package goclient_test
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,116 +10,29 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
-	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/getkin/kin-openapi/openapi3"
 
 	"github.com/resetd/resetd/gen/client"
-	"github.com/resetd/resetd/impl/devstack"
 	"github.com/resetd/resetd/test/goclient"
+	"github.com/resetd/resetd/test/resetdtest"
 )
 
-const site, preview = "https://app.example.com", "https://pr-7.preview.example.com"
+const acknowledged = "If an account exists for that address, a password reset email is on its way."
 
-// TestMain builds resetd once: all of these tests talk to the program itself.
-func TestMain(m *testing.M) { os.Exit(withBinary(m.Run)) }
+func TestMain(m *testing.M) { os.Exit(resetdtest.Main(m)) }
 
-func withBinary(run func() int) int {
-	folder, err := os.MkdirTemp("", "goclient")
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer os.RemoveAll(folder)
-	out, err := exec.Command("go", "build", "-o", folder, "github.com/resetd/resetd/cmd/resetd").CombinedOutput()
-	if err != nil {
-		log.Printf("building resetd: %v: %s", err, out)
-		return 1
-	}
-	os.Setenv("PATH", folder+string(filepath.ListSeparator)+os.Getenv("PATH"))
-	return run()
-}
-
-// resetd is a running server with stand-ins for its upstreams.
-type resetd struct {
-	url   string // what New wants
-	stack *devstack.Stack
-	stop  func() // returns when all that it has accepted is delivered
-	close func()
-}
-
-// startResetd runs `resetd serve` with wide limits; env overrides, and an empty value removes.
-func startResetd(env map[string]string, supabase, mailgun func(http.Handler) http.Handler) (*resetd, error) {
-	stack := devstack.New(devstack.Config{
-		Accounts: []string{"hello@example.com"}, SiteURL: site, RedirectAllowList: []string{"https://*.preview.example.com/**"},
-		ServiceRoleKey: "test-key", MailgunKey: "test-key", MailgunDomain: "mg.example.com",
-		SupabaseMiddleware: supabase, MailgunMiddleware: mailgun,
-	})
-	upstreams := []*httptest.Server{httptest.NewServer(stack.Supabase()), httptest.NewServer(stack.Mailgun())}
-	settings := map[string]string{
-		"LISTEN_ADDR": "127.0.0.1:0", "ADMIN_ADDR": "off", "LOG_FORMAT": "json", "SHUTDOWN_DELAY": "0s",
-		"SUPABASE_URL": upstreams[0].URL, "SUPABASE_SERVICE_ROLE_KEY": "test-key",
-		"MAILGUN_API_BASE": upstreams[1].URL, "MAILGUN_API_KEY": "test-key", "MAILGUN_DOMAIN": "mg.example.com",
-		"SITE_URL": site, "CALLBACK_ORIGINS": "https://*.preview.example.com",
-		"RATE_LIMIT": "1000-M", "RECIPIENT_LIMIT": "1000-M",
-	}
-	for name, value := range env {
-		settings[name] = value
-	}
-	command := exec.Command("resetd", "serve")
-	for name, value := range settings {
-		if value != "" {
-			command.Env = append(command.Env, name+"="+value)
-		}
-	}
-	logs, err := command.StderrPipe()
-	if err != nil {
-		return nil, err
-	}
-	if err := command.Start(); err != nil {
-		return nil, err
-	}
-	stop := sync.OnceFunc(func() {
-		_ = command.Process.Signal(syscall.SIGTERM)
-		_ = command.Wait()
-	})
-	server := &resetd{stack: stack, stop: stop, close: func() {
-		stop()
-		for _, upstream := range upstreams {
-			upstream.Close()
-		}
-		stack.Close()
-	}}
-	address := regexp.MustCompile(`"msg":"listening","addr":"([^"]+)"`)
-	var said strings.Builder
-	for lines := bufio.NewScanner(logs); lines.Scan(); {
-		if found := address.FindStringSubmatch(lines.Text()); found != nil {
-			server.url = "http://" + found[1] + "/api"
-			go func() { _, _ = io.Copy(io.Discard, logs) }()
-			return server, nil
-		}
-		said.WriteString(lines.Text() + "\n")
-	}
-	server.close()
-	return nil, fmt.Errorf("resetd did not listen: %s", said.String())
-}
-
-func start(t *testing.T, env map[string]string, supabase, mailgun func(http.Handler) http.Handler) (*resetd, *goclient.Client) {
+// start starts resetd itself, and returns a client whose answers are checked against openapi.yaml.
+func start(t *testing.T, config resetdtest.Config) (*resetdtest.Server, *goclient.Client) {
 	t.Helper()
-	server, err := startResetd(env, supabase, mailgun)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(server.close)
-	return server, connect(t, server.url)
+	config.Accounts = []string{"hello@example.com"}
+	server := resetdtest.Start(t, config)
+	return server, connect(t, server.URL+"/api", client.WithHTTPClient(server.Client))
 }
 
 func connect(t *testing.T, url string, options ...client.ClientOption) *goclient.Client {
@@ -132,20 +44,11 @@ func connect(t *testing.T, url string, options ...client.ClientOption) *goclient
 	return resets
 }
 
-func failing(status int) func(http.Handler) http.Handler {
-	return func(http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) })
-	}
-}
-
 func Example() {
-	server, err := startResetd(nil, nil, nil) // in place of https://example.com/api
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer server.close()
+	server := httptest.NewServer(http.HandlerFunc(answer)) // in place of https://example.com/api
+	defer server.Close()
 
-	resets, err := goclient.New(server.url)
+	resets, err := goclient.New(server.URL)
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -171,20 +74,31 @@ func Example() {
 	// At the email field: Enter a valid email address.
 }
 
+// answer says to Example what resetd says to TestAcknowledged and TestRefusals.
+func answer(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "application/json")
+	if body, _ := io.ReadAll(r.Body); strings.Contains(string(body), "@") {
+		_, _ = io.WriteString(w, `{"ok":true,"message":"`+acknowledged+`"}`)
+		return
+	}
+	w.WriteHeader(http.StatusBadRequest)
+	_, _ = io.WriteString(w, `{"error":"The request is invalid.","code":"invalid_request","fieldErrors":{"email":"Enter a valid email address."}}`)
+}
+
 // TestAcknowledged: what was asked for arrives, and with an account it is mailed.
 func TestAcknowledged(t *testing.T) {
 	for email, mails := range map[string]int{"hello@example.com": 1, "nobody@example.com": 0} {
-		server, resets := start(t, nil, nil, nil)
-		message, err := resets.SendPasswordReset(t.Context(), goclient.Request{Email: email, CallbackOrigin: preview, Language: "de-CH, de;q=0.9"})
-		if err != nil || !strings.HasPrefix(message, "If an account exists") {
+		server, resets := start(t, resetdtest.Config{})
+		message, err := resets.SendPasswordReset(t.Context(), goclient.Request{Email: email, CallbackOrigin: resetdtest.Preview, Language: "de-CH, de;q=0.9"})
+		if err != nil || message != acknowledged {
 			t.Errorf("%s: %q, %v", email, message, err)
 		}
-		server.stop()
-		sent := server.stack.Mails()
+		server.Settle()
+		sent := server.Stack.Mails()
 		if len(sent) != mails {
 			t.Fatalf("%s: %d mails", email, len(sent))
 		}
-		if mails == 1 && (!strings.Contains(sent[0].Subject, "zurücksetzen") || !strings.Contains(sent[0].Text, preview+"/")) {
+		if mails == 1 && (!strings.Contains(sent[0].Subject, "zurücksetzen") || !strings.Contains(sent[0].Text, resetdtest.Preview+"/")) {
 			t.Errorf("%s: %s\n%s", email, sent[0].Subject, sent[0].Text)
 		}
 	}
@@ -216,7 +130,7 @@ func TestRefusals(t *testing.T) {
 	}
 	hello := goclient.Request{Email: "hello@example.com"}
 
-	server, resets := start(t, map[string]string{"CALLBACK_ORIGIN_POLICY": "reject"}, nil, nil)
+	server, resets := start(t, resetdtest.Config{Settings: map[string]string{"CALLBACK_ORIGIN_POLICY": "reject"}})
 	_, err := resets.SendPasswordReset(t.Context(), goclient.Request{Email: "nonsense", CallbackOrigin: "https://evil.example"})
 	refused := check(t, err, want{status: 400, code: "invalid_request", is: goclient.ErrInvalid})
 	if fields := refused.FieldErrors; len(fields) != 2 || fields["email"] != "Enter a valid email address." || fields["callback_origin"] != "This origin is not allowed." || len(refused.Issues) != 2 {
@@ -224,14 +138,14 @@ func TestRefusals(t *testing.T) {
 	}
 	_, err = resets.SendPasswordReset(t.Context(), goclient.Request{Email: strings.Repeat("x", 17<<10)})
 	check(t, err, want{status: 413, code: "payload_too_large", is: goclient.ErrInvalid})
-	plain := connect(t, server.url, client.WithRequestEditorFn(func(_ context.Context, request *http.Request) error {
+	plain := connect(t, server.URL+"/api", client.WithHTTPClient(server.Client), client.WithRequestEditorFn(func(_ context.Context, request *http.Request) error {
 		request.Header.Set("Content-Type", "text/plain")
 		return nil
 	}))
 	_, err = plain.SendPasswordReset(t.Context(), hello)
 	check(t, err, want{status: 415, code: "unsupported_media_type", is: goclient.ErrInvalid})
 
-	_, resets = start(t, map[string]string{"RATE_LIMIT": "1-H"}, nil, nil)
+	_, resets = start(t, resetdtest.Config{Settings: map[string]string{"RATE_LIMIT": "1-H"}})
 	if _, err := resets.SendPasswordReset(t.Context(), hello); err != nil {
 		t.Fatal(err)
 	}
@@ -241,36 +155,31 @@ func TestRefusals(t *testing.T) {
 	}
 
 	for _, c := range []struct {
-		name              string
-		env               map[string]string
-		supabase, mailgun func(http.Handler) http.Handler
-		want              want
+		name   string
+		config resetdtest.Config
+		want   want
 	}{
-		{name: "no Supabase", env: map[string]string{"SUPABASE_URL": ""}, want: want{status: 500, code: "auth_not_configured", is: goclient.ErrNotConfigured}},
-		{name: "no Mailgun", env: map[string]string{"MAILGUN_API_KEY": ""}, want: want{status: 502, code: "email_delivery_failed", is: goclient.ErrDelivery}},
-		{name: "Mailgun fails", mailgun: failing(500), want: want{status: 502, code: "email_delivery_failed", is: goclient.ErrDelivery}},
-		{name: "Supabase fails", supabase: failing(503), want: want{status: 503, code: "auth_unavailable", is: goclient.ErrUnavailable, wait: time.Minute}},
+		{name: "no Supabase", config: resetdtest.Config{Settings: map[string]string{"SUPABASE_URL": ""}}, want: want{status: 500, code: "auth_not_configured", is: goclient.ErrNotConfigured}},
+		{name: "no Mailgun", config: resetdtest.Config{Settings: map[string]string{"MAILGUN_API_KEY": ""}}, want: want{status: 502, code: "email_delivery_failed", is: goclient.ErrDelivery}},
+		{name: "Mailgun fails", config: resetdtest.Config{Mailgun: resetdtest.Saying(500, "")}, want: want{status: 502, code: "email_delivery_failed", is: goclient.ErrDelivery}},
+		{name: "Supabase fails", config: resetdtest.Config{Supabase: resetdtest.Saying(503, "")}, want: want{status: 503, code: "auth_unavailable", is: goclient.ErrUnavailable, wait: time.Minute}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			_, resets := start(t, c.env, c.supabase, c.mailgun)
+			_, resets := start(t, c.config)
 			_, err := resets.SendPasswordReset(t.Context(), hello)
 			check(t, err, c.want)
 		})
 	}
-	for status := range responses(t) {
+	for status := range responses() {
 		if !seen[status] {
 			t.Errorf("no real server was made to answer %s", status)
 		}
 	}
 }
 
-func responses(t *testing.T) map[string]*openapi3.ResponseRef {
-	t.Helper()
-	document, err := openapi3.NewLoader().LoadFromFile("../../openapi.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return document.Paths.Find("/auth/send-password-reset").Post.Responses.Map()
+// responses returns the documented answers by status.
+func responses() map[string]*openapi3.ResponseRef {
+	return resetdtest.Document().Paths.Find("/auth/send-password-reset").Post.Responses.Map()
 }
 
 // answering is a server that has one answer.
@@ -298,7 +207,7 @@ func TestEveryDocumentedAnswer(t *testing.T) {
 		"502 email_delivery_failed": goclient.ErrDelivery,
 		"503 auth_unavailable":      goclient.ErrUnavailable, "503 overloaded": goclient.ErrUnavailable,
 	}
-	for status, response := range responses(t) {
+	for status, response := range responses() {
 		number, err := strconv.Atoi(status)
 		if err != nil {
 			t.Fatalf("the documented status %q is no number", status)
