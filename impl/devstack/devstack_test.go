@@ -614,7 +614,7 @@ func TestSupabaseElsewhere(t *testing.T) {
 	if a := r.do("GET", r.supa.URL+"/auth/v1/health", "", "Apikey", legacyKey); a.status != 200 || a.json(t)["name"] != "GoTrue" {
 		t.Error(a.status, a.body)
 	}
-	if a := r.generate(`{"email":"` + strings.Repeat("x", 2<<20) + `"}`); a.status != 413 {
+	if a := r.generate(strings.Repeat("x", 1<<20+1)); a.status != 413 { // a longer one is not read to its end
 		t.Error(a.status)
 	}
 }
