@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/term"
+
+	"github.com/resetd/resetd/impl/server"
 )
 
 func serve(ctx context.Context, args, environ []string, stderr io.Writer) error {
@@ -83,8 +85,8 @@ func (a *app) run(ctx context.Context, public net.Listener, handler http.Handler
 	}
 
 	failed := make(chan error, len(servers))
-	for i, server := range servers {
-		go func() { failed <- server.Serve(listeners[i]) }()
+	for i, s := range servers {
+		go func() { failed <- s.Serve(listeners[i]) }()
 	}
 	var failure error
 	select {
@@ -137,7 +139,7 @@ func (a *app) describeMail() {
 
 func (a *app) newServer(handler http.Handler) *http.Server {
 	return &http.Server{
-		Handler:           handler,
+		Handler:           server.ReadRest(handler),
 		ReadHeaderTimeout: readHeaderTimeout,
 		ReadTimeout:       readTimeout,
 		// From the end of the headers: the body, the two questions of a first sample, and the answer.

@@ -3,6 +3,7 @@ package contract
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -211,6 +212,30 @@ func TestSizes(t *testing.T) {
 		if got := f.Do(request); got.Status != want {
 			t.Errorf("%d bytes in chunks: %d %.200s, want %d", size, got.Status, got.Raw, want)
 		}
+	}
+}
+
+// TestConnectionClose: an answer that comes before the end of a body reaches clients who close the connection, as nginx
+// does by default.
+func TestConnectionClose(t *testing.T) {
+	t.Parallel()
+	f := start(t, resetdtest.Config{Settings: map[string]string{"RATE_LIMIT": "100-H"}})
+	transport := &http.Transport{DisableKeepAlives: true}
+	for i := range 200 {
+		request, _ := http.NewRequest(http.MethodPost, f.URL+endpoint, strings.NewReader(strings.Repeat(" ", 200<<10)))
+		request.Header.Set("Content-Type", "application/json")
+		response, err := transport.RoundTrip(request)
+		if err != nil {
+			t.Fatalf("request %d has no answer: %v", i, err)
+		}
+		want := http.StatusRequestEntityTooLarge
+		if i >= 100 {
+			want = http.StatusTooManyRequests
+		}
+		if _, err := io.ReadAll(response.Body); err != nil || response.StatusCode != want {
+			t.Errorf("request %d: %d %v, want %d", i, response.StatusCode, err, want)
+		}
+		response.Body.Close()
 	}
 }
 
