@@ -6,15 +6,14 @@ import (
 	"time"
 )
 
-const (
-	// Patience bounds the wait for Redis of one command, or of all commands of one request together. The promise
-	// is 250 ms; the rest is the time in which a busy machine notices.
-	Patience = 220 * time.Millisecond
-	// MaxRoundTrip bounds the time of an answer for Redis to be taken into use. A request asks it up to three times
-	// (the limit of its client, the limit of its address, the outbox), so a slower Redis would be lost again at
-	// once.
-	MaxRoundTrip = Patience / 3
-)
+// LongPatience is Patience in builds with the tag patient, in which a test does not lose a Redis that works, however
+// busy the machine is.
+const LongPatience = 5 * time.Second
+
+// MaxRoundTrip bounds the time of an answer for Redis to be taken into use. A request asks it up to three times
+// (the limit of its client, the limit of its address, the outbox), so a slower Redis would be lost again at
+// once.
+const MaxRoundTrip = Patience / 3
 
 // budget adds up the waits for Redis of one request.
 type budget struct{ spent atomic.Int64 }

@@ -29,7 +29,7 @@ const (
 // start starts a server as it is shipped, which has the accounts of every test.
 func start(t testing.TB, config resetdtest.Config) *resetdtest.Server {
 	t.Helper()
-	config.Shipped = true
+	config.Build = resetdtest.BuildShipped
 	config.Accounts = append([]string{knownEmail, otherKnown, "UPPER@example.com"}, config.Accounts...)
 	return resetdtest.Start(t, config)
 }

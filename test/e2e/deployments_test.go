@@ -23,7 +23,7 @@ func (c *cluster) served(p *resetdtest.Process, client string) (n int) {
 	for i := range 7 {
 		response, err := c.client.Do(requestAs(c.t, p.URL, fmt.Sprintf("stranger-%d@example.org", i), client))
 		if err != nil {
-			c.errorf("%v", err)
+			c.t.Errorf("%v", err)
 			continue
 		}
 		_ = response.Body.Close()
@@ -32,22 +32,6 @@ func (c *cluster) served(p *resetdtest.Process, client string) (n int) {
 		}
 	}
 	return n
-}
-
-// whileQuiet runs a test, and runs it again, three times in all, where it has failed and the machine was
-// too busy meanwhile.
-func whileQuiet(t *testing.T, test func(*testing.T) *cluster) {
-	t.Helper()
-	for run := 1; ; run++ {
-		wasBusy := redistest.WatchMachine()
-		c := test(t)
-		if busy := wasBusy(); busy && len(c.failures) > 0 && run < 3 {
-			t.Logf("run %d failed on a busy machine:\n%s", run, strings.Join(c.failures, "\n"))
-			continue
-		}
-		c.always()
-		return
-	}
 }
 
 // awaitLimitsIn waits until limits are counted there, and returns for how long.
@@ -73,10 +57,10 @@ func (c *cluster) wantTruth(most int) {
 		}
 		changes := inUse.FindAllStringSubmatch(p.Log.String(), -1)
 		if len(changes) > most {
-			c.errorf("instance %d logged %d changes of where it counts and keeps: %v", i, len(changes), changes)
+			c.t.Errorf("instance %d logged %d changes of where it counts and keeps: %v", i, len(changes), changes)
 		}
 		if gauge(p, "redis") != 1 {
-			c.errorf("instance %d does not count in Redis", i)
+			c.t.Errorf("instance %d does not count in Redis", i)
 		}
 	}
 }
@@ -85,10 +69,6 @@ func (c *cluster) wantTruth(most int) {
 // mailed, limits hold, and both are in Redis again soon after the fail-over.
 func TestBehindSentinels(t *testing.T) {
 	t.Parallel()
-	whileQuiet(t, behindSentinels)
-}
-
-func behindSentinels(t *testing.T) *cluster {
 	people := numbered(accounts, 300)
 	sentinels := redistest.StartSentinels(t)
 	c := startClusterAt(t, sentinels.URL(), people, nil)
@@ -96,11 +76,11 @@ func behindSentinels(t *testing.T) *cluster {
 	one, other := c.start(), c.start()
 	limited := c.start("RATE_LIMIT=5-M", "TRUSTED_PROXIES=127.0.0.0/8")
 	if n := c.served(limited, "198.51.100.1"); n != 5 {
-		c.errorf("before, a client is served %d times of 7, want 5", n)
+		t.Errorf("before, a client is served %d times of 7, want 5", n)
 	}
 	c.askAll(people[:150], []*resetdtest.Process{one, other}, 75, sentinels.Primary.Kill)
 	if n := c.served(limited, "198.51.100.2"); n != 5 {
-		c.errorf("while Redis is away, a client is served %d times of 7, want 5", n)
+		t.Errorf("while Redis is away, a client is served %d times of 7, want 5", n)
 	}
 	c.askAll(people[150:250], []*resetdtest.Process{one, other}, -1, nil)
 	sentinels.Fail()
@@ -110,24 +90,19 @@ func behindSentinels(t *testing.T) *cluster {
 		awaitRequestsIn(t, p, "redis")
 		awaitLimitsIn(t, p, "redis")
 	}
-	t.Logf("TABLE | Sentinels | all instances are back %v after the fail-over", time.Since(began).Round(time.Millisecond))
+	t.Logf("Sentinels: all instances are back %v after the fail-over", time.Since(began).Round(time.Millisecond))
 	if n := c.served(limited, "198.51.100.1"); n != 0 {
-		c.errorf("after the fail-over, a client that was refused before is served %d times of 7", n)
+		t.Errorf("after the fail-over, a client that was refused before is served %d times of 7", n)
 	}
 	c.askAll(people[250:], []*resetdtest.Process{one, other}, -1, nil)
 	c.wantMailed(60*time.Second, len(people), aFew)
 	c.wantEmpty()
 	c.wantTruth(12)
-	return c
 }
 
 // TestInCluster: the slot of the requests is moved, and then its node killed, while requests are answered.
 func TestInCluster(t *testing.T) {
 	t.Parallel()
-	whileQuiet(t, inCluster)
-}
-
-func inCluster(t *testing.T) *cluster {
 	people := numbered(accounts, 300)
 	redisCluster := redistest.StartCluster(t)
 	c := startClusterAt(t, redisCluster.URL(), people, nil)
@@ -140,7 +115,7 @@ func inCluster(t *testing.T) *cluster {
 	stream := c.keys("resetd:{*}:requests")[0]
 	for i := range 20 {
 		if n := c.served(limited, fmt.Sprintf("198.51.100.%d", i)); n != 5 {
-			c.errorf("client %d is served %d times of 7, want 5", i, n)
+			t.Errorf("client %d is served %d times of 7, want 5", i, n)
 		}
 	}
 	c.askAll(people[:100], []*resetdtest.Process{one, other}, 50, func() {
@@ -155,7 +130,7 @@ func inCluster(t *testing.T) *cluster {
 		c.served(limited, fmt.Sprintf("192.0.2.%d", i%256))
 	}
 	if n := c.served(limited, "203.0.113.1"); n != 5 {
-		c.errorf("while a node is away, a client is served %d times of 7, want 5", n)
+		t.Errorf("while a node is away, a client is served %d times of 7, want 5", n)
 	}
 	redisCluster.Fail(node)
 	began := time.Now()
@@ -163,44 +138,40 @@ func inCluster(t *testing.T) *cluster {
 		awaitRequestsIn(t, p, "redis")
 		awaitLimitsIn(t, p, "redis")
 	}
-	t.Logf("TABLE | Cluster | all instances are back %v after the fail-over", time.Since(began).Round(time.Millisecond))
+	t.Logf("Cluster: all instances are back %v after the fail-over", time.Since(began).Round(time.Millisecond))
 	for i := range 20 {
 		if n := c.served(limited, fmt.Sprintf("198.51.100.%d", i)); n != 0 {
-			c.errorf("after the fail-over, client %d that was refused before is served %d times of 7", i, n)
+			t.Errorf("after the fail-over, client %d that was refused before is served %d times of 7", i, n)
 		}
 	}
 	c.askAll(people[200:], []*resetdtest.Process{one, other}, -1, nil)
 	c.wantMailed(60*time.Second, len(people), aFew)
 	c.wantEmpty()
 	c.wantTruth(14)
-	return c
 }
 
 // TestAtSocket: at a Unix socket, as a user with the rights that docs/operations.md lists and no more,
 // requests survive their instance.
 func TestAtSocket(t *testing.T) {
 	t.Parallel()
-	whileRedisWorks(t, func() *cluster {
-		server := newRedis(t)
-		path := server.UseSocket()
-		server.Start()
-		rule := []any{"ACL", "SETUSER", "small", "on", ">small-pass", "~resetd:*", "resetchannels", "-@all"}
-		for _, right := range strings.Fields(leastRights(t)) {
-			rule = append(rule, right)
-		}
-		server.Do(rule...)
-		people := numbered(accounts, 100)
-		c := startClusterAt(t, "unix://small:small-pass@"+path+"?db=0", people, nil)
-		c.servers = func() []*redistest.Server { return []*redistest.Server{server} }
-		one, other := c.start(), c.start()
-		c.askAll(people, []*resetdtest.Process{one, other}, 60, one.Kill)
-		c.wantMailed(60*time.Second, 70, aFew)
-		c.wantEmpty()
-		if denied, _ := server.Do("ACL", "LOG").([]any); len(denied) > 0 {
-			c.errorf("the user may not do what it wants to: %v", denied)
-		}
-		return c
-	})
+	server := newRedis(t)
+	path := server.UseSocket()
+	server.Start()
+	rule := []any{"ACL", "SETUSER", "small", "on", ">small-pass", "~resetd:*", "resetchannels", "-@all"}
+	for _, right := range strings.Fields(leastRights(t)) {
+		rule = append(rule, right)
+	}
+	server.Do(rule...)
+	people := numbered(accounts, 100)
+	c := startClusterAt(t, "unix://small:small-pass@"+path+"?db=0", people, nil)
+	c.servers = func() []*redistest.Server { return []*redistest.Server{server} }
+	one, other := c.start(), c.start()
+	c.askAll(people, []*resetdtest.Process{one, other}, 60, one.Kill)
+	c.wantMailed(60*time.Second, 70, aFew)
+	c.wantEmpty()
+	if denied, _ := server.Do("ACL", "LOG").([]any); len(denied) > 0 {
+		t.Errorf("the user may not do what it wants to: %v", denied)
+	}
 }
 
 // TestMutualTLS: with an authority of one's own, and a client's certificate, from files.
@@ -227,7 +198,6 @@ func TestMutualTLS(t *testing.T) {
 	c.askAll(people, []*resetdtest.Process{p}, -1, nil)
 	c.wantMailed(30*time.Second, len(people), 0)
 	c.wantEmpty()
-	c.always()
 	if strings.Contains(p.Log.String(), "BEGIN") {
 		t.Error("the log has a certificate or a key")
 	}

@@ -201,7 +201,7 @@ func TestStopUnderLoad(t *testing.T) {
 				everybody := numbered(accounts, people)
 				s := resetdtest.Config{Settings: map[string]string{"SHUTDOWN_TIMEOUT": "28s", "UPSTREAM_TIMEOUT": "10s", "MAX_DELIVERIES": "32", "RATE_LIMIT": "100000-H"}, Accounts: everybody, Supabase: supabase.middleware, Mailgun: mailgun.middleware}
 				if c.binary {
-					s.Shipped = true
+					s.Build = resetdtest.BuildShipped
 				}
 				f := start(t, s)
 				var promised sync.Map

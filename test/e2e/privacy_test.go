@@ -95,7 +95,7 @@ func TestNothingIsTold(t *testing.T) {
 	}
 	c := newCollector(t)
 	f := startWith(t, resetdtest.Config{
-		Shipped: true, Remember: 3000, // all of it
+		Build: resetdtest.BuildShipped, Remember: 3000, // all of it
 		Accounts: accounts, Settings: with(loudest(c, accepting(t, repeat)), map[string]string{"DELIVERY_TIMEOUT": "6s", "MAX_DELIVERIES": "100"}),
 		Supabase: supabase.middleware, Mailgun: mailgun.middleware,
 	}, c)
@@ -171,7 +171,7 @@ func TestProbesTellNothing(t *testing.T) {
 			}
 			c := newCollector(t)
 			f := startWith(t, resetdtest.Config{
-				Shipped: true, Settings: loudest(c, accepting(t, repeat)),
+				Build: resetdtest.BuildShipped, Settings: loudest(c, accepting(t, repeat)),
 				Supabase: always(supabase), Mailgun: always(mailgun),
 			}, c)
 			f.Confidential(ofTheCaller...)

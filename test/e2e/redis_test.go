@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/resetd/resetd/impl/devstack"
+	"github.com/resetd/resetd/impl/redisclient"
 	"github.com/resetd/resetd/impl/redisclient/redistest"
 	"github.com/resetd/resetd/test/resetdtest"
 )
@@ -62,20 +63,9 @@ func checkKeys(t testing.TB, s *redistest.Server) (keys int) {
 	return keys
 }
 
-// TestThreeProcesses: three servers behind one Redis are one limit, exactly. A busy machine
-// may keep a process from hearing Redis in time, and then it counts for itself, as it should;
-// such a run says nothing, and is done again.
+// TestThreeProcesses: three servers behind one Redis are one limit, exactly.
 func TestThreeProcesses(t *testing.T) {
-	binary := resetdtest.BuildShipped(t)
-	const runs = 3
-	for run := 1; !t.Failed() && !threeProcesses(t, binary); run++ {
-		if run == runs {
-			t.Fatalf("in each of %d runs Redis was lost, with nothing wrong with it", runs)
-		}
-	}
-}
-
-func threeProcesses(t *testing.T, binary string) (sound bool) {
+	t.Parallel()
 	const (
 		clients    = 100
 		requests   = 30 // of each client
@@ -103,7 +93,7 @@ func threeProcesses(t *testing.T, binary string) (sound bool) {
 			"MAILGUN_API_BASE=" + mailgun.URL, "MAILGUN_API_KEY=test-mailgun-key", "MAILGUN_DOMAIN=mg.example.com",
 			"SITE_URL=" + site, "TRUSTED_PROXIES=127.0.0.0/8", "REDIS_URL=" + server.URL(), "SHUTDOWN_DELAY=0s",
 			fmt.Sprintf("RATE_LIMIT=%d-M,30-H", perClient), fmt.Sprintf("RECIPIENT_LIMIT=%d-H", perAddress),
-		}, binary, "serve")
+		}, resetdtest.BuildPatient(t), "serve")
 		processes = append(processes, p)
 	}
 
@@ -154,8 +144,7 @@ func threeProcesses(t *testing.T, binary string) (sound bool) {
 	workers.Wait()
 	took := time.Since(began)
 	if took > 50*time.Second {
-		t.Logf("%d requests took %v, longer than their window", len(all), took)
-		return false
+		t.Fatalf("%d requests took %v, which leaves too little of their window of a minute", len(all), took)
 	}
 
 	for i := range strangers {
@@ -172,8 +161,7 @@ func threeProcesses(t *testing.T, binary string) (sound bool) {
 
 	for _, p := range processes {
 		if strings.Contains(p.Log.String(), `"limits_in":"memory"`) || gauge(p, "redis") != 1 || gauge(p, "memory") != 0 {
-			t.Logf("Redis was lost:\n%s", regexp.MustCompile(`.*limits_in.*`).FindAllString(p.Log.String(), -1))
-			return false
+			t.Fatalf("Redis was lost:\n%s", regexp.MustCompile(`.*limits_in.*`).FindAllString(p.Log.String(), -1))
 		}
 		if found := regexp.MustCompile(`198\.51\.100\.|2001:db8|203\.0\.113\.|@example|` + server.Password).FindString(p.Log.String()); found != "" {
 			t.Errorf("the log has %q", found)
@@ -226,16 +214,12 @@ func threeProcesses(t *testing.T, binary string) (sound bool) {
 		}
 	}
 	t.Logf("%d requests in %v, %d let through", len(all), took.Round(time.Millisecond), total)
-	return true
 }
 
 // gauge reads where limits are counted.
 func gauge(p *resetdtest.Process, store string) float64 {
 	return p.Metric("resetd_limits_in", `store="`+store+`"`)
 }
-
-// redisPromise is how long a request waits for Redis at most.
-const redisPromise = 250 * time.Millisecond
 
 // redisFault breaks a Redis in one way.
 type redisFault struct {
@@ -248,7 +232,8 @@ type redisFault struct {
 	kept       bool   // what was counted is there again afterwards
 }
 
-func redisFaults() []redisFault {
+// redisFaults are the faults that a resetd with that patience must bear.
+func redisFaults(patience time.Duration) []redisFault {
 	slow := &slowProxy{}
 	return []redisFault{
 		{
@@ -275,8 +260,8 @@ func redisFaults() []redisFault {
 		},
 		{
 			// Not too slow for any one question, but for the two of a request.
-			name: "slow, 150 ms an answer", slow: slow,
-			begin:  func(*redistest.Server) { slow.by.Store(int64(150 * time.Millisecond)) },
+			name: "slow", slow: slow,
+			begin:  func(*redistest.Server) { slow.by.Store(int64(patience * 2 / 3)) },
 			end:    func(*redistest.Server) { slow.by.Store(0) },
 			reason: "^no answer in time$", kept: true,
 		},
@@ -312,33 +297,18 @@ func redisFaults() []redisFault {
 }
 
 // TestRedisFaults: whatever Redis does, clients see the documented answers, limits hold, and
-// nobody waits for long; it is shown and logged once; and afterwards limits are shared again.
+// nobody waits for longer than the patience of the binary; it is shown and logged once; and afterwards limits are
+// shared again.
 func TestRedisFaults(t *testing.T) {
-	for _, c := range redisFaults() {
+	for _, c := range redisFaults(redisclient.LongPatience) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			const runs = 3
-			for run := 1; ; run++ {
-				failures, sound := c.run(t)
-				if sound {
-					for _, failure := range failures {
-						t.Error(failure)
-					}
-					return
-				}
-				t.Logf("run %d: %s", run, strings.Join(failures, "\n"))
-				if run == runs {
-					t.Fatalf("in each of %d runs Redis was lost without the fault, or somebody waited for too long", runs)
-				}
-			}
+			c.run(t)
 		})
 	}
 }
 
-// run is sound if Redis was lost because of the fault alone, and nobody waited longer than
-// promised. A machine that is busy enough breaks both now and then, a mistake in the program each time.
-func (c *redisFault) run(t *testing.T) (failures []string, sound bool) {
-	fail := func(format string, args ...any) { failures = append(failures, fmt.Sprintf(format, args...)) }
+func (c *redisFault) run(t *testing.T) {
 	server := newRedis(t)
 	if c.noPassword {
 		server.Password = ""
@@ -351,8 +321,9 @@ func (c *redisFault) run(t *testing.T) (failures []string, sound bool) {
 	if c.atStart {
 		c.begin(server)
 	}
+	resetdtest.BuildPatient(t)
 	began := time.Now()
-	f := start(t, resetdtest.Config{Settings: with(behindProxy, map[string]string{
+	f := start(t, resetdtest.Config{Build: resetdtest.BuildPatient, Settings: with(behindProxy, map[string]string{
 		"REDIS_URL": url, "RATE_LIMIT": "5-M,30-H", "RECIPIENT_LIMIT": "2-H,4-D",
 	})})
 	startTook := time.Since(began)
@@ -368,7 +339,7 @@ func (c *redisFault) run(t *testing.T) (failures []string, sound bool) {
 			case http.StatusTooManyRequests:
 				checkRefusal(t, a, 1, 60)
 			default:
-				fail("answered %d %s", a.Status, a.Raw)
+				t.Errorf("answered %d %s", a.Status, a.Raw)
 			}
 		}
 		return n
@@ -381,7 +352,7 @@ func (c *redisFault) run(t *testing.T) (failures []string, sound bool) {
 			asked++
 			a := f.askAs(knownEmail, fmt.Sprintf("192.0.2.%d", asked))
 			if a.Status != http.StatusOK {
-				fail("answered %d %s", a.Status, a.Raw)
+				t.Errorf("answered %d %s", a.Status, a.Raw)
 				continue
 			}
 			switch outcome := f.Log.Await(t, `"msg":"request","request_id":"`+a.Header.Get("X-Request-Id")+`".*"outcome":"(\w+)"`); outcome {
@@ -389,7 +360,7 @@ func (c *redisFault) run(t *testing.T) (failures []string, sound bool) {
 				n++
 			case "suppressed":
 			default:
-				fail("a request ended as %s", outcome)
+				t.Errorf("a request ended as %s", outcome)
 			}
 		}
 		allAccepted += n
@@ -397,10 +368,10 @@ func (c *redisFault) run(t *testing.T) (failures []string, sound bool) {
 	}
 	expect := func(when, client string, wantServed, wantAccepted int) {
 		if n := served(client); n != wantServed {
-			fail("%s, %s was served %d times of 7, want %d", when, client, n, wantServed)
+			t.Errorf("%s, %s was served %d times of 7, want %d", when, client, n, wantServed)
 		}
 		if n := accepted(); n != wantAccepted {
-			fail("%s, %d of 4 requests for an account were accepted, want %d", when, n, wantAccepted)
+			t.Errorf("%s, %d of 4 requests for an account were accepted, want %d", when, n, wantAccepted)
 		}
 	}
 	changes := func() (stores []string) {
@@ -418,17 +389,17 @@ func (c *redisFault) run(t *testing.T) (failures []string, sound bool) {
 			}
 			time.Sleep(time.Millisecond)
 		}
-		fail("limits were not in %s within %v", store, limit)
+		t.Errorf("limits were not in %s within %v", store, limit)
 		return limit
 	}
 
 	var want []string
 	if !c.atStart {
-		within(10*time.Second, "redis")
+		within(30*time.Second, "redis")
 		expect("before", steady, 5, 2)
 		want = append(want, "redis")
 		if got := changes(); !slices.Equal(got, want) {
-			return append(failures, fmt.Sprintf("before the fault: %q", got)), false
+			t.Fatalf("before the fault: %q", got)
 		}
 	}
 	load := startLoad(f)
@@ -442,17 +413,17 @@ func (c *redisFault) run(t *testing.T) (failures []string, sound bool) {
 		if !c.atStart {
 			c.begin(server)
 		}
-		lost = within(10*time.Second, "memory")
-		time.Sleep(redisPromise) // those under way
+		lost = within(30*time.Second, "memory")
+		time.Sleep(redisclient.LongPatience) // those under way
 		load.next()
 		expect("while Redis was away", newcomer, 5, 2)
 		if n := served(steady); n != 5 {
-			fail("while Redis was away, a client from before was served %d times of 7, want 5, and not for ever", n)
+			t.Errorf("while Redis was away, a client from before was served %d times of 7, want 5, and not for ever", n)
 		}
 		time.Sleep(1200 * time.Millisecond)
 		away = load.next()
 		c.end(server)
-		back = within(15*time.Second, "redis")
+		back = within(30*time.Second, "redis")
 		switch {
 		case c.kept:
 			expect("with Redis and its counts again", steady, 0, 0)
@@ -462,46 +433,50 @@ func (c *redisFault) run(t *testing.T) (failures []string, sound bool) {
 	}
 	all := load.stop()
 	if got := changes(); !slices.Equal(got, want) {
-		return append(failures, fmt.Sprintf("logged were %q, want %q", got, want)), false
+		t.Errorf("logged were %q, want %q", got, want)
 	}
 
-	sound = true
-	tooSlow := func(what string, took, bound time.Duration) {
-		// As much more as a request took that needs no Redis: that was the machine.
-		if bound += all.worstHealthz; took > bound {
-			fail("%s took %v, want %v at most", what, took, bound)
-			sound = false
+	// A request waits for the patience of the binary, and without Redis for nothing. The start asks for the limits, and
+	// then for the requests. That the shipped one's patience is
+	// 220 ms, tests of impl/ratelimit say, on a clock of their own.
+	const patience = redisclient.LongPatience
+	for _, wait := range []struct {
+		what        string
+		took, bound time.Duration
+	}{
+		{what: "the start", took: startTook, bound: 3 * patience},
+		{what: "a request", took: all.worst, bound: patience * 3 / 2},
+		{what: "while Redis was away, a request", took: away.worst, bound: patience / 2},
+	} {
+		if wait.took > wait.bound {
+			t.Errorf("%s took %v, want %v at most", wait.what, wait.took, wait.bound)
 		}
 	}
-	tooSlow("the start", startTook, 3*time.Second)
-	tooSlow("a request", all.worst, redisPromise+100*time.Millisecond)
-	tooSlow("while Redis was away, a request", away.worst, 100*time.Millisecond)
 	for status, n := range all.statuses {
 		if status != http.StatusOK {
-			fail("%d of %d newcomers were answered %d", n, all.requests, status)
+			t.Errorf("%d of %d newcomers were answered %d", n, all.requests, status)
 		}
 	}
 	if c.reason != "" {
 		reason := f.Log.Await(t, `"limits_in":"memory","reason":"([^"]*)"`)
 		if !regexp.MustCompile(c.reason).MatchString(reason) {
-			fail("the log's reason is %q, want %q", reason, c.reason)
+			t.Errorf("the log's reason is %q, want %q", reason, c.reason)
 		}
 	}
 	f.Settle()
 	if mails := len(f.Stack.Mails()); mails < 1 || mails > allAccepted {
-		fail("the account got %d mails for %d accepted requests", mails, allAccepted)
+		t.Errorf("the account got %d mails for %d accepted requests", mails, allAccepted)
 	}
 	if found := regexp.MustCompile(`pass-of-|a-password|192\.0\.2\.|198\.51\.100\.|2001:db8|@example`).FindString(f.Log.String()); found != "" {
-		fail("the log has %q", found)
+		t.Errorf("the log has %q", found)
 	}
 	checkKeys(t, server)
-	t.Logf("TABLE | %s | start %v | worst %v, while away %v, without Redis %v | lost after %v | back after %v | %d requests",
-		c.name, startTook.Round(time.Millisecond), all.worst.Round(time.Millisecond), away.worst.Round(100*time.Microsecond),
-		all.worstHealthz.Round(time.Millisecond), lost.Round(time.Millisecond), back.Round(time.Millisecond), all.requests)
-	return failures, sound
+	t.Logf("start %v | worst %v, while away %v | lost after %v | back after %v | %d requests",
+		startTook.Round(time.Millisecond), all.worst.Round(time.Millisecond), away.worst.Round(time.Millisecond),
+		lost.Round(time.Millisecond), back.Round(time.Millisecond), all.requests)
 }
 
-// load asks as ever new clients, and for what needs no Redis.
+// load is requests of new clients, without a pause.
 type load struct {
 	mu       sync.Mutex
 	began    time.Time // of the phase
@@ -511,19 +486,19 @@ type load struct {
 }
 
 type loadPhase struct {
-	worst, worstHealthz time.Duration
-	requests            int
-	statuses            map[int]int
+	worst    time.Duration
+	requests int
+	statuses map[int]int
 }
 
 func startLoad(f *fixture) *load {
 	l := &load{began: time.Now(), stopped: make(chan struct{}), now: loadPhase{statuses: map[int]int{}}, all: loadPhase{statuses: map[int]int{}}}
-	repeat := func(ask func() (status int, healthz bool)) {
+	var clients atomic.Int64
+	for range 3 {
 		l.running.Go(func() {
 			for {
-				began := time.Now()
-				status, healthz := ask()
-				l.record(began, status, healthz)
+				began, n := time.Now(), clients.Add(1)
+				l.record(began, f.askAs("somebody@example.org", fmt.Sprintf("2001:db8:%x:%x::1", n>>16, n&0xffff)).Status)
 				select {
 				case <-l.stopped:
 					return
@@ -532,24 +507,10 @@ func startLoad(f *fixture) *load {
 			}
 		})
 	}
-	var clients atomic.Int64
-	for range 3 {
-		repeat(func() (int, bool) {
-			n := clients.Add(1)
-			return f.askAs("somebody@example.org", fmt.Sprintf("2001:db8:%x:%x::1", n>>16, n&0xffff)).Status, false
-		})
-	}
-	repeat(func() (int, bool) {
-		request, err := http.NewRequest(http.MethodGet, f.URL+"/healthz", nil)
-		if err != nil {
-			panic(err)
-		}
-		return f.Do(request).Status, true
-	})
 	return l
 }
 
-func (l *load) record(began time.Time, status int, healthz bool) {
+func (l *load) record(began time.Time, status int) {
 	took := time.Since(began)
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -558,12 +519,8 @@ func (l *load) record(began time.Time, status int, healthz bool) {
 			continue
 		}
 		phase.statuses[status]++
-		if healthz {
-			phase.worstHealthz = max(phase.worstHealthz, took)
-		} else {
-			phase.worst = max(phase.worst, took)
-			phase.requests++
-		}
+		phase.worst = max(phase.worst, took)
+		phase.requests++
 	}
 }
 
@@ -642,6 +599,6 @@ func TestRedisKeyWithoutExpiry(t *testing.T) {
 	if a.Status != http.StatusOK {
 		t.Fatalf("refused for ever: %d %s", a.Status, a.Raw)
 	}
-	t.Logf("TABLE | a key without expiry | served after %v", time.Since(began).Round(time.Millisecond))
+	t.Logf("served after %v", time.Since(began).Round(time.Millisecond))
 	checkKeys(t, server)
 }

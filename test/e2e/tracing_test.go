@@ -205,7 +205,7 @@ func TestTraces(t *testing.T) {
 // TestTraceOfRetries: each attempt of a delivery has a span of its own, all in the trace of the request.
 func TestTraceOfRetries(t *testing.T) {
 	t.Parallel()
-	f, c := traced(t, resetdtest.Config{Shipped: true, Mailgun: toDeliveries(resetdtest.Saying(http.StatusBadRequest, "{}")(nil))})
+	f, c := traced(t, resetdtest.Config{Build: resetdtest.BuildShipped, Mailgun: toDeliveries(resetdtest.Saying(http.StatusBadRequest, "{}")(nil))})
 	id := f.Ask(knownEmail).Header.Get("X-Request-Id")
 	f.Settle()
 	if err := f.Stop(); err != nil {
@@ -287,7 +287,7 @@ func TestTracesTellNothing(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s.Shipped = true
+			s.Build = resetdtest.BuildShipped
 			f, c := traced(t, s)
 			for _, email := range []string{knownEmail, unknownEmail} {
 				f.Post(`{"email":"`+email+`","callback_origin":"https://evil.example"}`, map[string]string{"Accept-Language": "de", "X-Forwarded-For": "192.0.2.7"})
@@ -354,7 +354,7 @@ func TestTracingOff(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c, s := &collecting{}, resetdtest.Config{Shipped: true, Settings: test.env}
+			c, s := &collecting{}, resetdtest.Config{Build: resetdtest.BuildShipped, Settings: test.env}
 			var f *fixture
 			if test.collector {
 				f, c = traced(t, s)

@@ -53,11 +53,16 @@ func Build(tb testing.TB) (path string) {
 // BuildShipped builds resetd as `make build` does.
 func BuildShipped(tb testing.TB) (path string) { return built(tb, shippedBinary) }
 
+// BuildPatient builds resetd as it is shipped, but with [redisclient.LongPatience], so that a busy machine cannot make
+// it lose a Redis that works.
+func BuildPatient(tb testing.TB) (path string) { return built(tb, patientBinary) }
+
 var (
 	building      sync.Mutex
 	builtIn       []string
 	raceBinary    = sync.OnceValues(func() (string, error) { return build("1", "-race") })
 	shippedBinary = sync.OnceValues(func() (string, error) { return build("0", "-trimpath", "-ldflags", "-s -w") })
+	patientBinary = sync.OnceValues(func() (string, error) { return build("0", "-trimpath", "-ldflags", "-s -w", "-tags", "patient") })
 )
 
 func built(tb testing.TB, build func() (string, error)) string {
@@ -74,7 +79,7 @@ func build(cgo string, flags ...string) (path string, err error) {
 	if err != nil {
 		return "", err
 	}
-	building.Lock() // both binaries may be wanted at once
+	building.Lock() // several may be wanted at once
 	builtIn = append(builtIn, dir)
 	building.Unlock()
 	// Go keeps results of tests until what they have read changes, and a test has not read what the binary is

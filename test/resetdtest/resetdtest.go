@@ -50,8 +50,8 @@ type Config struct {
 	Redirect []string                        // Supabase's allow-list of redirects, beside that of Preview
 	Supabase func(http.Handler) http.Handler // wraps the stand-in, to let it fail
 	Mailgun  func(http.Handler) http.Handler
-	Shipped  bool // runs the binary as it is shipped, also where the test has the race detector
-	Remember int  // how many texts of requests and links the log is searched for; 0 is 150
+	Build    func(testing.TB) string // of the binary; nil is [Build]
+	Remember int                     // how many texts of requests and links the log is searched for; 0 is 150
 }
 
 // Server is `resetd serve` with its stand-ins.
@@ -107,9 +107,9 @@ func Start(tb testing.TB, config Config) *Server {
 	s.private.add(config.Accounts...)
 	s.private.addSettings(settings)
 
-	build := Build
-	if config.Shipped {
-		build = BuildShipped
+	build := config.Build
+	if build == nil {
+		build = Build
 	}
 	tb.Cleanup(func() { s.private.search(tb, "the output", s.Log.String()) })
 	s.Process = Run(tb, environ, build(tb), "serve")
