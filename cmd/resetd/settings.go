@@ -29,64 +29,64 @@ import (
 	"github.com/resetd/resetd/impl/supabase"
 )
 
-// settings are all that an operator can set. Each is an environment variable, a flag of the
-// same name (SITE_URL is --site-url), and a file: X_FILE names one whose content is the value.
-// The help tag is what `resetd serve --help` prints.
+// settings holds all that an operator can set. Each setting is an environment variable, a flag of the
+// same name (SITE_URL is --site-url), and a file: X_FILE names a file whose content is the value of X.
+// `resetd serve --help` prints the help tags.
 type settings struct {
-	ListenAddr string `env:"LISTEN_ADDR" envDefault:":8080" help:"address of the public listener; PORT alone is honoured too"`
+	ListenAddr string `env:"LISTEN_ADDR" envDefault:":8080" help:"address of the public listener; without it, PORT sets the port"`
 	AdminAddr  string `env:"ADMIN_ADDR" envDefault:"127.0.0.1:9090" help:"address of /metrics, /livez and /readyz; empty or off: none"`
 
-	SupabaseURL     string `env:"SUPABASE_URL" help:"the project, https://PROJECT.supabase.co"`
-	SupabaseAuthURL string `env:"SUPABASE_AUTH_URL" help:"Supabase Auth, where it is not at SUPABASE_URL/auth/v1"`
+	SupabaseURL     string `env:"SUPABASE_URL" help:"URL of the project, https://PROJECT.supabase.co"`
+	SupabaseAuthURL string `env:"SUPABASE_AUTH_URL" help:"URL of Supabase Auth, if it is not SUPABASE_URL/auth/v1"`
 	SupabaseKey     Secret `env:"SUPABASE_SERVICE_ROLE_KEY" help:"service_role key, or a secret key (sb_secret_…)"`
 	SupabaseSecret  Secret `env:"SUPABASE_SECRET_KEY" help:"another name for SUPABASE_SERVICE_ROLE_KEY"`
 
-	MailgunKey    Secret `env:"MAILGUN_API_KEY" help:"sending key of the domain, or an account's API key"`
+	MailgunKey    Secret `env:"MAILGUN_API_KEY" help:"sending key of the domain, or API key of the Mailgun account"`
 	MailgunDomain string `env:"MAILGUN_DOMAIN" help:"sending domain"`
-	MailgunBase   string `env:"MAILGUN_API_BASE" envDefault:"https://api.mailgun.net" help:"in the EU: https://api.eu.mailgun.net"`
+	MailgunBase   string `env:"MAILGUN_API_BASE" envDefault:"https://api.mailgun.net" help:"URL of Mailgun's API; in the EU: https://api.eu.mailgun.net"`
 	MailFrom      string `env:"MAIL_FROM" help:"sender, an RFC 5322 mailbox (default BRAND_NAME <no-reply@MAILGUN_DOMAIN>)"`
 	MailReplyTo   string `env:"MAIL_REPLY_TO" help:"where replies go, an RFC 5322 mailbox (default SUPPORT_EMAIL)"`
-	RequireTLS    onOff  `env:"MAIL_REQUIRE_TLS" envDefault:"on" help:"on: Mailgun delivers over TLS with a valid certificate, or not at all; off: as its domain is set there, by default over TLS where that works"`
-	WebhookKey    Secret `env:"MAILGUN_WEBHOOK_SIGNING_KEY" help:"HTTP webhook signing key of the Mailgun account: turns POST /webhooks/mailgun on, where Mailgun reports what it could not deliver"`
+	RequireTLS    onOff  `env:"MAIL_REQUIRE_TLS" envDefault:"on" help:"on: Mailgun delivers over TLS with a valid certificate, or not at all; off: as the domain is set at Mailgun, by default over TLS if that works"`
+	WebhookKey    Secret `env:"MAILGUN_WEBHOOK_SIGNING_KEY" help:"HTTP webhook signing key of the Mailgun account; turns POST /webhooks/mailgun on, where Mailgun reports mails that it could not deliver"`
 
 	SiteURL              string         `env:"SITE_URL" help:"the app's origin, where links lead by default"`
-	CallbackOrigins      []string       `env:"CALLBACK_ORIGINS" help:"further origins that links may lead to, comma separated: exact, or with one leading wildcard label (https://*.preview.example.com); with a path of their own (https://other.example.com/new-password) or without; with LINK_MODE=action_link also apps (io.example.app://reset)"`
-	CallbackOriginPolicy callbackPolicy `env:"CALLBACK_ORIGIN_POLICY" envDefault:"fallback" help:"an origin that is not allowed: fallback (SITE_URL instead) or reject (400)"`
-	ResetPath            string         `env:"RESET_PATH" envDefault:"/reset-password" help:"path of the app's page, appended to the origin; may have a query (/auth/confirm?next=/account) or be the route of a hash router (/#/reset)"`
+	CallbackOrigins      []string       `env:"CALLBACK_ORIGINS" help:"further origins that links may lead to, comma separated: exact, or with one leading wildcard label (https://*.preview.example.com); each with a path of its own (https://other.example.com/new-password) or without; with LINK_MODE=action_link also apps (io.example.app://reset)"`
+	CallbackOriginPolicy callbackPolicy `env:"CALLBACK_ORIGIN_POLICY" envDefault:"fallback" help:"for an origin that is not allowed: fallback (the link leads to SITE_URL) or reject (400)"`
+	ResetPath            string         `env:"RESET_PATH" envDefault:"/reset-password" help:"path of the app's page, appended to the origin; with a query (/auth/confirm?next=/account), or for a hash router (/#/reset), too"`
 	LinkMode             linkMode       `env:"LINK_MODE" envDefault:"token_hash" help:"token_hash (verified by the app) or action_link (Supabase's own one-time link)"`
-	LinkExpiresIn        time.Duration  `env:"LINK_EXPIRES_IN" envDefault:"1h" help:"told in the mail; must match the project's OTP expiry"`
+	LinkExpiresIn        time.Duration  `env:"LINK_EXPIRES_IN" envDefault:"1h" help:"how long the link works, as the mail says; must match the OTP expiry of the Supabase project"`
 
 	RateLimit      ratelimit.Rate `env:"RATE_LIMIT" envDefault:"5-M,30-H" help:"requests per client IP: COUNT-PERIOD, periods S, M, H, D; all must allow"`
-	RecipientLimit ratelimit.Rate `env:"RECIPIENT_LIMIT" envDefault:"1-M,5-H" help:"mails per address, beyond which nothing is sent and nothing said"`
-	RedisURL       Secret         `env:"REDIS_URL" help:"limits and accepted requests shared by several instances; without it they are in memory. redis://, rediss:// (TLS) or unix://; ?master_name=NAME for Sentinels, ?addr=HOST:PORT for a Cluster"`
-	RedisCA        string         `env:"REDIS_CA" help:"certificates of the authorities of Redis' certificate, PEM (default: those of this machine)"`
-	RedisCert      string         `env:"REDIS_CLIENT_CERT" help:"certificate that Redis is shown, PEM"`
+	RecipientLimit ratelimit.Rate `env:"RECIPIENT_LIMIT" envDefault:"1-M,5-H" help:"mails per address; beyond it nothing is sent and nothing said"`
+	RedisURL       Secret         `env:"REDIS_URL" help:"Redis that has the limits and the accepted requests of several instances (without it, each instance has its own in memory): redis://, rediss:// (TLS) or unix://; ?master_name=NAME for Sentinels, ?addr=HOST:PORT for a Cluster"`
+	RedisCA        string         `env:"REDIS_CA" help:"authorities that may have signed the certificate of Redis, PEM (default: those of this machine)"`
+	RedisCert      string         `env:"REDIS_CLIENT_CERT" help:"the client's certificate, if Redis asks for it, PEM"`
 	RedisKey       Secret         `env:"REDIS_CLIENT_KEY" help:"private key of REDIS_CLIENT_CERT, PEM"`
-	TrustedProxies string         `env:"TRUSTED_PROXIES" help:"proxies that are believed who the client is, comma separated: networks, loopback, private, or all (only with one of the next two); the client is the rightmost address of X-Forwarded-For that is not one of them"`
-	TrustedHops    int            `env:"TRUSTED_HOPS" help:"the client is the n-th address of X-Forwarded-For from the right instead, as any peer says it, or only those of TRUSTED_PROXIES where that is set"`
-	ClientIPHeader string         `env:"CLIENT_IP_HEADER" help:"the header that proxies write instead of X-Forwarded-For: with one address (Fly-Client-IP, CF-Connecting-IP, X-Real-IP, …), or Forwarded"`
-	CORSOrigins    []string       `env:"CORS_ORIGINS" help:"origins from which browsers may call, those of web views too (capacitor://localhost), comma separated; or *, every page (default SITE_URL and CALLBACK_ORIGINS)"`
+	TrustedProxies string         `env:"TRUSTED_PROXIES" help:"trusted proxies, which say who the client is, comma separated: networks, loopback, private, or all (only with TRUSTED_HOPS or CLIENT_IP_HEADER); the client is the rightmost address of X-Forwarded-For that is not trusted"`
+	TrustedHops    int            `env:"TRUSTED_HOPS" help:"instead, the client is the n-th address of X-Forwarded-For from the right; from any peer, or only from TRUSTED_PROXIES if that is set"`
+	ClientIPHeader string         `env:"CLIENT_IP_HEADER" help:"the header that is read instead of X-Forwarded-For: a header with one address (Fly-Client-IP, CF-Connecting-IP, X-Real-IP, …), or Forwarded"`
+	CORSOrigins    []string       `env:"CORS_ORIGINS" help:"origins whose pages may call, also of web views (capacitor://localhost), comma separated; or * for every page (default SITE_URL and CALLBACK_ORIGINS)"`
 	APIDocs        onOff          `env:"API_DOCS" envDefault:"on" help:"the API reference page at /api/docs: on or off"`
 
-	MailProbe       mailProbe     `env:"MAIL_PROBE" envDefault:"testmode" help:"how Mailgun is asked whether it accepts messages: testmode (at most one billed test message a minute while requests come, and one before a mail of unknown fate is repeated) or off (never; callers are not told of its outages)"`
-	UpstreamTimeout time.Duration `env:"UPSTREAM_TIMEOUT" envDefault:"5s" help:"longest call of an upstream"`
+	MailProbe       mailProbe     `env:"MAIL_PROBE" envDefault:"testmode" help:"how resetd probes whether Mailgun accepts messages: testmode (at most one billed test message a minute while requests come, and one before it repeats a mail that Mailgun may have accepted) or off (no probe; callers do not learn of Mailgun's outages)"`
+	UpstreamTimeout time.Duration `env:"UPSTREAM_TIMEOUT" envDefault:"5s" help:"timeout of each call of Supabase Auth or Mailgun"`
 	DeliveryTimeout time.Duration `env:"DELIVERY_TIMEOUT" help:"how long the mail of an accepted request is tried, at most half of LINK_EXPIRES_IN (default 15m, or that half)"`
-	MaxDeliveries   int           `env:"MAX_DELIVERIES" envDefault:"8" help:"deliveries at once; each lookup of an account may open four sessions of Supabase's database"`
-	MaxAccepted     int           `env:"MAX_ACCEPTED" envDefault:"10000" help:"requests answered 200 within 10 seconds, beyond which they are answered 503"`
-	IdleTimeout     time.Duration `env:"IDLE_TIMEOUT" envDefault:"620s" help:"how long a connection may wait for its next request; longer than the proxies before it keep theirs"`
-	StrictStart     onOff         `env:"STRICT_START" envDefault:"off" help:"on: the server does not start without Supabase, Mailgun and SITE_URL"`
-	ShutdownDelay   time.Duration `env:"SHUTDOWN_DELAY" envDefault:"5s" help:"on SIGTERM, how long requests are still taken while /readyz already says no"`
-	ShutdownTimeout time.Duration `env:"SHUTDOWN_TIMEOUT" envDefault:"20s" help:"after that, longest wait for what is accepted and not delivered"`
+	MaxDeliveries   int           `env:"MAX_DELIVERIES" envDefault:"8" help:"deliveries at once, in each instance; each lookup of an account may open four sessions of Supabase's database"`
+	MaxAccepted     int           `env:"MAX_ACCEPTED" envDefault:"10000" help:"requests answered 200 within 10 seconds; beyond it 503"`
+	IdleTimeout     time.Duration `env:"IDLE_TIMEOUT" envDefault:"620s" help:"how long a connection may wait for its next request; longer than the proxies in front keep theirs"`
+	StrictStart     onOff         `env:"STRICT_START" envDefault:"off" help:"on: without Supabase, Mailgun and SITE_URL the server does not start"`
+	ShutdownDelay   time.Duration `env:"SHUTDOWN_DELAY" envDefault:"5s" help:"on SIGTERM, how long resetd still takes requests while /readyz says no"`
+	ShutdownTimeout time.Duration `env:"SHUTDOWN_TIMEOUT" envDefault:"20s" help:"after SHUTDOWN_DELAY, how long resetd delivers what it has accepted"`
 
 	BrandName       string `env:"BRAND_NAME" help:"name in the mail (default: the host of SITE_URL)"`
 	BrandColor      string `env:"BRAND_COLOR" envDefault:"#1f56d8" help:"colour of the button and the links, #rrggbb"`
-	BrandLogoURL    string `env:"BRAND_LOGO_URL" help:"picture in the place of the name, https, not SVG; it is at most 36 pixels high"`
-	BrandLogoDark   string `env:"BRAND_LOGO_DARK_URL" help:"the same on a dark ground (default: BRAND_LOGO_URL on a light plate)"`
+	BrandLogoURL    string `env:"BRAND_LOGO_URL" help:"picture instead of the name, https, no SVG, shown at most 36 pixels high"`
+	BrandLogoDark   string `env:"BRAND_LOGO_DARK_URL" help:"picture for a dark ground (default: BRAND_LOGO_URL on a light plate)"`
 	SupportEmail    string `env:"SUPPORT_EMAIL" help:"address in the mail for questions"`
 	SupportURL      string `env:"SUPPORT_URL" help:"page in the mail for questions, https"`
-	DefaultLanguage string `env:"DEFAULT_LANGUAGE" envDefault:"en" help:"language of the mail for readers of none of its languages"`
-	LanguageField   string `env:"USER_LANGUAGE_FIELD" help:"field of Supabase's user_metadata with the language of an account, such as locale; it goes before Accept-Language"`
-	TemplatesDir    string `env:"TEMPLATES_DIR" help:"folder of templates whose blocks replace the built-in ones (resetd templates writes those)"`
+	DefaultLanguage string `env:"DEFAULT_LANGUAGE" envDefault:"en" help:"language for readers who ask for none of the mail's languages"`
+	LanguageField   string `env:"USER_LANGUAGE_FIELD" help:"field of Supabase's user_metadata that has the language of an account, such as locale; it takes precedence over Accept-Language"`
+	TemplatesDir    string `env:"TEMPLATES_DIR" help:"folder of templates whose blocks replace built-in ones (resetd templates writes the built-in ones)"`
 
 	LogLevel    slog.Level  `env:"LOG_LEVEL" envDefault:"info" help:"debug, info, warn or error"`
 	LogFormat   logFormat   `env:"LOG_FORMAT" help:"json or text (default json, text on a terminal)"`
@@ -109,15 +109,14 @@ type settings struct {
 	platform string
 }
 
-// runsSeveral are the platforms that run several instances without being told to, or as a matter of course, by a
-// variable that each sets.
+// runsSeveral names the platforms that usually run several instances, by a variable that each platform sets.
 // https://kubernetes.io/docs/tutorials/services/connect-applications-service/#environment-variables,
 // https://cloud.google.com/run/docs/container-contract#env-vars, https://fly.io/docs/machines/runtime-environment/
 var runsSeveral = []struct{ variable, name string }{
 	{"K_SERVICE", "Cloud Run"}, {"FLY_APP_NAME", "Fly"}, {"KUBERNETES_SERVICE_HOST", "Kubernetes"},
 }
 
-// gone are settings of earlier versions, and what took their place.
+// gone names the settings of earlier versions, and what took their place.
 var gone = map[string]string{
 	"RESPONSE_QUANTUM": "answers wait for nothing any more",
 	"MAIL_DECOY":       "no mail is made up any more; MAIL_PROBE says how Mailgun is asked whether it works",
@@ -125,7 +124,7 @@ var gone = map[string]string{
 	"MAX_IN_FLIGHT":    "answers wait for nothing any more; MAX_ACCEPTED bounds the requests of 10 seconds",
 }
 
-// The choices. Each refuses what it does not know.
+// Each of these types refuses values that are not its choices.
 type (
 	callbackPolicy string
 	linkMode       string
@@ -169,21 +168,20 @@ func choose[T ~string](target *T, text []byte, choices ...T) error {
 	return fmt.Errorf("must be one of %s", strings.Join(names, ", "))
 }
 
-// readSettings takes flags over environment over files, and checks everything before it says
-// what is wrong. Flags are another way to set the variables, so there is one set of rules.
-//
-// A command's own flags are what own adds.
+// readSettings reads flags, environment and files, in this order of precedence, and names all mistakes
+// together. A flag sets the variable of the same name, so there is one set of rules. own adds the flags
+// that only this command has.
 func readSettings(command string, args []string, environ []string, output io.Writer, own ...func(*flag.FlagSet)) (*settings, error) {
 	return readSettingsOver(nil, command, args, environ, output, own...)
 }
 
-// readSettingsOver is readSettings with a command's own defaults before those of all.
+// readSettingsOver is readSettings with defaults that take precedence over those in the tags.
 func readSettingsOver(defaults map[string]string, command string, args []string, environ []string, output io.Writer, own ...func(*flag.FlagSet)) (*settings, error) {
 	variables := variablesOf(environ)
 	fields := reflect.VisibleFields(reflect.TypeFor[settings]())
 
 	flags := flag.NewFlagSet("resetd "+command, flag.ContinueOnError)
-	flags.SetOutput(io.Discard) // it would print all of the help for one wrong flag
+	flags.SetOutput(io.Discard) // for one wrong flag, the package would print the whole help
 	for _, add := range own {
 		add(flags)
 	}
@@ -214,7 +212,7 @@ func readSettingsOver(defaults map[string]string, command string, args []string,
 	}
 	var wrong setting.Mistakes
 	if flags.NArg() > 0 {
-		// Not repeated: after "--mailgun-api-key= KEY" it is the key.
+		// The message does not repeat the argument: after "--mailgun-api-key= KEY" it is the key.
 		wrong.Add("arguments", "number %d is not expected: flags are --name=value", len(args)-flags.NArg()+1)
 	}
 	for name, instead := range gone {
@@ -252,7 +250,7 @@ func readSettingsOver(defaults map[string]string, command string, args []string,
 			wrong.Add(name, "is not set, and STRICT_START is on")
 		}
 	}
-	if command != "healthcheck" { // which writes no mail, and asks an instance that has read its templates long ago
+	if command != "healthcheck" { // it writes no mail
 		s.readTemplates(&wrong)
 	}
 	if len(wrong) > 0 {
@@ -288,8 +286,8 @@ func flagName(variable string) string {
 // maxSettingFile is more than any setting needs; a wrong path may lead to anything.
 const maxSettingFile = 64 << 10
 
-// readFiles reads X_FILE for X. What X_FILE says is not repeated: it may be the value itself, put
-// into the wrong variable.
+// readFiles reads X from the file that X_FILE names. No message repeats the value of X_FILE: it may be the
+// value of X, put into the wrong variable.
 func readFiles(fields []reflect.StructField, variables map[string]string, wrong *setting.Mistakes) {
 	for _, field := range fields {
 		name := field.Tag.Get("env")
@@ -318,16 +316,16 @@ func readFiles(fields []reflect.StructField, variables map[string]string, wrong 
 		case len(content) > maxSettingFile:
 			wrong.Add(name+"_FILE", "must be the path of a file of at most 64 KiB")
 		case bytes.HasPrefix(content, []byte("\xff\xfe")), bytes.HasPrefix(content, []byte("\xfe\xff")):
-			wrong.Add(name+"_FILE", "must be the path of a file in UTF-8, and that one is in UTF-16, as PowerShell writes them: save it anew")
+			wrong.Add(name+"_FILE", "must be the path of a file in UTF-8, but this file is in UTF-16, as PowerShell writes it: save it as UTF-8")
 		default:
 			variables[name] = string(content)
 		}
 	}
 }
 
-// checkText judges what holds for the values of all settings. White space around one is taken off:
-// it is left by editors, by secret stores and by Windows' line ends, and means nothing. A value that is
-// refused counts as not set, so that nothing is said of what follows from it.
+// checkText checks the rules for the values of all settings. It removes white space around a value, which
+// editors, secret stores and Windows' line ends leave and which means nothing. A refused value counts as
+// not set, so that no message is about what follows from it.
 func checkText(fields []reflect.StructField, variables map[string]string, wrong *setting.Mistakes) {
 	names := []string{"PORT"}
 	for _, field := range fields {
@@ -347,12 +345,12 @@ func checkText(fields []reflect.StructField, variables map[string]string, wrong 
 	// The byte-order mark of an environment file is before the name of its first variable.
 	for variable := range variables {
 		if name, found := strings.CutPrefix(variable, "\ufeff"); found && slices.Contains(names, name) {
-			wrong.Add(name, "has a byte-order mark before its name, an invisible character: save the file that it is in as UTF-8 without one")
+			wrong.Add(name, "has a byte-order mark before its name, an invisible character: save its file as UTF-8 without a byte-order mark")
 		}
 	}
 }
 
-// fileCause is an error of os without the path: "no such file or directory".
+// fileCause returns the cause of an error of os without the path, such as "no such file or directory".
 func fileCause(err error) error {
 	var of *fs.PathError
 	if errors.As(err, &of) {
@@ -361,8 +359,8 @@ func fileCause(err error) error {
 	return err
 }
 
-// explain names the variable where the library names the field of the struct. It never repeats
-// a value, which may be a secret.
+// explain turns the library's errors into mistakes that name the variable, where the library names the
+// field of the struct. It never repeats a value, which may be a secret.
 func explain(err error, wrong *setting.Mistakes) {
 	var all env.AggregateError
 	errors.As(err, &all) // the library returns no other
@@ -386,7 +384,7 @@ func explain(err error, wrong *setting.Mistakes) {
 // defaultDeliveryTimeout is longer than most outages, and short enough that people still wait.
 const defaultDeliveryTimeout = 15 * time.Minute
 
-// check judges each setting and how they fit together. What is missing is no mistake.
+// check checks each setting, and whether they fit together. A missing setting is no mistake.
 func (s *settings) check(wrong *setting.Mistakes) {
 	s.checkAddresses(wrong)
 	s.checkSupabase(wrong)
@@ -529,7 +527,7 @@ func checkMailbox(name, value string, wrong *setting.Mistakes) mail.Address {
 	return address
 }
 
-// missing names what the server cannot do its work without.
+// missing returns the names of the settings that sending needs and that are not set.
 func (s *settings) missing() (names []string) {
 	for _, need := range []struct{ name, value string }{
 		{"SUPABASE_URL", s.authURL},

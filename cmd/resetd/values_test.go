@@ -292,8 +292,8 @@ func TestByteOrderMarks(t *testing.T) {
 	t.Parallel()
 	for content, want := range map[string]string{
 		"\xef\xbb\xbfhunter2\r\n":      "MAILGUN_API_KEY: contains a byte-order mark",
-		"\xff\xfeh\x00u\x00n\x00":      "MAILGUN_API_KEY_FILE: must be the path of a file in UTF-8, and that one is in UTF-16",
-		"\xfe\xff\x00h\x00u\x00n\x00t": "MAILGUN_API_KEY_FILE: must be the path of a file in UTF-8, and that one is in UTF-16",
+		"\xff\xfeh\x00u\x00n\x00":      "MAILGUN_API_KEY_FILE: must be the path of a file in UTF-8, but this file is in UTF-16, as PowerShell writes it: save it as UTF-8",
+		"\xfe\xff\x00h\x00u\x00n\x00t": "MAILGUN_API_KEY_FILE: must be the path of a file in UTF-8, but this file is in UTF-16, as PowerShell writes it: save it as UTF-8",
 		`"hunter2"` + "\n":             "MAILGUN_API_KEY: is wrapped in quotes",
 	} {
 		file := filepath.Join(t.TempDir(), "value")
