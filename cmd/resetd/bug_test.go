@@ -13,8 +13,8 @@ import (
 	"github.com/resetd/resetd/test/resetdtest"
 )
 
-// TestBug: a bug is answered as openapi.yaml documents it, and without detail. Here the allowed origins
-// panic, which no setting can make them do.
+// TestBug: a bug is answered as openapi.yaml documents it, without detail. The test makes the allowed
+// origins panic, which no setting can do.
 func TestBug(t *testing.T) {
 	settings, err := readSettings("serve", nil, []string{
 		"SUPABASE_URL=http://127.0.0.1:9", "SUPABASE_SERVICE_ROLE_KEY=key", "MAILGUN_API_BASE=http://127.0.0.1:9",

@@ -27,8 +27,7 @@ import (
 	"github.com/resetd/resetd/impl/devstack"
 )
 
-// TestCheckUsage: what is no address, and what is no flag, is a usage error, before anything is
-// asked or sent.
+// TestCheckUsage: an invalid address or flag is a usage error, before resetd check asks or sends anything.
 func TestCheckUsage(t *testing.T) {
 	for _, args := range [][]string{
 		{"--send-to", ""}, {"--send-to", "nobody"}, {"--send-to", "a@b.co,c@d.co"}, {"--send-to", "Me <me@example.com>"},
@@ -54,9 +53,8 @@ func inProcess(t *testing.T, args, environ []string) (out, errors string, status
 	return stdout.String(), stderr.String(), status
 }
 
-// TestCheckRegions: where the key is refused or the domain unknown, the other region is tried,
-// and named if it is the right one. The binary itself runs here, and finds both regions at the
-// end of its HTTPS_PROXY, with their names.
+// TestCheckRegions: if the key is refused or the domain is unknown, resetd check tries the other region, and
+// names it if it is the right one. The test runs the binary, which finds both regions through HTTPS_PROXY.
 func TestCheckRegions(t *testing.T) {
 	const us, eu = "api.mailgun.net", "api.eu.mailgun.net"
 	for name, tt := range map[string]struct {
@@ -122,8 +120,7 @@ func inBinary(t *testing.T, args, environ []string) (string, string, int) {
 	return stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()
 }
 
-// tlsFor serves the hosts with a certificate of its own, and returns its address and a file with
-// the certificate.
+// tlsFor serves the hosts over TLS, and returns the server's address and a file with its certificate.
 func tlsFor(t *testing.T, hosts []string, handler http.HandlerFunc) (address, certificate string) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -149,7 +146,7 @@ func tlsFor(t *testing.T, hosts []string, handler http.HandlerFunc) (address, ce
 	return server.Listener.Addr().String(), certificate
 }
 
-// proxyTo is a proxy that leads every CONNECT to one address.
+// proxyTo returns a proxy that leads every CONNECT to one address.
 func proxyTo(t *testing.T, address string) string {
 	t.Helper()
 	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

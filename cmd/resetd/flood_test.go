@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// TestFlood: beyond the counters that a limiter may have, more clients take no more memory.
-// A million would take what 100,000 do.
+// TestFlood: more clients than the limiter has counters for take no more memory: a million would take what
+// 100,000 do.
 func TestFlood(t *testing.T) {
 	const (
 		counters = 1<<17 + 1<<12 // as in ratelimit: own and shared ones
@@ -64,10 +64,10 @@ func TestFlood(t *testing.T) {
 		runtime.ReadMemStats(&stats)
 		return int(stats.HeapAlloc)
 	}
-	flood(0, 100) // what is made once
+	flood(0, 100) // what is allocated only once
 	before := heap()
 	began := time.Now()
-	flood(100, counters+many) // until the shared counters are all there, nearly
+	flood(100, counters+many) // fills nearly all shared counters
 	full := heap() - before
 	took := time.Since(began)
 	flood(counters+many, counters+2*many)
@@ -79,7 +79,7 @@ func TestFlood(t *testing.T) {
 	if full < counters*40 {
 		t.Errorf("%d clients take %d bytes: nothing is counted", counters, full)
 	}
-	if more > many*20 { // a tenth of what they would take with counters of their own
+	if more > many*20 { // a tenth of what counters of their own would take
 		t.Errorf("%d clients beyond the bound take %d bytes more", many, more)
 	}
 	if statuses[http.StatusUnsupportedMediaType] < counters || len(statuses) > 2 ||
@@ -89,7 +89,7 @@ func TestFlood(t *testing.T) {
 	runtime.KeepAlive(app)
 }
 
-// statusOnly is a response that is not looked at.
+// statusOnly is a response that discards its body.
 type statusOnly struct {
 	header http.Header
 	status int

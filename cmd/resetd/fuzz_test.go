@@ -16,9 +16,9 @@ import (
 	"github.com/resetd/resetd/test/resetdtest"
 )
 
-// FuzzRequest sends anything at all through the whole path, from the router to the stand-ins:
-// never a panic, never an answer that openapi.yaml does not document, never a mail to anybody
-// but an account. What Go's own HTTP parser refuses before the handler is not ours to test.
+// FuzzRequest sends arbitrary requests through the whole path, from the router to the stand-ins: there is
+// no panic, no answer that openapi.yaml does not document, and mail to accounts only. It leaves out what
+// Go's HTTP parser refuses before the handler.
 func FuzzRequest(f *testing.F) {
 	const body = `{"email":"known@example.com","callback_origin":"example"}`
 	for _, seed := range []struct{ method, path, mediaType, language, origin, forwarded, body string }{
@@ -43,7 +43,7 @@ func FuzzRequest(f *testing.F) {
 		Accounts: []string{knownEmail}, SiteURL: site,
 		ServiceRoleKey: "key", MailgunKey: "key", MailgunDomain: "mg.example.com",
 	})
-	// Mails go out after the answers, so they are judged as they arrive.
+	// Mails go out after the answers, so each is checked when it arrives.
 	var mu sync.Mutex
 	var strays []string
 	supabase, mailgun := httptest.NewServer(stack.Supabase()), httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

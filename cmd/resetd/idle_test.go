@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// TestOldestIdle: the connections that are closed are those that have waited longest.
+// TestOldestIdle: the server closes the connections that have waited longest.
 func TestOldestIdle(t *testing.T) {
 	t.Parallel()
 	waiting := newIdleConnections(2)
@@ -19,15 +19,15 @@ func TestOldestIdle(t *testing.T) {
 	for step, c := range []struct {
 		connection int
 		state      http.ConnState
-		surplus    int // the one that is closed; -1: none
+		surplus    int // the connection that is closed; -1: none
 	}{
 		{connection: 0, state: http.StateIdle, surplus: -1},
 		{connection: 1, state: http.StateIdle, surplus: -1},
 		{connection: 0, state: http.StateActive, surplus: -1}, // has a request
-		{connection: 0, state: http.StateIdle, surplus: -1},   // and waits again, for the shortest time
+		{connection: 0, state: http.StateIdle, surplus: -1},   // has waited for the shortest time
 		{connection: 2, state: http.StateIdle, surplus: 1},
-		{connection: 1, state: http.StateClosed, surplus: -1}, // as its server notices
-		{connection: 2, state: http.StateClosed, surplus: -1}, // by its client
+		{connection: 1, state: http.StateClosed, surplus: -1}, // noticed by the server
+		{connection: 2, state: http.StateClosed, surplus: -1}, // closed by its client
 		{connection: 3, state: http.StateIdle, surplus: -1},
 		{connection: 4, state: http.StateIdle, surplus: 0},
 	} {
@@ -47,8 +47,8 @@ func TestIdleTimeoutDefault(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Google Cloud's balancers keep connections for 600 s (cloud.google.com/load-balancing/docs/https,
-	// November 2026), which is the longest of those known.
+	// Google Cloud's balancers keep connections for 600 s, the longest time that is known
+	// (cloud.google.com/load-balancing/docs/https, November 2026).
 	if server := (&app{settings: settings}).newServer(nil); server.IdleTimeout <= 600*time.Second {
 		t.Errorf("by default a connection is kept for %v", server.IdleTimeout)
 	}

@@ -17,22 +17,22 @@ import (
 	"github.com/resetd/resetd/test/resetdtest"
 )
 
-// A platform as docs/platforms.md describes it.
+// platform is a platform of docs/platforms.md.
 type platform struct {
-	// arrives is what comes to resetd when a client with that address, written as the platform writes it,
-	// has sent these headers.
+	// arrives returns the peer and the headers that reach resetd when a client with this address, in the
+	// platform's notation, has sent these headers.
 	arrives func(client string, sent http.Header) (peer string, header http.Header)
 
-	// short is what comes when the platform says less than it should: the header is missing, or the list
-	// too short. It counts as the peer.
+	// short returns what reaches resetd when the platform says too little: the header is missing, or its
+	// list is too short. It counts as the peer.
 	short func(sent http.Header) (peer string, header http.Header)
 
-	// around is where a client goes that gets to resetd past the platform. It is counted by its own address,
-	// whatever it writes. Empty where nobody can: then every peer is believed.
+	// around is the address of a client that reaches resetd without the platform. It counts as this address,
+	// whatever headers it sends. Empty if nobody can: then resetd believes every peer.
 	around string
 }
 
-// The ways of writing the header of a list.
+// These functions write the header of a list.
 func appended(sent http.Header, addresses ...string) http.Header {
 	header := sent.Clone()
 	list := strings.Join(append(header.Values("X-Forwarded-For"), addresses...), ", ")
@@ -54,7 +54,7 @@ func without(sent http.Header, names ...string) http.Header {
 	return header
 }
 
-// missing is what a peer sends that does not say who the client is.
+// missing returns a request without the header that says who the client is.
 func missing(peer string, names ...string) func(http.Header) (string, http.Header) {
 	return func(sent http.Header) (string, http.Header) { return peer, without(sent, names...) }
 }
@@ -69,10 +69,10 @@ func cloudflare(peer, around string) platform {
 	}
 }
 
-// cdn is a server of the content delivery network that the page takes for an example.
+// cdn is a server of the page's example of a content delivery network.
 const cdn = "192.0.2.77"
 
-// platforms are those of the page, by its headings.
+// platforms has the platforms of the page by their headings.
 var platforms = map[string]platform{
 	"nginx": {
 		arrives: func(client string, sent http.Header) (string, http.Header) {
@@ -82,7 +82,7 @@ var platforms = map[string]platform{
 		around: "203.0.113.200:4711",
 	},
 	"nginx behind a CDN": {
-		// The CDN appends, the realip module takes what it has appended, and nginx sends that alone.
+		// The CDN appends to the header, the realip module reads the appended address, and nginx sends only that.
 		arrives: func(client string, sent http.Header) (string, http.Header) {
 			return "127.0.0.1:4711", replaced(sent, "X-Forwarded-For", client)
 		},
@@ -141,7 +141,7 @@ var platforms = map[string]platform{
 				}
 			}
 			list := strings.Join(append(append(sent.Values("Forwarded"), elements...), own), ", ")
-			// The load balancer between writes the gateway's address.
+			// The load balancer in between appends the gateway's address.
 			return "10.0.1.9:4711", replaced(replaced(sent, "Forwarded", list), "X-Forwarded-For", "3.4.5.6")
 		},
 		short:  missing("10.0.1.9:4711", "Forwarded"),
@@ -205,7 +205,7 @@ var (
 	settingsInPage = regexp.MustCompile("(?ms)^```env\n(.*?)^```$")
 )
 
-// recipes are the settings of docs/platforms.md, by their headings.
+// recipes returns the settings of docs/platforms.md, by their headings.
 func recipes(t *testing.T) map[string][]string {
 	t.Helper()
 	found := map[string][]string{}
@@ -219,7 +219,7 @@ func recipes(t *testing.T) map[string][]string {
 	return found
 }
 
-// forged are headers by which a client would be somebody else, each alone, and all of them at once.
+// forged has headers with which a client pretends to be another, each alone, and all of them at once.
 func forged() (all []http.Header) {
 	const somebody = "198.51.100.66"
 	everything := http.Header{}
@@ -246,8 +246,8 @@ func forged() (all []http.Header) {
 	)
 }
 
-// spoiling are headers that make a list that cannot be read, or is too long. Who sends one is counted as the
-// proxy, at the worst.
+// spoiling has headers that make the list unreadable or too long. At worst, a client that sends them counts as
+// the proxy.
 var spoiling = []http.Header{
 	{"Forwarded": {`for="198.51.100.66`}}, {"Forwarded": {`for=198.51.100.66;host="`}}, {"Forwarded": {"nonsense"}},
 	{"X-Forwarded-For": {`198.51.100.66, for="`}}, {"X-Forwarded-For": {strings.Repeat("198.51.100.66, ", 300)}}, {"X-Forwarded-For": {strings.Repeat("9", 5000)}},
@@ -317,7 +317,7 @@ func keyOf(peer string) string {
 	return host
 }
 
-// played is a resetd with the settings of one recipe, which admits one request of each client.
+// played is a resetd with the settings of one recipe. It allows one request per client.
 type played struct {
 	t        *testing.T
 	settings []string
@@ -341,7 +341,7 @@ func (p *played) begin() {
 	p.handler = app.public
 }
 
-// refused asks for a password reset. What is not refused is answered that nothing is configured.
+// refused says whether a request is refused by the limit. Other requests are answered that nothing is configured.
 func (p *played) refused(peer string, header http.Header) bool {
 	p.t.Helper()
 	request := httptest.NewRequest(http.MethodPost, endpoint, strings.NewReader(`{"email":"stranger@example.org"}`))
@@ -370,7 +370,7 @@ func (p *played) refuses(what, peer string, header http.Header) {
 	}
 }
 
-// counts asks the command who the client is.
+// counts checks what `resetd check --explain-client` says about the client.
 func (p *played) counts(what, peer string, header http.Header, keys ...string) {
 	p.t.Helper()
 	args := []string{"check", "--explain-client", peer}
@@ -389,7 +389,7 @@ func (p *played) counts(what, peer string, header http.Header, keys ...string) {
 	}
 }
 
-// TestExplainAsDocumented: what the page says that the command says, it says.
+// TestExplainAsDocumented: the command prints what the page says that it prints.
 func TestExplainAsDocumented(t *testing.T) {
 	t.Parallel()
 	page := read(t, "../../docs/platforms.md")

@@ -11,7 +11,7 @@ import (
 
 var settingName = regexp.MustCompile("`([A-Z][A-Z0-9_]+)`")
 
-// TestReadmeSettings: the table of settings has each of them, with its default, and no other.
+// TestReadmeSettings: the table of settings has every setting with its default, and nothing else.
 func TestReadmeSettings(t *testing.T) {
 	t.Parallel()
 	page := read(t, "../../README.md")
@@ -57,7 +57,7 @@ func TestReadmeSettings(t *testing.T) {
 	}
 }
 
-// TestDevAddress: the examples ask where resetd dev listens.
+// TestDevAddress: the examples use the address of resetd dev.
 func TestDevAddress(t *testing.T) {
 	address := "http://" + devDefaults("")["LISTEN_ADDR"] + "/api/auth/send-password-reset"
 	for _, page := range []string{"../../README.md", "../../docs/apps.md"} {

@@ -23,7 +23,7 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"resetd": main})
 }
 
-// TestScripts runs the binary itself, as an operator does: testdata/script.
+// TestScripts runs the scripts of testdata/script with the real binary, as an operator would.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
@@ -49,14 +49,13 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// scriptStack are the stand-ins of a script.
+// scriptStack has the stand-ins of a script.
 type scriptStack struct {
 	*devstack.Stack
 	supabase, mailgun resetdtest.Slot
 }
 
-// standIns starts stand-ins for Supabase Auth and Mailgun; SUPABASE and MAILGUN become their
-// addresses.
+// standIns starts stand-ins for Supabase Auth and Mailgun, and sets SUPABASE and MAILGUN to their addresses.
 func standIns(ts *testscript.TestScript, _ bool, _ []string) {
 	stack := &scriptStack{}
 	stack.Stack = devstack.New(devstack.Config{
@@ -89,7 +88,7 @@ func stackOf(ts *testscript.TestScript) *scriptStack {
 	return stack.(*scriptStack)
 }
 
-// breakUpstream supabase|mailgun up|down: it serves, or answers everything with 500.
+// breakUpstream supabase|mailgun up|down: the stand-in serves, or answers everything with 500.
 func breakUpstream(ts *testscript.TestScript, _ bool, args []string) {
 	stack := stackOf(ts)
 	slot := map[string]*resetdtest.Slot{"supabase": &stack.supabase, "mailgun": &stack.mailgun}[args[0]]
@@ -100,7 +99,7 @@ func breakUpstream(ts *testscript.TestScript, _ bool, args []string) {
 	slot.Set(fault)
 }
 
-// freePort puts a port that nobody uses into each variable named.
+// freePort NAME…: sets each variable to a free port.
 func freePort(ts *testscript.TestScript, _ bool, names []string) {
 	for _, name := range names {
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -111,7 +110,7 @@ func freePort(ts *testscript.TestScript, _ bool, names []string) {
 	}
 }
 
-// await waits until a GET of the URL is answered 200, or the status given.
+// await URL [STATUS]: waits until a GET is answered with the status, by default 200.
 func await(ts *testscript.TestScript, _ bool, args []string) {
 	status := "200"
 	if len(args) > 1 {
@@ -142,14 +141,14 @@ func awaitBody(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Fatalf("%s never had %s:\n%s", args[0], args[1], text)
 }
 
-// httpRequest sends METHOD URL [BODY] and writes status, headers and body to standard output.
+// httpRequest METHOD URL [BODY]: sends a request and writes status, headers and body to standard output.
 func httpRequest(ts *testscript.TestScript, _ bool, args []string) {
 	text, err := send(args)
 	ts.Check(err)
 	_, _ = ts.Stdout().Write([]byte(text))
 }
 
-// httpIn LANGUAGE METHOD URL BODY: httpRequest with an Accept-Language.
+// httpIn LANGUAGE METHOD URL BODY: sends a request like http, with an Accept-Language.
 func httpIn(ts *testscript.TestScript, _ bool, args []string) {
 	text, err := send(args[1:], args[0])
 	ts.Check(err)
@@ -177,15 +176,15 @@ func send(args []string, language ...string) (string, error) {
 	raw, err := io.ReadAll(response.Body)
 	var out strings.Builder
 	out.WriteString(response.Status + "\n")
-	_ = response.Header.Write(&out) // a strings.Builder takes everything
+	_ = response.Header.Write(&out) // a strings.Builder returns no errors
 	return out.String() + "\n" + string(raw), err
 }
 
-// later has the request that http-later has sent, of each script by its folder.
+// later has the running request of http-later, of each script by its folder.
 var later sync.Map
 
-// httpLater sends the first request of a server, and goes on once its probe has reached the stand-in
-// for Supabase, and so the request is in flight; http-now has its answer.
+// httpLater sends the first request of a server, and returns when its probe has reached the stand-in for
+// Supabase, so that the request is in flight; http-now prints its answer.
 func httpLater(ts *testscript.TestScript, _ bool, args []string) {
 	answer := make(chan func() (string, error), 1)
 	later.Store(ts.Getenv("WORK"), answer)
@@ -221,7 +220,7 @@ func follow(ts *testscript.TestScript, _ bool, args []string) {
 	_, _ = ts.Stdout().Write([]byte(text))
 }
 
-// awaitMails COUNT PATTERN: waits until as many mails are delivered, and checks them as mails does.
+// awaitMails COUNT PATTERN: waits until COUNT mails are delivered, and checks them as mails does.
 func awaitMails(ts *testscript.TestScript, neg bool, args []string) {
 	for deadline := time.Now().Add(20 * time.Second); strconv.Itoa(len(stackOf(ts).Mails())) != args[0] && time.Now().Before(deadline); {
 		time.Sleep(5 * time.Millisecond)
@@ -229,7 +228,7 @@ func awaitMails(ts *testscript.TestScript, neg bool, args []string) {
 	mails(ts, neg, args)
 }
 
-// mails COUNT PATTERN: so many mails were delivered, and each text matches.
+// mails COUNT PATTERN: checks that COUNT mails were delivered, and that each text matches.
 func mails(ts *testscript.TestScript, _ bool, args []string) {
 	var texts []string
 	for _, mail := range stackOf(ts).Mails() {

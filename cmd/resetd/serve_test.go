@@ -11,7 +11,7 @@ import (
 	"github.com/resetd/resetd/impl/devstack"
 )
 
-// failingListener fails when it is told to.
+// failingListener fails when the test tells it to.
 type failingListener struct {
 	net.Listener
 	fail chan struct{}
@@ -35,8 +35,8 @@ func (l *failingListener) Accept() (net.Conn, error) {
 	}
 }
 
-// TestListenerFails: what is accepted is delivered also where the server ends because a listener has
-// failed, and its error is returned.
+// TestListenerFails: when a listener fails and the server ends, accepted requests are still delivered, and
+// the listener's error is returned.
 func TestListenerFails(t *testing.T) {
 	t.Parallel()
 	stack := devstack.New(devstack.Config{

@@ -20,7 +20,7 @@ const (
 
 var updateServiceEnv = flag.Bool("update", false, "write deploy/systemd/resetd.env")
 
-// serviceEnvHead says what is true of every setting in the packages' file.
+// serviceEnvHead is the head of the packages' file of settings. It says what is true of every setting.
 const serviceEnvHead = `# The settings of resetd.service, which are read at its start:
 #
 #   systemctl start resetd-check            tries them, on Supabase, Mailgun and Redis;
@@ -47,8 +47,8 @@ const serviceEnvHead = `# The settings of resetd.service, which are read at its 
 # https://github.com/resetd/resetd/blob/main/docs/install.md
 `
 
-// TestSettingsServiceEnv: the file of settings in the packages has each of them, commented out, with
-// its help and its default.
+// TestSettingsServiceEnv: the packages' file of settings has every setting, commented out, with its help and
+// its default.
 func TestSettingsServiceEnv(t *testing.T) {
 	t.Parallel()
 	var want strings.Builder
@@ -75,8 +75,7 @@ func TestSettingsServiceEnv(t *testing.T) {
 	}
 }
 
-// TestServiceUnit: the unit fits what the program does: a stop may take its time, and wrong settings
-// are not tried again.
+// TestServiceUnit: the unit gives a stop enough time, and does not restart after wrong settings.
 func TestServiceUnit(t *testing.T) {
 	t.Parallel()
 	unit := read(t, serviceUnit)
@@ -100,7 +99,7 @@ func TestServiceUnit(t *testing.T) {
 		t.Errorf("systemd kills %v after the SIGTERM, and a stop takes %v by default", stop, longest)
 	}
 	if got, want := value("RestartPreventExitStatus"), fmt.Sprint(exitStatus(setting.Mistakes{{}}, t.Output())); got != want {
-		t.Errorf("the unit takes %s for the status of wrong settings, it is %s", got, want)
+		t.Errorf("the unit does not restart after status %s, but wrong settings end with %s", got, want)
 	}
 	if got := value("ExecStart"); got != "/usr/bin/resetd serve" {
 		t.Errorf("the unit starts %q", got)

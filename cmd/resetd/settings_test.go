@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// TestGoneSettings: a setting of an earlier version stops the start, however it is set, and says what
-// took its place. What it was set to is not repeated.
+// TestGoneSettings: a setting of an earlier version stops the start, however it is set. The message says what
+// took its place, and does not repeat the value.
 func TestGoneSettings(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "value")
@@ -44,14 +44,14 @@ func TestGoneSettings(t *testing.T) {
 				t.Errorf("%s as a %s: exit status %d, want 2", name, how, status)
 			}
 		}
-		// Set to nothing, as in a file that lists all of them, it is not set.
+		// An empty value, as in a file that lists all settings, counts as not set.
 		if _, err := readSettings("serve", nil, []string{name + "="}, io.Discard); err != nil {
 			t.Errorf("%s, empty: %v", name, err)
 		}
 	}
 }
 
-// TestNewSettings: what each of them accepts, and by default is.
+// TestNewSettings: each setting accepts these values, and has this default.
 func TestNewSettings(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -92,8 +92,8 @@ func TestNewSettings(t *testing.T) {
 	}
 }
 
-// TestDeliveryTimeout: a mail is tried for a quarter of an hour, but not for longer than half of the
-// time that its link works, unless the operator sets it.
+// TestDeliveryTimeout: by default a mail is tried for a quarter of an hour, but not for longer than half of
+// LINK_EXPIRES_IN.
 func TestDeliveryTimeout(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -120,7 +120,7 @@ func TestDeliveryTimeout(t *testing.T) {
 			t.Errorf("LINK_EXPIRES_IN=%s DELIVERY_TIMEOUT=%s: %v, want %v", c.linkExpiresIn, c.deliveryTimeout, s.DeliveryTimeout, c.want)
 		}
 	}
-	// What follows from a first mistake is no news.
+	// A mistake in LINK_EXPIRES_IN causes no second message about DELIVERY_TIMEOUT.
 	for _, expiry := range []string{"nonsense", "1s", "-1h"} {
 		if _, err := readSettings("serve", nil, []string{"LINK_EXPIRES_IN=" + expiry}, io.Discard); err == nil || strings.Contains(err.Error(), "DELIVERY_TIMEOUT: ") {
 			t.Errorf("LINK_EXPIRES_IN=%s, and DELIVERY_TIMEOUT is not set: %v", expiry, err)

@@ -6,7 +6,7 @@ import (
 	"github.com/resetd/resetd/test/resetdtest"
 )
 
-// The accounts and origins of these tests.
+// These are the accounts and origins of the tests.
 const (
 	knownEmail = "known@example.com"
 	otherKnown = "other.known@example.com"
@@ -15,7 +15,7 @@ const (
 	endpoint   = resetdtest.Endpoint
 )
 
-// jwt returns a key with these claims. These tests do not look at its signature.
+// jwt returns a key with these claims. No test checks its signature.
 func jwt(claims string) string {
 	encode := base64.RawURLEncoding.EncodeToString
 	return encode([]byte(`{"alg":"HS256","typ":"JWT"}`)) + "." + encode([]byte(claims)) + "." + encode([]byte("a signature of a real length 123"))

@@ -11,11 +11,11 @@ import (
 	"testing"
 )
 
-// secretPart is in values below that must not be repeated.
+// secretPart is the part of values below that no message may repeat.
 const secretPart = "hunter2"
 
-// TestValues: a value that cannot be what its setting says is refused, by the name of the setting and with
-// the way out, and is not repeated.
+// TestValues: a value that cannot be right for its setting is refused. The message names the setting, says
+// what to do, and does not repeat the value.
 func TestValues(t *testing.T) {
 	t.Parallel()
 	const ref = "abcdefghijklmnopqrst"
@@ -26,7 +26,7 @@ func TestValues(t *testing.T) {
 		// The key of Supabase.
 		{name: "SUPABASE_SERVICE_ROLE_KEY", value: "sb_secret_hunter2", want: ""},
 		{name: "SUPABASE_SERVICE_ROLE_KEY", value: jwt(`{"role":"service_role","ref":"hunter2"}`), want: ""},
-		{name: "SUPABASE_SERVICE_ROLE_KEY", value: jwt(`{"role":"reporting"}`), want: ""}, // a self-hosted Auth may be told so
+		{name: "SUPABASE_SERVICE_ROLE_KEY", value: jwt(`{"role":"reporting"}`), want: ""}, // a self-hosted Auth may be set to accept it
 		{name: "SUPABASE_SERVICE_ROLE_KEY", value: "sb_publishable_hunter2", want: "is a publishable key: give the service_role key or a secret key (sb_secret_…)"},
 		{name: "SUPABASE_SERVICE_ROLE_KEY", value: jwt(`{"role":"anon","ref":"hunter2"}`), want: "is the anon key, a JWT with the role anon: give the service_role key or"},
 		{name: "SUPABASE_SERVICE_ROLE_KEY", value: jwt(`{"role":"authenticated"}`), want: "is a user's access token"},
@@ -38,7 +38,7 @@ func TestValues(t *testing.T) {
 		{name: "SUPABASE_SERVICE_ROLE_KEY", value: "sb_secret_hünter2", want: "must have no spaces, line breaks or characters beyond ASCII"},
 		{name: "SUPABASE_SECRET_KEY", value: "sb_publishable_hunter2", want: "is a publishable key"},
 
-		// Where Supabase is.
+		// Addresses of Supabase.
 		{name: "SUPABASE_URL", value: "https://" + ref + ".supabase.co", want: ""},
 		{name: "SUPABASE_URL", value: "https://" + ref + ".supabase.co/", want: ""},
 		{name: "SUPABASE_URL", value: "http://kong:8000", want: ""},
@@ -115,7 +115,7 @@ func TestValues(t *testing.T) {
 		{name: "MAILGUN_DOMAIN", value: "postmaster@mg.example.com", want: "must be a domain name alone, like mg.example.com, and no mail address"},
 		{name: "MAILGUN_DOMAIN", value: "mg.example.com/messages", want: "must be a domain name, like mg.example.com"},
 		{name: "MAILGUN_API_BASE", value: "https://api.mailgun.net", want: ""},
-		{name: "MAILGUN_API_BASE", value: "https://api.eu.mailgun.net/v3/", want: ""}, // as Mailgun's own examples have it
+		{name: "MAILGUN_API_BASE", value: "https://api.eu.mailgun.net/v3/", want: ""}, // as in Mailgun's examples
 		{name: "MAILGUN_API_BASE", value: "http://proxy:3128/mailgun", want: ""},
 		{name: "MAILGUN_API_BASE", value: "https://api.mailgun.net/v3/mg.example.com", want: "must end after the host: write https://api.mailgun.net"},
 		{name: "MAILGUN_API_BASE", value: "https://api.mailgun.net/v4", want: "must end after the host: write https://api.mailgun.net"},
@@ -145,7 +145,7 @@ func TestValues(t *testing.T) {
 	}
 }
 
-// TestLinkModes: what a mail cannot carry, or Supabase cannot lead to, is refused with the reason.
+// TestLinkModes: a link that a mail cannot carry, or that Supabase cannot redirect to, is refused with the reason.
 func TestLinkModes(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -169,7 +169,7 @@ func TestLinkModes(t *testing.T) {
 	}
 }
 
-// TestValuesOfAllSettings: what no value of any setting has.
+// TestValuesOfAllSettings: these values are refused for every setting.
 func TestValuesOfAllSettings(t *testing.T) {
 	t.Parallel()
 	names := []string{"PORT"}
@@ -200,8 +200,8 @@ func TestValuesOfAllSettings(t *testing.T) {
 	}
 }
 
-// TestSecretInAnySetting: a secret that is put into the wrong variable is in no output, whether it is refused
-// there or taken.
+// TestSecretInAnySetting: a secret that is put into the wrong variable is in no output, whether the variable
+// refuses it or not.
 func TestSecretInAnySetting(t *testing.T) {
 	t.Parallel()
 	secrets := []string{
@@ -243,8 +243,8 @@ func TestSecretInAnySetting(t *testing.T) {
 	try("PORT", secrets[0])
 }
 
-// TestValuesOfOpenTelemetry: its variables are judged likewise where they are used. Other programs of the
-// machine may read them too.
+// TestValuesOfOpenTelemetry: OpenTelemetry's variables have the same rules if tracing is on. If it is off, they
+// may be meant for other programs of the machine.
 func TestValuesOfOpenTelemetry(t *testing.T) {
 	t.Parallel()
 	const name = `OTEL_SERVICE_NAME="resetd"`
@@ -267,7 +267,7 @@ func TestValuesOfOpenTelemetry(t *testing.T) {
 	}
 }
 
-// TestWhiteSpaceAroundValues: it means nothing, wherever the value comes from.
+// TestWhiteSpaceAroundValues: white space around a value is ignored, wherever the value comes from.
 func TestWhiteSpaceAroundValues(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "value")
@@ -286,8 +286,8 @@ func TestWhiteSpaceAroundValues(t *testing.T) {
 	}
 }
 
-// TestByteOrderMarks: in a file with a value, and before the name of the first variable of an environment
-// file.
+// TestByteOrderMarks: a byte-order mark is refused in a file with a value, and before the name of the first
+// variable of an environment file.
 func TestByteOrderMarks(t *testing.T) {
 	t.Parallel()
 	for content, want := range map[string]string{
@@ -321,7 +321,7 @@ func TestByteOrderMarks(t *testing.T) {
 	}
 }
 
-// TestMistakesTogether: those of all owners are named at once, a broken template among them.
+// TestMistakesTogether: the mistakes of all owners are named together, also a broken template.
 func TestMistakesTogether(t *testing.T) {
 	t.Parallel()
 	templates := t.TempDir()
@@ -340,7 +340,7 @@ func TestMistakesTogether(t *testing.T) {
 		for _, entry := range environ {
 			name, _, _ := strings.Cut(entry, "=")
 			want := 1
-			if command == "healthcheck" && name == "TEMPLATES_DIR" { // an instance that runs has read its own
+			if command == "healthcheck" && name == "TEMPLATES_DIR" { // it reads no templates
 				want = 0
 			}
 			if got := strings.Count(stderr.String(), "  "+name+": "); got != want {
@@ -348,14 +348,14 @@ func TestMistakesTogether(t *testing.T) {
 			}
 		}
 	}
-	// A brand that is no good is not said of the templates, which show it.
+	// A mistake in the brand is not reported as a mistake of the templates, which show the brand.
 	_, err := readSettings("serve", nil, []string{"BRAND_NAME=A\nB"}, io.Discard)
 	if err == nil || strings.Contains(err.Error(), "TEMPLATES_DIR") {
 		t.Error(err)
 	}
 }
 
-// TestKeyClaims: only a JWT's claims are read, and a signature that is base64 of anything does no harm.
+// TestKeyClaims: a JWT whose claims cannot be read is refused.
 func TestKeyClaims(t *testing.T) {
 	t.Parallel()
 	key := "eyJ." + base64.RawURLEncoding.EncodeToString([]byte(`{"role":["anon"]}`)) + ".x"
