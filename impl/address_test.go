@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// FuzzAddress: what passes is one address within the bounds, with nothing in it that could break a
-// header or make two of it. The standard library reads it, quoted where it has to be, as itself.
+// FuzzAddress: an accepted address is one address within the bounds. It contains nothing that could break a
+// header or make two addresses of it, and net/mail parses it as itself, quoted where necessary.
 func FuzzAddress(f *testing.F) {
 	for _, seed := range []string{
 		"o'brien@example.co.uk", "te~st@example.com", "customer/department=shipping@example.com", "UPPER@EXAMPLE.COM",

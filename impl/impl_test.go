@@ -14,16 +14,16 @@ import (
 	"github.com/resetd/resetd/gen"
 )
 
-// world is all that the operation talks to. It notes what is called, in order.
+// world has all that the operation calls. It notes the calls in order.
 type world struct {
 	calls    []string
 	events   []Event
 	put      []Request
 	health   error
-	refused  bool  // by the limit
-	full     error // the outbox lets nothing in
-	broken   error // the outbox does not take what it let in
-	replaced bool  // callback origins are
+	refused  bool  // the limit refuses
+	full     error // the error of Admit
+	broken   error // the error of Put, after Admit
+	replaced bool  // callback origins are replaced
 }
 
 func (w *world) did(format string, args ...any) {
@@ -76,8 +76,8 @@ func (c caller) Traceparent() string { return c.traceparent }
 
 func pointer[T any](value T) *T { return &value }
 
-// TestOrder: what is called and put for a request, in which order, and what its caller and the
-// operator are told.
+// TestOrder: for each request, what is called and put, in which order, and what the caller and the operator
+// learn.
 func TestOrder(t *testing.T) {
 	replaced := Event{Kind: CallbackReplaced, RequestID: "id", Account: "hash of known@example.com"}
 	accepted := Event{Kind: Accepted, RequestID: "id", Account: "hash of known@example.com"}
@@ -102,7 +102,7 @@ func TestOrder(t *testing.T) {
 		{name: "Supabase is down", world: world{health: ErrAuthUnavailable, refused: true}, err: ErrAuthUnavailable, calls: []string{"health"}},
 		{name: "Mailgun is down", world: world{health: ErrEmailDelivery, replaced: true}, callback: pointer("evil"), err: ErrEmailDelivery, calls: []string{"health"}},
 		{name: "too many for this account", world: world{refused: true}, calls: []string{"health", "admit", "take known@example.com"}, events: []Event{suppressed}},
-		// Nothing is counted for the address, so that a retry is not suppressed.
+		// An overloaded server counts nothing for the address, so that it does not suppress a retry.
 		{name: "overloaded", world: world{full: ErrOverloaded, refused: true}, err: ErrOverloaded, calls: []string{"health", "admit"}},
 		{
 			name: "the outbox does not take it", world: world{broken: own}, err: own,
@@ -150,18 +150,18 @@ func TestOrder(t *testing.T) {
 	}
 }
 
-// TestAcknowledgment: a request that is suppressed is answered as one that is accepted.
+// TestAcknowledgment: a suppressed request gets the same answer as an accepted request.
 func TestAcknowledgment(t *testing.T) {
 	if !acknowledged.Body.Ok || acknowledged.Body.Message != Acknowledgment || !strings.HasPrefix(Acknowledgment, "If ") {
 		t.Errorf("%+v", acknowledged)
 	}
 }
 
-// TestKept: an accepted request keeps what its delivery needs, and nothing that holds the memory of
-// its HTTP request: many wait for an upstream that is down.
+// TestKept: an accepted request keeps what its delivery needs, but not the memory of its HTTP request:
+// many may wait for an upstream that is down.
 func TestKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		// As net/http and a JSON decoder do, all strings share the memory of what came.
+		// All strings share the memory of the request, as with net/http and a JSON decoder.
 		came := strings.Clone(strings.Repeat("x", 8<<10) + "known@example.com" + "de-CH, de;q=0.9" + "app" + "the-request-id" + "00-trace-span-01")
 		cut := func(piece string) string {
 			from := strings.Index(came, piece)
@@ -193,7 +193,7 @@ func TestKept(t *testing.T) {
 	})
 }
 
-// TestWithoutCaller: what nobody sent over HTTP, and what came without a language, is taken too.
+// TestWithoutCaller: a request without a caller and a language is accepted too.
 func TestWithoutCaller(t *testing.T) {
 	w := &world{}
 	_, err := w.service().SendPasswordReset(t.Context(), gen.SendPasswordResetRequestObject{Body: &gen.SendPasswordResetRequest{Email: "known@example.com"}})

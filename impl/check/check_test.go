@@ -37,38 +37,38 @@ const (
 	mailDomain = "mg.example.com"
 )
 
-// jwt is a key with these claims. Nobody here looks at its signature.
+// jwt returns a key with these claims. No test checks its signature.
 func jwt(claims string) string {
 	encode := base64.RawURLEncoding.EncodeToString
 	return encode([]byte(`{"alg":"HS256","typ":"JWT"}`)) + "." + encode([]byte(claims)) + "." + encode([]byte("a signature of a real length 123"))
 }
 
-// trial is one run, against stand-ins that have nothing wrong with them unless the trial says so.
+// trial is one run, against stand-ins without faults unless the trial says otherwise.
 type trial struct {
-	set               func(*Config) // changes what is right
-	key               string        // that Supabase accepts; empty: the one set
+	set               func(*Config) // changes the right settings
+	key               string        // that Supabase accepts; empty: that of the settings
 	supabase, mailgun func(http.Handler) http.Handler
 	sendTo            string
 	banned            []string
 	format            Format
 
 	want  []string // of the lines that are neither ok nor note, in order: patterns from the line's beginning
-	mails []string // whom a mail was delivered to
+	mails []string // recipients of delivered mails
 }
 
-// did is what came of one.
+// did is the result of a run.
 type did struct {
 	out   string
 	err   error
 	stack *devstack.Stack
 }
 
-// has says whether a line begins so.
+// has says whether a line has this beginning.
 func (d did) has(pattern string) bool {
 	return regexp.MustCompile(`(?m)^` + pattern).MatchString(d.out)
 }
 
-// writer returns the mail of no brand.
+// writer returns a renderer without a brand.
 var writer = sync.OnceValue(func() *message.Renderer {
 	writer, err := message.New(message.Options{Brand: message.Brand{Name: "Example"}, LinkExpiresIn: time.Hour})
 	if err != nil {
@@ -77,7 +77,7 @@ var writer = sync.OnceValue(func() *message.Renderer {
 	return writer
 })
 
-// right returns settings that nothing is wrong with, for stand-ins at these addresses.
+// right returns settings without mistakes, for stand-ins at these addresses.
 func right(supabaseURL, mailgunURL string) Config {
 	return Config{
 		Supabase:    supabase.Config{AuthURL: supabaseURL + "/auth/v1", Key: jwt(`{"role":"service_role","ref":"project"}`), Timeout: 5 * time.Second},
@@ -121,8 +121,8 @@ func target(t *testing.T, config redisclient.Config) *redisclient.Target {
 	return target
 }
 
-// do runs the trial, and checks what must hold of each: the lines and the verdict, that no secret is printed
-// and nobody is mailed who was not named, and nobody's link made who may have one.
+// do runs the trial, and checks the lines, the verdict, and what must hold for every run: it prints no
+// secret, mails only the addresses that were named, and asks for links of no others.
 func (tr trial) do(t *testing.T) did {
 	t.Helper()
 	return tr.within(t.Context(), t)
@@ -159,7 +159,6 @@ func (tr trial) within(ctx context.Context, t *testing.T) did {
 	if !tr.format.JSON {
 		tr.checkLines(t, d)
 	}
-	// What looks like a key or a token, and the keys themselves.
 	for _, secret := range []string{config.Supabase.Key, config.Mailgun.Key, "pass-of-the-redis-server", "wrong-pass"} {
 		if secret != "" && strings.Contains(d.out, secret) {
 			t.Errorf("it prints the secret %q:\n%s", secret, d.out)
@@ -173,7 +172,6 @@ func (tr trial) within(ctx context.Context, t *testing.T) did {
 			t.Errorf("it prints the address %q:\n%s", address, d.out)
 		}
 	}
-	// Nobody is mailed, or loses a link, who was not named.
 	var mailed []string
 	for _, mail := range stack.Mails() {
 		mailed = append(mailed, mail.To...)
@@ -198,7 +196,7 @@ func (tr trial) within(ctx context.Context, t *testing.T) did {
 	return d
 }
 
-// checkLines holds what is printed for people against what is wanted.
+// checkLines compares the lines for people with the wanted ones.
 func (tr trial) checkLines(t *testing.T, d did) {
 	t.Helper()
 	var wrong []string
@@ -224,7 +222,7 @@ func (tr trial) checkLines(t *testing.T, d did) {
 	}
 }
 
-// on limits a fault to the paths that end so.
+// on limits a fault to the paths with this end.
 func on(path string, fault func(http.Handler) http.Handler) func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler {
 		faulty := fault(next)
@@ -238,8 +236,8 @@ func on(path string, fault func(http.Handler) http.Handler) func(http.Handler) h
 	}
 }
 
-// rewriting puts another body into every answer that is an error, as proxies do that have error
-// pages of their own, and keeps the headers if told so.
+// rewriting replaces the body of every error answer, as proxies with error pages of their own do, and keeps
+// the headers if told so.
 func rewriting(keepHeaders bool) func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -265,7 +263,7 @@ const (
 	linkForAll   = `{"email":"someone@example.com","hashed_token":"0123456789abcdef0123456789abcdef","action_link":"https://x.example/verify","redirect_to":"https://app.example.com/reset-password","verification_type":"recovery"}`
 )
 
-// TestCheck: each fault has its line, and nothing else is found wrong.
+// TestCheck: each fault has its line, and the run finds no other fault.
 func TestCheck(t *testing.T) {
 	closed := closedAddress(t)
 	tlsServer := httptest.NewUnstartedServer(http.NotFoundHandler())
@@ -359,7 +357,7 @@ func TestCheck(t *testing.T) {
 		"a sender at what is nobody's": {
 			set: func(c *Config) { c.Mailgun.From.Address = "hello@com" }, want: []string{`FAILED  settings  MAIL_FROM is at com`},
 		},
-		"a sender beside the domain": {set: func(c *Config) { c.Mailgun.From.Address = "hello@mail.example.com" }}, // DMARC is relaxed about it
+		"a sender beside the domain": {set: func(c *Config) { c.Mailgun.From.Address = "hello@mail.example.com" }}, // with relaxed alignment this is fine for DMARC
 		"the parent's sender":        {set: func(c *Config) { c.Mailgun.From.Address = "hello@Example.com" }},
 		"sandbox": {
 			set: func(c *Config) {
@@ -408,7 +406,7 @@ func TestCheck(t *testing.T) {
 			},
 			want: []string{`FAILED  supabase  an address without an account gets no clear answer: status 500, unexpected_failure`},
 		},
-		// Not the key that was looked at, but what Supabase says of it.
+		// Supabase, and not a look at the key, decides these.
 		"another role that is accepted": {set: func(c *Config) { c.Supabase.Key = jwt(`{"role":"reporting"}`) }},
 		"expired key that is accepted":  {set: func(c *Config) { c.Supabase.Key = jwt(`{"role":"service_role","exp":1600000000}`) }},
 		"another role, and unreachable": {
@@ -455,11 +453,11 @@ func TestCheck(t *testing.T) {
 			supabase: on(generateLink, resetdtest.Saying(400, `{"code":400,"error_code":"bad_json"}`)),
 			want:     []string{`FAILED  supabase  .*: status 400, bad_json\. What to do: every address would be answered so`},
 		},
-		"every address is invalid": { // which a delivery takes for the answer about an unknown address
+		"every address is invalid": { // a delivery would take this for an unknown address
 			supabase: on(generateLink, resetdtest.Saying(400, `{"code":400,"error_code":"validation_failed"}`, "X-Sb-Error-Code", "validation_failed")),
 			want:     []string{`FAILED  supabase  .*: status 400, validation_failed\. What to do: every address`},
 		},
-		"plain to TLS": { // as nginx and Go's own server have it
+		"plain to TLS": { // as nginx and Go's server answer
 			supabase: resetdtest.Saying(400, "Client sent an HTTP request to an HTTPS server.\n", "Content-Type", "text/plain"),
 			want:     []string{`FAILED  supabase  .*: status 400, no error_code\. What to do: .*https://PROJECT`, `warning redirect  .*status 400, no redirect`},
 		},
@@ -522,7 +520,7 @@ func TestCheck(t *testing.T) {
 				`warning redirect  Supabase does not let links lead to https://nowhere\.example\.net/reset-password`,
 			},
 		},
-		"pages of all kinds": { // as they belong on Supabase's list
+		"pages of all kinds": { // in the form for Supabase's list
 			set: func(c *Config) {
 				c.Pages = pages(c.LinkMode, site, "/?v=2#/reset", "https://pr-1.preview.example.com/konto/neu", "https://nowhere.example.net/#/neu", "https://*.other.example.net/a?b=c")
 			},
@@ -611,7 +609,7 @@ func TestCheck(t *testing.T) {
 			want: []string{`FAILED  mailgun   no message can be handed over: no answer in time\. What`},
 		},
 
-		// Redis, as far as it takes none. TestRedis has the rest.
+		// Redis, for faults that need no Redis. TestRedis has the rest.
 		"Redis is not there": {
 			set:  func(c *Config) { c.Redis = target(t, redisclient.Config{URL: "redis://:wrong-pass@" + closed}) },
 			want: []string{`FAILED  redis     it cannot be reached \(connection refused\), and each instance would count limits for itself\. What to do: check host and port in REDIS_URL`},
@@ -648,7 +646,7 @@ func TestCheck(t *testing.T) {
 		"this mail alone is refused": {
 			sendTo: knownEmail,
 			mailgun: func(next http.Handler) http.Handler {
-				var n atomic.Int64 // the first is in test mode
+				var n atomic.Int64 // the first message is in test mode
 				return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 					if n.Add(1) > 1 {
 						next = resetdtest.Saying(400, `{"message":"to parameter is not a valid address"}`)(nil)
@@ -682,8 +680,8 @@ func failingFor(email string) func(http.Handler) http.Handler {
 	return resetdtest.ForAddress(email, resetdtest.Saying(500, `{"code":500,"error_code":"unexpected_failure"}`)(nil))
 }
 
-// closedAddress is an address where nothing listens, and nothing will while the test runs:
-// its port is taken, and not listened on.
+// closedAddress returns an address where nothing listens while the test runs: the test holds the port, and
+// does not listen on it.
 func closedAddress(t *testing.T) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -691,7 +689,7 @@ func closedAddress(t *testing.T) string {
 		t.Fatal(err)
 	}
 	defer listener.Close()
-	// A connected socket keeps the port from being given out again.
+	// A connected socket keeps the port from being reused.
 	out, err := net.Dial("tcp", listener.Addr().String())
 	if err != nil {
 		t.Fatal(err)
@@ -710,11 +708,11 @@ func plainServer(t *testing.T) string {
 	return server.URL
 }
 
-// TestLines: what a run says when all is right, from the first line to the last.
+// TestLines: what a run without faults prints, from the first line to the last.
 func TestLines(t *testing.T) {
 	set := func(c *Config) {
 		c.TrustsProxies, c.LinkExpiresIn = false, 90*time.Minute
-		c.Pages = pages(c.LinkMode, site, "/reset-password", "https://*.preview.example.com", "https://app.example.com/", "https://*.preview.example.com") // each is asked for once
+		c.Pages = pages(c.LinkMode, site, "/reset-password", "https://*.preview.example.com", "https://app.example.com/", "https://*.preview.example.com") // each is checked once
 	}
 	d := trial{set: set, sendTo: "me@example.com", mails: []string{"me@example.com"}}.do(t)
 	want := `^ok      settings  none is missing, and none is wrong in itself
@@ -731,8 +729,8 @@ $`
 	if !regexp.MustCompile(want).MatchString(d.out) || d.err != nil {
 		t.Errorf("got:\n%s%v", d.out, d.err)
 	}
-	// One question to Supabase, the two redirects, and the one of --send-to; one message in test
-	// mode, one that is delivered.
+	// Supabase gets one probe, a call for each of the two redirects, and that of --send-to; Mailgun gets one
+	// message in test mode, and one that it delivers.
 	paths := map[string]int{}
 	for _, call := range d.stack.Calls() {
 		paths[call.Service+call.Path[strings.LastIndex(call.Path, "/"):]]++
@@ -742,8 +740,8 @@ $`
 	}
 }
 
-// TestNotesProbe: MAIL_PROBE=off is worth knowing, and no fault. What it means for callers is
-// said, and for how long a mail is tried then.
+// TestNotesProbe: MAIL_PROBE=off is a note and no fault. The note says what it means for callers, and for how
+// long a mail is tried then.
 func TestNotesProbe(t *testing.T) {
 	t.Parallel()
 	const note = `note    settings  MAIL_PROBE=off: while Mailgun fails, callers are told that a mail is on its way, and it is tried for 15m$`
@@ -755,8 +753,8 @@ func TestNotesProbe(t *testing.T) {
 	}
 }
 
-// TestSends: the mail of --send-to is the one that users get, with a link that works; what
-// is sent without it is the same but for the link and whom it goes to.
+// TestSends: the mail of --send-to is the mail that users get, with a link that works. The message in test
+// mode is the same except for its link and its recipient.
 func TestSends(t *testing.T) {
 	for _, mode := range []delivery.LinkMode{delivery.TokenHash, delivery.ActionLink} {
 		pattern := regexp.MustCompile(`https://app\.example\.com/reset-password\?token_hash=([0-9a-f]{56})&type=recovery`)
@@ -771,7 +769,7 @@ func TestSends(t *testing.T) {
 					t.Fatalf("%s, %s: no such link in:\n%s", mode, address, text)
 				}
 			}
-			// The same but for the token, and the port where the stand-in for action_link is.
+			// The token differs, and the port of the stand-in for action_link.
 			hidden := func(text string) string {
 				return pattern.ReplaceAllString(text, "LINK")
 			}
@@ -797,13 +795,13 @@ func verify(t *testing.T, stack *devstack.Stack, token string) bool {
 	return strings.Contains(recorder.Header().Get("Location"), "access_token=")
 }
 
-// TestJSON: one object that says what the lines say, with as much as there is whatever happens.
+// TestJSON: the output is one object that says what the lines say, as completely as possible also after errors.
 func TestJSON(t *testing.T) {
 	for name, tt := range map[string]struct {
 		trial
 		mistakes []string
 		overall  string
-		statuses map[string]string // the worst that is said of each
+		statuses map[string]string // the worst status of each subject
 		advice   string
 	}{
 		"all right": {overall: "ok", statuses: map[string]string{"settings": "ok", "supabase": "ok", "redirect": "ok", "mailgun": "ok", "redis": "note", "mail": "skipped"}},
@@ -878,7 +876,7 @@ func TestJSON(t *testing.T) {
 	}
 }
 
-// TestStopped: an interrupt ends it, with an error.
+// TestStopped: an interrupt ends the run with an error.
 func TestStopped(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	tr := trial{
@@ -892,7 +890,7 @@ func TestStopped(t *testing.T) {
 	}
 }
 
-// TestLanguage: a mail is written in the language that is asked for, and else in the default one.
+// TestLanguage: the mail is in the requested language, or else in the default language.
 func TestLanguage(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ to, language, want string }{

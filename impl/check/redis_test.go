@@ -19,7 +19,7 @@ import (
 
 const redisIsWell = `ok      redis     counts and requests are kept there \((\d+ ms|under 1 ms)\)$`
 
-// tryRedis tries settings with a Redis, and looks for what is said of it.
+// tryRedis tries settings with a Redis, and checks the line about it.
 func tryRedis(t *testing.T, config redisclient.Config, want string) {
 	t.Helper()
 	tr := trial{set: func(c *Config) { c.Redis = target(t, config) }}
@@ -39,7 +39,7 @@ func newRedis(t *testing.T) *redistest.Server {
 	return server
 }
 
-// TestRedis: against a real Redis, which is left as it was.
+// TestRedis: a check finds the faults of a real Redis, and leaves it unchanged.
 func TestRedis(t *testing.T) {
 	server := newRedis(t)
 	host, port, _ := net.SplitHostPort(server.Addr)
@@ -103,7 +103,7 @@ func TestRedis(t *testing.T) {
 	}
 }
 
-// slowly is a way to an address on which whatever goes there takes a while longer.
+// slowly returns an address that leads to another one with a delay.
 func slowly(t *testing.T, to string, by time.Duration) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -142,8 +142,7 @@ func slowly(t *testing.T, to string, by time.Duration) string {
 	return listener.Addr().String()
 }
 
-// TestTakesNoLimits: a check of a server's settings changes none of its limits, whose keys in
-// Redis are known.
+// TestTakesNoLimits: a check of a server's settings changes none of its limits, whose keys in Redis are known.
 func TestTakesNoLimits(t *testing.T) {
 	server := newRedis(t)
 	trial{set: func(c *Config) { c.Redis = target(t, redisclient.Config{URL: server.URL()}) }, sendTo: knownEmail, mails: []string{knownEmail}}.do(t)
@@ -156,7 +155,7 @@ func TestTakesNoLimits(t *testing.T) {
 }
 
 // TestLeastRights: with the rights that the advice and docs/operations.md list, all that resetd does in
-// Redis works, and without any one of them something does not.
+// Redis works; without any one of these rights something does not.
 func TestLeastRights(t *testing.T) {
 	t.Parallel()
 	operations, err := os.ReadFile("../../docs/operations.md")
@@ -183,7 +182,7 @@ func TestLeastRights(t *testing.T) {
 	tryRedis(t, redisclient.Config{URL: address}, redisIsWell)
 	for i, right := range all {
 		if right == "+cluster|slots" {
-			continue // a Cluster's own; TestDeployments has it
+			continue // only a Cluster needs it, see TestDeployments
 		}
 		t.Run("without "+right, func(t *testing.T) {
 			setUser(append(append([]string{}, all[:i]...), all[i+1:]...))
@@ -192,8 +191,8 @@ func TestLeastRights(t *testing.T) {
 	}
 }
 
-// TestDeployments: of each way to deploy Redis it is said that it is well, and where
-// REDIS_URL is written for another one, what to write.
+// TestDeployments: each way to deploy Redis passes. If REDIS_URL is written for another way, the check says
+// what to write.
 func TestDeployments(t *testing.T) {
 	t.Parallel()
 	sentinels, cluster := redistest.StartSentinels(t), redistest.StartCluster(t)
@@ -277,7 +276,7 @@ func TestDeployments(t *testing.T) {
 		{name: "a Cluster, the first node of which is away", url: of("redis://%s?addr=%s", redistest.New(t).Addr, node.Addr), want: redisIsWell},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			for range 9 { // a node of a Cluster was taken for a single Redis now and then
+			for range 9 { // once, a node of a Cluster was sometimes taken for a single Redis
 				tryRedis(t, redisclient.Config{URL: tt.url}, tt.want)
 				if tt.name != "a node as a single Redis" {
 					break

@@ -16,7 +16,7 @@ import (
 
 const (
 	latency = 30 * time.Millisecond
-	timeout = 5 * time.Second // of one question, as UPSTREAM_TIMEOUT is by default
+	timeout = 5 * time.Second // of one question, the default of UPSTREAM_TIMEOUT
 	rest    = 15 * time.Minute
 )
 
@@ -27,7 +27,7 @@ var (
 	errLimited = errors.New("status 429")
 )
 
-// reply is what one question is answered, and after what time.
+// reply is the answer to one question of a probe, and the time that it takes.
 type reply struct {
 	after time.Duration
 	err   error
@@ -39,12 +39,12 @@ var (
 	hangs   = reply{timeout, fmt.Errorf("%w: no answer in time", impl.ErrAuthUnavailable)}
 )
 
-// upstream is asked by a probe. What a question is answered is settled when it is asked.
+// upstream answers a probe. When a question begins, its reply is decided.
 type upstream struct {
 	mu    sync.Mutex
 	began time.Time
-	asked []time.Duration // since the beginning
-	// answer returns the answer of the nth question, beginning with 1, which is asked at this time.
+	asked []time.Duration // time of each question since the beginning
+	// answer returns the reply to the nth question, from 1, which begins at this time.
 	answer func(n int, at time.Duration) reply
 }
 
@@ -65,7 +65,7 @@ func (u *upstream) ask(ctx context.Context) error {
 	select {
 	case <-time.After(r.after):
 		return r.err
-	case <-ctx.Done(): // as net/http says it
+	case <-ctx.Done(): // like an error of net/http
 		return fmt.Errorf("%w: %w", impl.ErrAuthUnavailable, ctx.Err())
 	}
 }
@@ -76,7 +76,7 @@ func (u *upstream) questions() []time.Duration {
 	return slices.Clone(u.asked)
 }
 
-// changes notes what a Watcher is told.
+// changes notes what it is told as a Watcher.
 type changes struct {
 	mu   sync.Mutex
 	told []string
@@ -102,7 +102,7 @@ func (c *changes) want(t *testing.T, want ...string) {
 	}
 }
 
-// check makes one Check, which must not wait.
+// check calls Check once, and fails if it waits.
 func check(t *testing.T, h *Health) error {
 	t.Helper()
 	began := time.Now()
@@ -113,7 +113,7 @@ func check(t *testing.T, h *Health) error {
 	return err
 }
 
-// keepAsking makes requests for a time, one each step, none of which may wait.
+// keepAsking makes requests for some time, one each step, and fails if one waits.
 func keepAsking(t *testing.T, h *Health, duration, step time.Duration) {
 	t.Helper()
 	for end := time.Now().Add(duration); time.Now().Before(end); time.Sleep(step) {
@@ -121,7 +121,7 @@ func keepAsking(t *testing.T, h *Health, duration, step time.Duration) {
 	}
 }
 
-// TestClock: Supabase is asked every 5 s, whether requests come or not.
+// TestClock: Supabase is probed every 5 s, whether requests come or not.
 func TestClock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		u := newUpstream(always(serves))
@@ -142,7 +142,7 @@ func TestClock(t *testing.T) {
 	})
 }
 
-// TestOnDemand: Mailgun is asked once a minute, and only for requests: each question is billed.
+// TestOnDemand: Mailgun is probed once a minute, and only while requests come: each test message is billed.
 func TestOnDemand(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		u := newUpstream(always(serves))
@@ -176,12 +176,12 @@ func TestOnDemand(t *testing.T) {
 	})
 }
 
-// TestClockOfFailure: while Supabase fails it is asked every 2 s; Mailgun more and more seldom, from
-// 2 s up to 30 s; both whether requests come or not.
+// TestClockOfFailure: while Supabase fails, it is probed every 2 s. While Mailgun fails, it is probed with
+// pauses that grow from 2 s to 30 s. Both are probed whether requests come or not.
 func TestClockOfFailure(t *testing.T) {
 	for name, c := range map[string]struct {
 		probe       func(func(context.Context) error) Probe
-		least, most time.Duration // between two questions, at first and at last
+		least, most time.Duration // pause between two questions, at first and at last
 		count       [2]int        // of questions in 14 minutes, about
 	}{
 		"supabase": {probe: Supabase, least: 2 * time.Second, most: 2 * time.Second, count: [2]int{410, 430}},
@@ -205,12 +205,12 @@ func TestClockOfFailure(t *testing.T) {
 					}
 					var pauses []time.Duration
 					for i := 1; i < len(asked); i++ {
-						if asked[i-1] < failing+time.Second { // the second try, and what goes with it
+						if asked[i-1] < failing+time.Second { // the second try and its pause
 							continue
 						}
 						pause := asked[i] - asked[i-1]
 						pauses = append(pauses, pause)
-						// Since when it fails may be counted from the first question or its answer.
+						// The time since when it fails may be counted from the first question or from its answer.
 						least, most := probe.Retry(asked[i-1]-failing), probe.Retry(asked[i-1])
 						if pause < least-50*time.Millisecond || pause > most+50*time.Millisecond {
 							t.Errorf("failing for %v, it was asked again after %v, want %v to %v", asked[i-1]-failing, pause, least, most)
@@ -225,7 +225,7 @@ func TestClockOfFailure(t *testing.T) {
 	}
 }
 
-// TestSecondTry: one failure is no verdict, in the first sample and in a later one; two are.
+// TestSecondTry: one failure makes no verdict, in the first sample and in later ones; two do.
 func TestSecondTry(t *testing.T) {
 	for _, c := range []struct {
 		name  string
@@ -277,7 +277,7 @@ func TestWaiting(t *testing.T) {
 				h := New(&changes{}, rest, Supabase(u.ask))
 				defer h.Close()
 				var requests sync.WaitGroup
-				for i := range 100 { // half of them at once, the others while these wait
+				for i := range 100 { // half of them at once, the others while the first half waits
 					requests.Go(func() {
 						time.Sleep(time.Duration(max(0, i-50)) * 10 * time.Millisecond)
 						if err := h.Check(); !errors.Is(err, answers.expected) || (err == nil) != (answers.expected == nil) {
@@ -297,7 +297,7 @@ func TestWaiting(t *testing.T) {
 	}
 }
 
-// TestNobodyWaits: once there is a verdict no request waits, whatever the upstreams do.
+// TestNobodyWaits: once there is a verdict, no request waits, whatever the upstreams do.
 func TestNobodyWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		weather := func(_ int, at time.Duration) reply {
@@ -316,7 +316,7 @@ func TestNobodyWaits(t *testing.T) {
 	})
 }
 
-// TestBothAtOnce: the probes' first questions are asked at the same time.
+// TestBothAtOnce: the first questions of the two probes begin at the same time.
 func TestBothAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		slow := reply{2 * time.Second, nil}
@@ -329,9 +329,9 @@ func TestBothAtOnce(t *testing.T) {
 	})
 }
 
-// TestRecovery: after an outage, whatever its kind, when it begins, and how long it is, callers are
-// told so until it is found to be over, within 2 s for Supabase, and within 5 s for Mailgun where it
-// took a minute at most; and then no more.
+// TestRecovery: whatever an outage's kind, beginning and length, callers learn of it until a probe finds that
+// it has ended: within 2 s for Supabase, and within 5 s for Mailgun if it took a minute at most. After that
+// they are not told of it again.
 func TestRecovery(t *testing.T) {
 	kinds := map[string]reply{
 		"refusing": refuses, "refusing slowly": {time.Second, errDown}, "refusing late": {4 * time.Second, errDown}, "hanging": hangs,
@@ -341,7 +341,7 @@ func TestRecovery(t *testing.T) {
 		probe      func(func(context.Context) error) Probe
 		begins     []time.Duration // after the first question
 		lasts      []time.Duration
-		seenWithin time.Duration // of its beginning, where it lasts so long
+		seenWithin time.Duration // of its beginning, if it lasts so long
 		backWithin time.Duration // of its end
 	}{
 		{
@@ -408,9 +408,9 @@ func steps(from, to, step time.Duration) (all []time.Duration) {
 	return all
 }
 
-// TestStaysBack: once an outage is over, questions that hung in it count no more.
+// TestStaysBack: once an outage has ended, questions that hung in it count no more.
 func TestStaysBack(t *testing.T) {
-	for range 50 { // which of two events a select takes is random
+	for range 50 { // select chooses between two events at random
 		synctest.Test(t, func(t *testing.T) {
 			const end = 20 * time.Second
 			u := newUpstream(func(_ int, at time.Duration) reply {
@@ -438,11 +438,11 @@ func TestStaysBack(t *testing.T) {
 	}
 }
 
-// TestLateFailure: a failure that takes long to show itself is asked after as often as any other,
-// though no request came meanwhile.
+// TestLateFailure: after a failure that is slow to appear, the upstream is probed as often as after any
+// other, also if no request came meanwhile.
 func TestLateFailure(t *testing.T) {
 	for _, takes := range []time.Duration{40 * time.Second, time.Minute} { // UPSTREAM_TIMEOUT at most
-		for range 20 { // which of two events a select takes is random
+		for range 20 { // select chooses between two events at random
 			synctest.Test(t, func(t *testing.T) {
 				const end = 150 * time.Second
 				u := newUpstream(func(_ int, at time.Duration) reply {
@@ -467,8 +467,8 @@ func TestLateFailure(t *testing.T) {
 	}
 }
 
-// TestRest: when no request has come for long, nothing is asked any more, the verdict is unknown,
-// and the next request waits for a new one; whether the upstream served before or not.
+// TestRest: when no request has come for long, the probes rest and the verdict is unknown, and the next
+// request waits for a new one, whether the upstream served before or not.
 func TestRest(t *testing.T) {
 	for name, before := range map[string]reply{"serving": serves, "refusing": refuses, "hanging": hangs} {
 		for probeName, probe := range map[string]func(func(context.Context) error) Probe{"supabase": Supabase, "mailgun": Mailgun} {
@@ -513,8 +513,8 @@ func TestRest(t *testing.T) {
 	}
 }
 
-// TestNoStaleVerdict: a request that comes shortly before or after the time of rest is not told of
-// an outage that has ended long ago.
+// TestNoStaleVerdict: a request shortly before or after the time of rest is not told of an outage that ended
+// long ago.
 func TestNoStaleVerdict(t *testing.T) {
 	for probeName, probe := range map[string]func(func(context.Context) error) Probe{"supabase": Supabase, "mailgun": Mailgun} {
 		for idle := rest - 2*time.Minute; idle < rest+2*time.Minute; idle += 3700 * time.Millisecond {
@@ -537,7 +537,7 @@ func TestNoStaleVerdict(t *testing.T) {
 	}
 }
 
-// TestVerdicts: what each answer of a question means, whether callers are told, and whether
+// TestVerdicts: each answer to a probe has its verdict, and decides whether callers learn of it and whether
 // deliveries rest.
 func TestVerdicts(t *testing.T) {
 	for _, c := range []struct {
@@ -572,7 +572,7 @@ func TestVerdicts(t *testing.T) {
 	}
 }
 
-// TestOrderOfVerdicts: the first probe's error counts where both fail.
+// TestOrderOfVerdicts: if both probes fail, callers get the first one's error.
 func TestOrderOfVerdicts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := New(&changes{}, rest, Supabase(newUpstream(always(reply{time.Second, errKey})).ask), Mailgun(newUpstream(always(reply{latency, errMail})).ask))
@@ -587,7 +587,7 @@ func TestOrderOfVerdicts(t *testing.T) {
 func TestChangeOfKind(t *testing.T) {
 	for _, c := range []struct {
 		name    string
-		answers string // a letter a question: d for down, k for the key, l for limited, and o for ok, which goes on
+		answers string // one letter per question: down, key refused, limited, ok; the last goes on
 		told    []string
 	}{
 		{name: "once", answers: "ddkdddo", told: []string{"down", "ok"}},
@@ -621,7 +621,7 @@ func TestChangeOfKind(t *testing.T) {
 	}
 }
 
-// TestPanic: a panic in a probe does not end the process, and callers are not told of it.
+// TestPanic: a panic in a probe does not end the process, and callers do not learn of it.
 func TestPanic(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := &changes{}
@@ -640,13 +640,13 @@ func TestPanic(t *testing.T) {
 	})
 }
 
-// TestClose: it ends everything, whatever goes on, lets those go that wait, and tells nobody of a
-// failure that it has caused itself.
+// TestClose: Close ends every probe in any state, and releases waiting requests. It reports no failure that it
+// has caused itself.
 func TestClose(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		answer func(n int, at time.Duration) reply
-		after  time.Duration // Close comes so long after the first request
+		after  time.Duration // Close comes this long after the first request
 		waits  bool          // a request waits then
 	}{
 		{name: "during the first question", answer: always(hangs), after: time.Second, waits: true},
@@ -663,7 +663,7 @@ func TestClose(t *testing.T) {
 		{name: "at rest", answer: always(serves), after: 2 * rest, waits: false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			for range 20 { // which of two events a select takes is random
+			for range 20 { // select chooses between two events at random
 				synctest.Test(t, func(t *testing.T) {
 					watcher := &changes{}
 					links, mails := newUpstream(c.answer), newUpstream(c.answer)
@@ -706,7 +706,7 @@ func TestClose(t *testing.T) {
 	}
 }
 
-// TestCloseUnused: nothing is asked for nobody.
+// TestCloseUnused: without requests nothing is probed.
 func TestCloseUnused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		u, watcher := newUpstream(always(serves)), &changes{}
@@ -723,7 +723,7 @@ func TestCloseUnused(t *testing.T) {
 	})
 }
 
-// TestFixed: where a setting is missing, that is what everybody is told.
+// TestFixed: if a setting is missing, every caller gets the same error.
 func TestFixed(t *testing.T) {
 	h := Fixed(impl.ErrEmailDelivery)
 	if err := h.Check(); !errors.Is(err, impl.ErrEmailDelivery) || h.Resting() {
