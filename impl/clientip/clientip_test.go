@@ -22,7 +22,7 @@ func mustTrust(tb testing.TB, networks string) *Rule {
 	return mustNew(tb, Config{TrustedProxies: networks})
 }
 
-// client asks with lines of X-Forwarded-For.
+// client returns the key of a request with these lines of X-Forwarded-For.
 func (r *Rule) client(remoteAddr string, lines []string) (string, Source) {
 	return r.Client(remoteAddr, map[string][]string{"X-Forwarded-For": lines})
 }
@@ -127,8 +127,8 @@ func TestSource(t *testing.T) {
 	}
 }
 
-// TestHops: the place is counted from the right, of any peer, and a list that is too short or
-// broken is the peer's.
+// TestHops: the hop is counted from the right, for any peer. If the list is too short or broken, the
+// peer is the client.
 func TestHops(t *testing.T) {
 	long := strings.Repeat("9", 5000)
 	for _, tt := range []struct {
@@ -175,7 +175,7 @@ func TestHops(t *testing.T) {
 	}
 }
 
-// TestSingle: a header of one address is the client, and the peer's if there are two or it is no address.
+// TestSingle: the header's one address is the client. If there are two, or none that is valid, the peer is.
 func TestSingle(t *testing.T) {
 	for _, name := range []string{"Fly-Client-IP", "CF-Connecting-IP", "x-real-ip", "True-Client-IP", "X-Envoy-External-Address", "X-My-Own"} {
 		r := mustNew(t, Config{TrustedProxies: "private", ClientIPHeader: name})
@@ -218,7 +218,7 @@ func TestSingle(t *testing.T) {
 	}
 }
 
-// TestForwarded: the list of RFC 7239 is read as X-Forwarded-For is.
+// TestForwarded: the list of RFC 7239 is read like X-Forwarded-For.
 func TestForwarded(t *testing.T) {
 	walk := mustNew(t, Config{TrustedProxies: "10.0.0.0/8,2001:db8:aaaa::/48", ClientIPHeader: "Forwarded"})
 	one := mustNew(t, Config{TrustedHops: 1, ClientIPHeader: "forwarded"})
@@ -291,8 +291,8 @@ func TestForwarded(t *testing.T) {
 	}
 }
 
-// FuzzForwarded: whatever a client writes before the proxy's element, on the same line or on lines of its
-// own, it is counted by the address that the proxy saw, or as the proxy.
+// FuzzForwarded: whatever a client writes before the proxy's element, on the same line or on other lines, it
+// counts as the address that the proxy saw, or as the proxy.
 func FuzzForwarded(f *testing.F) {
 	for _, s := range []string{
 		"", "for=1.1.1.1", `for="`, `for="\`, `x="`, `for=1.1.1.1;x="`, `"`, ";", ",", "=", "for=1.1.1.1;", `for="[::1]"`, "for=unknown",
@@ -323,7 +323,7 @@ func FuzzForwarded(f *testing.F) {
 	})
 }
 
-// TestAllocations: a key is a text, and nothing else is allocated for it.
+// TestAllocations: a key costs one allocation, for its text.
 func TestAllocations(t *testing.T) {
 	forged := []string{strings.Repeat("1.1.1.1, ", 20) + "198.51.100.1"}
 	for _, tt := range []struct {
@@ -338,15 +338,15 @@ func TestAllocations(t *testing.T) {
 		{name: "a header of its own", config: Config{TrustedProxies: "all", ClientIPHeader: "Fly-Client-IP"}, remote: "10.0.0.1:80", header: map[string][]string{"Fly-Client-Ip": {"198.51.100.1"}}},
 	} {
 		rule := mustNew(t, tt.config)
-		// One for the key; and ParseAddr makes an error of what has a port, as connections do.
+		// One is for the key. ParseAddr allocates an error for an address with a port, as connections have.
 		if got := testing.AllocsPerRun(100, func() { rule.Client(tt.remote, tt.header) }); got > 2 {
 			t.Errorf("%s: %v allocations", tt.name, got)
 		}
 	}
 }
 
-// FuzzXForwardedFor: whatever a client writes, it is counted by the address that
-// the trusted proxy saw, and by that of its connection where there is none.
+// FuzzXForwardedFor: whatever a client writes, it counts as the address that the trusted proxy saw, or without
+// a trusted proxy as the address of its connection.
 func FuzzXForwardedFor(f *testing.F) {
 	for _, s := range []string{
 		"", "1.1.1.1", "10.0.0.1", ", ,", "[::1]:80", "[::1", "]", "[", "::ffff:10.0.0.1", "fe80::1%eth0", "%", ":", "[]:1",
@@ -373,7 +373,7 @@ func FuzzXForwardedFor(f *testing.F) {
 			if got, source := proxies.client(remote, lines); got != alone || source == Missing {
 				t.Fatalf("%q from %q is counted as %q, not %q", text, remote, got, alone)
 			}
-			// The proxy appends what it saw, to the last line or in one of its own.
+			// The proxy appends the address that it saw, to the last line or on a line of its own.
 			last := slices.Clone(lines)
 			last[len(last)-1] += ", " + remote
 			for _, lines := range [][]string{append(slices.Clone(lines), remote), last} {

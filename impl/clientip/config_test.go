@@ -26,7 +26,7 @@ func TestTrustedProxies(t *testing.T) {
 			want:    []string{"127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16", "fc00::/7", "fe80::/10"},
 		},
 		{setting: "All", want: nil, anybody: true},
-		// Large, and not everybody.
+		// These are large, but not everybody.
 		{setting: "0.0.0.0/1,192.0.0.0/2", want: []string{"0.0.0.0/1", "192.0.0.0/2"}},
 		{setting: "2000::/4", want: []string{"2000::/4"}},
 	} {
@@ -65,20 +65,20 @@ func TestTrustedProxiesRefused(t *testing.T) {
 	}
 }
 
-// TestEverybodyInPieces: networks that together are everybody are refused as /0 is.
+// TestEverybodyInPieces: networks that together contain everybody are refused like /0.
 func TestEverybodyInPieces(t *testing.T) {
 	for _, setting := range []string{
 		"0.0.0.0/1,128.0.0.0/1",
 		"128.0.0.0/1 0.0.0.0/1",
 		"0.0.0.0/2,64.0.0.0/2,128.0.0.0/2,192.0.0.0/2",
-		"0.0.0.0/1,128.0.0.0/2,192.0.0.0/3", // all that a client can have
+		"0.0.0.0/1,128.0.0.0/2,192.0.0.0/3", // all addresses that a client can have
 		"0.0.0.0/1,64.0.0.0/2,128.0.0.0/1,10.0.0.0/8",
 		"::ffff:0.0.0.0/97,::ffff:128.0.0.0/97",
 		"::/1,8000::/1",
 		"2000::/3",
 		"2000::/4,3000::/4",
 		"10.0.0.0/8,::/1,8000::/1",
-		// Only what is private is left out, or trusted by its word: that is no difference.
+		// These leave out only private networks, or trust them by the word private, which makes no difference.
 		"0.0.0.0/5,8.0.0.0/7,11.0.0.0/8,12.0.0.0/6,16.0.0.0/4,32.0.0.0/3,64.0.0.0/2,128.0.0.0/1",
 		"private 0.0.0.0/5,8.0.0.0/7,11.0.0.0/8,12.0.0.0/6,16.0.0.0/4,32.0.0.0/3,64.0.0.0/2,128.0.0.0/1",
 	} {
@@ -89,12 +89,12 @@ func TestEverybodyInPieces(t *testing.T) {
 	}
 }
 
-// TestCombinations: what the settings mean together, and which contradict each other.
+// TestCombinations: combinations of the settings have this meaning, or contradict each other.
 func TestCombinations(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
 		config  Config
-		setting string // at fault; "": it is allowed
+		setting string // that is wrong; empty: the combination is allowed
 		wayOut  string
 	}{
 		{name: "nothing", config: Config{}, setting: "", wayOut: ""},
@@ -140,7 +140,6 @@ func TestCombinations(t *testing.T) {
 			}
 		})
 	}
-	// All faults at once, each with its setting.
 	_, wrong := New(Config{TrustedProxies: "nobody", TrustedHops: 99, ClientIPHeader: "a b"})
 	var settings []string
 	for _, mistake := range wrong {

@@ -20,7 +20,7 @@ const (
 	token      = "the+token"
 )
 
-// Errors as the adapters make them.
+// These errors are like those of the adapters.
 var (
 	errLink    = fmt.Errorf("%w: status 500", impl.ErrAuthUnavailable)
 	errSend    = fmt.Errorf("%w: status 500", impl.ErrEmailDelivery)
@@ -34,8 +34,8 @@ type busyError time.Duration
 func (e busyError) Error() string             { return "status 429" }
 func (e busyError) RetryAfter() time.Duration { return time.Duration(e) }
 
-// world is what a delivery works with. Each list is what the calls of one kind return in order; the
-// last of it goes on, and an empty one is success.
+// world stands for the upstreams and settings of a delivery. Each list has the results of one kind of call in
+// order. Its last result repeats; an empty list is success.
 type world struct {
 	t        *testing.T
 	links    []error
@@ -43,10 +43,10 @@ type world struct {
 	tests    []error
 	writes   []error
 	noLink   bool // there is no account
-	banned   bool // the account is
+	banned   bool // the account is banned
 	noTest   bool // MAIL_PROBE=off
 	replaced bool
-	panics   string // the call that does
+	panics   string // the call that panics
 	hang     func(call string) error
 
 	timeout time.Duration
@@ -133,7 +133,7 @@ func (w *world) Attempt(ctx context.Context, request *impl.Request) (context.Con
 	return context.WithValue(ctx, attempted{}, true), func() { w.open-- }
 }
 
-// deliver makes attempts until the end, as an outbox does.
+// deliver makes attempts until the delivery ends, as an outbox does.
 func (w *world) deliver(t *testing.T) impl.Event {
 	t.Helper()
 	w.t, w.began = t, time.Now()
@@ -192,7 +192,7 @@ func (w *world) deliver(t *testing.T) impl.Event {
 
 const mailed = "send to " + stored
 
-// TestPaths: which calls are made in which order, and how it ends.
+// TestPaths: for each course of events, which calls are made in which order, and how the delivery ends.
 func TestPaths(t *testing.T) {
 	plain := errors.New("no template")
 	for _, c := range []struct {
@@ -200,7 +200,7 @@ func TestPaths(t *testing.T) {
 		world world
 		calls string
 		end   impl.EventKind
-		err   error // that Err is
+		err   error // that the event's error is
 	}{
 		{name: "an account", world: world{}, calls: "link, write, " + mailed, end: impl.Sent},
 		{name: "no account", world: world{noLink: true}, calls: "link", end: impl.NoAccount},
@@ -213,7 +213,7 @@ func TestPaths(t *testing.T) {
 			calls: "link" + strings.Repeat(", write, "+mailed, 6), end: impl.Sent,
 		},
 
-		// What is refused may be at fault itself, and is not tried as often.
+		// A refused call may itself be the cause, so it gets fewer attempts.
 		{name: "the message is refused", world: world{sends: []error{errMessage}}, calls: "link" + strings.Repeat(", write, "+mailed, 3), end: impl.Undelivered, err: ErrRefused},
 		{name: "the message is refused twice", world: world{sends: []error{errMessage, errMessage, nil}}, calls: "link" + strings.Repeat(", write, "+mailed, 3), end: impl.Sent},
 		{
@@ -223,7 +223,7 @@ func TestPaths(t *testing.T) {
 		{name: "the account is at fault", world: world{links: []error{errAccount}}, calls: "link, link, link", end: impl.Undelivered, err: ErrRefused},
 		{name: "the mail cannot be written", world: world{writes: []error{plain}}, calls: "link, write, write, write", end: impl.Undelivered, err: plain},
 
-		// What Mailgun may have accepted is repeated once, and not before it accepts messages again.
+		// A mail that Mailgun may have accepted is repeated once, after Mailgun accepts messages again.
 		{name: "a send of unknown fate", world: world{sends: []error{errUnknown, nil}}, calls: "link, write, " + mailed + ", test, write, " + mailed, end: impl.Sent},
 		{name: "two sends of unknown fate", world: world{sends: []error{errUnknown}}, calls: "link, write, " + mailed + ", test, write, " + mailed, end: impl.Unconfirmed, err: ErrFateUnknown},
 		{name: "without test messages", world: world{noTest: true, sends: []error{errUnknown, nil}}, calls: "link, write, " + mailed + ", write, " + mailed, end: impl.Sent},
@@ -233,7 +233,7 @@ func TestPaths(t *testing.T) {
 			calls: "link, write, " + mailed + ", test, test, test, write, " + mailed, end: impl.Sent,
 		},
 		{
-			// The fate of a test message is nobody's concern.
+			// It does not matter whether a test message was accepted.
 			name: "the test message is of unknown fate", world: world{sends: []error{errUnknown, nil}, tests: []error{errUnknown, errUnknown, errUnknown, nil}},
 			calls: "link, write, " + mailed + ", test, test, test, test, write, " + mailed, end: impl.Sent,
 		},
@@ -267,8 +267,8 @@ func TestPaths(t *testing.T) {
 	}
 }
 
-// TestPausesGrow: what fails is tried with growing pauses, none of which is quite the same, until a
-// second before DELIVERY_TIMEOUT, and no attempt begins later.
+// TestPausesGrow: failures are tried again with growing, random pauses, until a second before
+// DELIVERY_TIMEOUT. No attempt begins later.
 func TestPausesGrow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{links: []error{errLink}}
@@ -278,7 +278,7 @@ func TestPausesGrow(t *testing.T) {
 		}
 		usual := 500 * time.Millisecond
 		for i, pause := range w.pauses {
-			last := i == len(w.pauses)-1 // which is cut short
+			last := i == len(w.pauses)-1 // it is shortened
 			if pause < usual/2 && !last || pause > usual*3/2+1 {
 				t.Errorf("pause %d is %v, want %v, half more or less", i+1, pause, usual)
 			}
@@ -296,12 +296,12 @@ func TestPausesGrow(t *testing.T) {
 	})
 }
 
-// TestRetryAfter: the next attempt follows when the upstream wants it, or later; and where that is
-// too late, there is none.
+// TestRetryAfter: the next attempt follows when the upstream asks for it, or later. If that is too late,
+// there is none.
 func TestRetryAfter(t *testing.T) {
 	for _, c := range []struct {
 		after       time.Duration
-		least, most time.Duration // pause; 0: it ends at once
+		least, most time.Duration // pause; 0: the delivery ends at once
 	}{
 		{after: time.Millisecond, least: 250 * time.Millisecond, most: 751 * time.Millisecond},
 		{after: 7 * time.Second, least: 7 * time.Second, most: 7 * time.Second},
@@ -325,7 +325,7 @@ func TestRetryAfter(t *testing.T) {
 				event := w.deliver(t)
 				if c.most == 0 {
 					want := impl.Undelivered
-					if of == "test" { // after a send of unknown fate
+					if of == "test" { // the test message after a send of unknown fate
 						want = impl.Unconfirmed
 					}
 					if event.Kind != want || len(w.pauses) != skip {
@@ -345,10 +345,10 @@ func TestRetryAfter(t *testing.T) {
 	}
 }
 
-// TestLinkAge: a link is made once, and again only where it is too old to be sent.
+// TestLinkAge: a link is made once, and again only if it is too old to be sent.
 func TestLinkAge(t *testing.T) {
 	for _, c := range []struct {
-		after time.Duration // the next send follows
+		after time.Duration // until the next send
 		links int
 	}{{after: time.Minute, links: 1}, {after: 6 * time.Minute, links: 1}, {after: 6*time.Minute + time.Second, links: 2}} {
 		synctest.Test(t, func(t *testing.T) {
@@ -367,14 +367,14 @@ func TestLinkAge(t *testing.T) {
 	}
 }
 
-// TestGoneMeanwhile: a delivery that finds no account any more, or a banned one, after a send of
-// unknown fate does not say that there was no mail.
+// TestGoneMeanwhile: if the account is gone or banned after a send of unknown fate, the delivery does not
+// report that there was no mail.
 func TestGoneMeanwhile(t *testing.T) {
 	for _, banned := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
 			w := &world{noTest: true, sends: []error{fmt.Errorf("%w: %w", ErrFateUnknown, busyError(7*time.Minute))}}
 			w.hang = func(call string) error {
-				if call == "send" { // the next link is made after its age
+				if call == "send" { // the next attempt comes when the link is too old
 					w.noLink, w.banned = !banned, banned
 				}
 				return nil
@@ -386,8 +386,8 @@ func TestGoneMeanwhile(t *testing.T) {
 	}
 }
 
-// TestLongOutage: nothing is lost by an outage that is shorter than DELIVERY_TIMEOUT, and the mail
-// carries a link made a short time ago.
+// TestLongOutage: an outage that is shorter than DELIVERY_TIMEOUT loses no mail, and the mail carries a fresh
+// link.
 func TestLongOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{}
@@ -408,8 +408,8 @@ func TestLongOutage(t *testing.T) {
 	})
 }
 
-// TestSlowFailures: a delivery whose attempts fail slowly makes its last attempt a second before the end
-// too, because the outage may be over by then, unless the attempt before goes on until then.
+// TestSlowFailures: a delivery whose attempts fail slowly still makes its last attempt a second before the
+// end, when the outage may be over, unless the attempt before lasts until then.
 func TestSlowFailures(t *testing.T) {
 	const took = 10 * time.Second
 	for range 50 { // pauses are random
@@ -441,8 +441,8 @@ func TestNoTurn(t *testing.T) {
 	})
 }
 
-// TestHang: a hang of both upstreams for a minute loses nothing, whichever call it begins with, and
-// costs one send of unknown fate at most. A call that hangs ends after UPSTREAM_TIMEOUT.
+// TestHang: if both upstreams hang for a minute, from any call on, no mail is lost, and at most one send has
+// an unknown fate. A call that hangs ends after UPSTREAM_TIMEOUT.
 func TestHang(t *testing.T) {
 	for _, from := range []string{"link", "send"} {
 		for _, noticed := range []time.Duration{time.Hour, 15 * time.Second} { // by the probes
@@ -485,8 +485,8 @@ func TestHang(t *testing.T) {
 	}
 }
 
-// TestResting: while the probes say that an upstream serves nobody, no call is made; deliveries look
-// again soon, not all at once; and they end in time.
+// TestResting: while the probes say that an upstream is down, a delivery makes no call. It looks again soon, not
+// at the same moment as the others, and ends in time.
 func TestResting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
@@ -519,7 +519,7 @@ func TestResting(t *testing.T) {
 	}
 }
 
-// TestPanics: a panic ends its delivery and nothing else, and what it holds is not repeated.
+// TestPanics: a panic ends only its own delivery, and no record repeats what it says.
 func TestPanics(t *testing.T) {
 	for _, call := range []string{"link", "write", "send", "test"} {
 		synctest.Test(t, func(t *testing.T) {
@@ -528,7 +528,7 @@ func TestPanics(t *testing.T) {
 				w.sends = []error{errUnknown, nil}
 			}
 			want := impl.Undelivered
-			if call == "send" || call == "test" { // of a mail that was handed over before
+			if call == "send" || call == "test" { // after a send of unknown fate
 				want = impl.Unconfirmed
 			}
 			event := w.deliver(t)
@@ -543,7 +543,7 @@ func TestPanics(t *testing.T) {
 	}
 }
 
-// TestMail: the mail carries the link that is wanted, and goes to the stored address.
+// TestMail: the mail carries the link of the link mode, and goes to the stored address.
 func TestMail(t *testing.T) {
 	for mode, link := range map[LinkMode]string{
 		TokenHash:  redirectTo + "?token_hash=the%2Btoken&type=recovery",
@@ -556,13 +556,13 @@ func TestMail(t *testing.T) {
 				t.Errorf("%s: %+v, %v", mode, w.mails, w.calls)
 			}
 			if !event.Replaced {
-				t.Errorf("%s: that the redirect was replaced is not told", mode)
+				t.Errorf("%s: the event does not say that the redirect was replaced", mode)
 			}
 		})
 	}
 }
 
-// TestURL: the token is where the page finds it.
+// TestURL: the token is in the part of the URL that the page reads.
 func TestURL(t *testing.T) {
 	link := &Link{TokenHash: "the+token", ActionLink: "https://auth.example.com/verify?token=t"}
 	for page, want := range map[string]string{
@@ -582,7 +582,7 @@ func TestURL(t *testing.T) {
 	}
 }
 
-// TestNothingIsTold: no error of a delivery's end holds an address, a link or a token.
+// TestNothingIsTold: the error at the end of a delivery contains no address, link or token.
 func TestNothingIsTold(t *testing.T) {
 	for _, w := range []*world{
 		{links: []error{errLink}}, {links: []error{errAccount}}, {sends: []error{errMessage}}, {sends: []error{errUnknown}},
@@ -599,8 +599,8 @@ func TestNothingIsTold(t *testing.T) {
 	}
 }
 
-// TestEnd: a delivery that gets no further attempt is reported with what is known of its mail: that
-// Mailgun has accepted none, or that nobody knows.
+// TestEnd: a delivery without a further attempt reports what is known of its mail: Mailgun accepted none, or
+// its fate is unknown.
 func TestEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		stopped := errors.New("the server has stopped")

@@ -16,10 +16,10 @@ import (
 	"github.com/resetd/resetd/impl/outbox"
 )
 
-// upstreams are Supabase Auth and Mailgun, as their adapters show them. Calls take the time that was
-// measured on real ones.
+// upstreams stands for Supabase Auth and Mailgun behind their adapters. Calls take the time that real
+// upstreams were measured to take.
 type upstreams struct {
-	fault func(call string, n int) fault // of the nth call of a kind, beginning with 1
+	fault func(call string, n int) fault // of the nth call of a kind, from 1
 
 	mu    sync.Mutex
 	calls map[string]int
@@ -33,7 +33,7 @@ const (
 	none   fault = iota
 	fails        // 500
 	hangs        // until UPSTREAM_TIMEOUT
-	hidden       // the call has its effect, and then its answer does not come
+	hidden       // has its effect, but gives no answer
 )
 
 const timeout = 5 * time.Second
@@ -106,7 +106,7 @@ func (u *upstreams) Saw(_ context.Context, event impl.Event) {
 
 func (u *upstreams) Probed(string, health.Verdict, health.Verdict, error) {}
 
-// open puts the rooms together as the program does.
+// open connects the rooms as the program does.
 func (u *upstreams) open() (*health.Health, *outbox.Outbox) {
 	h := health.New(u, 15*time.Minute+3*timeout, health.Supabase(u.probeSupabase), health.Mailgun(u.probeMailgun))
 	d := &delivery.Deliverer{
@@ -126,7 +126,7 @@ func put(t *testing.T, o *outbox.Outbox, email string) {
 	}
 }
 
-// closeEmpty closes an outbox in which nothing may be left.
+// closeEmpty closes an outbox, which must be empty.
 func closeEmpty(t *testing.T, o *outbox.Outbox) {
 	t.Helper()
 	if n, _ := o.Pending(); n > 0 {
@@ -137,8 +137,7 @@ func closeEmpty(t *testing.T, o *outbox.Outbox) {
 	}
 }
 
-// TestEveryThirdCallFails: each of 500 accounts is mailed exactly once, and none of as many unknown
-// addresses is.
+// TestEveryThirdCallFails: each of 500 accounts gets exactly one mail, and 500 unknown addresses get none.
 func TestEveryThirdCallFails(t *testing.T) {
 	const accounts = 500
 	synctest.Test(t, func(t *testing.T) {
@@ -177,9 +176,8 @@ func TestEveryThirdCallFails(t *testing.T) {
 	})
 }
 
-// TestOutage: an outage of a minute, of either upstream or of both, loses nothing of what was
-// accepted before and during it, and causes no storm of calls. Only a message whose fate is
-// unknown may come twice.
+// TestOutage: an outage of a minute, of one upstream or both, loses no mail of requests accepted before and
+// during it, and causes no storm of calls. Only a message of unknown fate may come twice.
 func TestOutage(t *testing.T) {
 	const (
 		begin = 63 * time.Second // just after a sample of Mailgun, so that the outage is found late
@@ -222,12 +220,12 @@ func TestOutage(t *testing.T) {
 					closeEmpty(t, o)
 					u.mu.Lock()
 					defer u.mu.Unlock()
-					times := map[int]int{} // how many are mailed how often
+					times := map[int]int{} // accounts by number of mails
 					for to := range accepted {
 						times[u.mails[to]]++
 					}
 					if times[1]+times[2] != len(accepted) || times[2] > 0 && kind != hidden {
-						t.Errorf("of %d accounts so many are mailed so often: %v", len(accepted), times)
+						t.Errorf("of %d accounts, by number of mails: %v", len(accepted), times)
 					}
 					if !maps.Equal(u.ends, map[impl.EventKind]int{impl.Sent: len(accepted)}) {
 						t.Errorf("%d were accepted, and the ends are %v", len(accepted), u.ends)
