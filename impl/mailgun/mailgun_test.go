@@ -17,7 +17,7 @@ import (
 	"github.com/resetd/resetd/impl/delivery"
 )
 
-// timeout is for answers that come.
+// timeout is long, for answers that do come.
 const timeout = time.Minute
 
 func client(t *testing.T, suffix string, handler http.HandlerFunc) *Client {
@@ -35,7 +35,7 @@ func clientFor(t *testing.T, patience time.Duration, suffix string, handler http
 	})
 }
 
-// TestBase: with or without a trailing slash or /v3, the path is Mailgun's.
+// TestBase: with or without a trailing slash or /v3, the base leads to Mailgun's path.
 func TestBase(t *testing.T) {
 	for _, suffix := range []string{"", "/", "/v3", "/v3/"} {
 		var path, user, password string
@@ -53,8 +53,8 @@ func TestBase(t *testing.T) {
 	}
 }
 
-// TestRecipient: the stored address is the one recipient, as it is, or quoted where it would be none to a
-// strict parser.
+// TestRecipient: the message goes to the stored address alone, unchanged, or quoted if a strict parser would
+// refuse it otherwise.
 func TestRecipient(t *testing.T) {
 	for _, c := range []struct{ stored, sent string }{
 		{stored: "a@b.co", sent: "a@b.co"},
@@ -85,11 +85,11 @@ func TestRecipient(t *testing.T) {
 	}
 }
 
-// fault is one way in which Mailgun does not accept a message, and what it says.
+// fault is a way in which Mailgun does not accept a message, with its answer.
 type fault struct {
 	name    string
 	handler http.HandlerFunc
-	unknown bool // Mailgun may have accepted it all the same
+	unknown bool // Mailgun may have accepted it nevertheless
 	refused bool // the fault may be that of this message alone
 	shown   bool // to callers, if a probe finds it
 }
@@ -157,7 +157,7 @@ func text(body string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, body) }
 }
 
-// patience is how long a client waits, which is long unless nothing else ends the call.
+// patience is how long a client waits. It is long unless only the timeout ends the call.
 func patience(t *testing.T, f fault) (d time.Duration, hangs bool) {
 	t.Helper()
 	if f.name != "hang" && f.name != "slow drip" {
@@ -167,9 +167,9 @@ func patience(t *testing.T, f fault) (d time.Duration, hangs bool) {
 	return 2 * time.Second, true
 }
 
-// TestFaults: nothing but an acceptance is one, within the deadline and the bounds, no error repeats
-// the answer, the recipient or the link, and each says what may be done next: a message that Mailgun
-// may have accepted is told from one that it has not.
+// TestFaults: only an acceptance counts as one, within the deadline and the bounds. No error repeats the answer,
+// the recipient or the link. Each error says what may be done next: whether Mailgun may have accepted the
+// message or has not.
 func TestFaults(t *testing.T) {
 	for _, fault := range faults {
 		t.Run(fault.name, func(t *testing.T) {
@@ -198,8 +198,8 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// TestNeverWritten: the fate of a message is known that no connection took, and of one whose
-// connection broke before anything of it was written.
+// TestNeverWritten: a message is known not to be accepted if there was no connection, or if the connection
+// broke before anything was written.
 func TestNeverWritten(t *testing.T) {
 	closed := httptest.NewServer(http.NotFoundHandler())
 	closed.Close()
@@ -224,7 +224,7 @@ func TestNeverWritten(t *testing.T) {
 	}
 }
 
-// TestCutOff: a message whose answer is not waited for may have been accepted.
+// TestCutOff: a message may have been accepted if the call is cancelled before its answer.
 func TestCutOff(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	c := client(t, "", func(_ http.ResponseWriter, r *http.Request) {
@@ -237,8 +237,8 @@ func TestCutOff(t *testing.T) {
 	}
 }
 
-// TestProbe: what a test message is answered is shown to callers, or not, because real mail may have
-// brought it about; and it goes to ourselves, in test mode, and holds nothing of anybody.
+// TestProbe: the answer to a test message is shown to callers unless real mail may cause it. The message goes
+// to the operator's own address, in test mode, with no personal data.
 func TestProbe(t *testing.T) {
 	accepted := fault{name: "accepted", handler: text(`{"id":"<1@mg.example.com>","message":"Queued. Thank you."}`)}
 	for _, fault := range append(slices.Clone(faults), accepted) {
@@ -264,8 +264,8 @@ func TestProbe(t *testing.T) {
 	}
 }
 
-// TestRetryAfter: a 429 that says how long to wait is an error that says so too, and the message is
-// neither refused nor accepted.
+// TestRetryAfter: a 429 with a Retry-After becomes an error with that time, and the message counts neither as
+// refused nor as accepted.
 func TestRetryAfter(t *testing.T) {
 	for _, c := range []struct {
 		handler http.HandlerFunc

@@ -25,14 +25,14 @@ func TestNameThatEndsASentence(t *testing.T) {
 			t.Errorf("%s: the name lost its own full stop in\n%s", lang, m.Text)
 		}
 	}
-	// The sentence that ends with it goes on as after any full stop.
+	// After the name, the sentence goes on as after any full stop.
 	if m := mustRender(t, r, "fr", link); !strings.Contains(strings.ReplaceAll(m.Text, "\n", " "), "votre compte Acme Inc. Si c’était vous") {
 		t.Error(m.Text)
 	}
 }
 
-// TestNameIsIsolated: a name keeps its own direction, in the HTML by <bdi>, and where there is no markup
-// by Unicode's isolates if lines run, or may run, from right to left.
+// TestNameIsIsolated: a name keeps its own direction: in HTML by <bdi>, and in text by Unicode's isolates if
+// lines run, or may run, from right to left.
 func TestNameIsIsolated(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -68,8 +68,8 @@ func TestNameIsIsolated(t *testing.T) {
 	}
 }
 
-// TestColors: whatever the brand's colour, words can be read and the button can be seen, on a light
-// ground and on a dark one. The ratios are WCAG's, calculated here anew.
+// TestColors: whatever the brand's colour, words are readable and the button is visible, on a light and on a
+// dark ground. The test calculates WCAG's ratios itself.
 func TestColors(t *testing.T) {
 	t.Parallel()
 	button := regexp.MustCompile(`border:2px solid (#\w{6}); .* background-color:(#\w{6}); .* color:(#\w{6});`)
@@ -101,7 +101,7 @@ func TestColors(t *testing.T) {
 				t.Errorf("%s: %s is %s on %s, %.2f:1", color, pair.what, pair.a, pair.b, got)
 			}
 		}
-		// Where the colour will do as it is, it is left as it is, and nothing is said.
+		// A colour that is fine stays as it is, without a warning.
 		changed := ratio(b[2], "#ffffff") < 4.5
 		if (l[1] != b[2]) != changed || (len(r.Warnings()) > 0) != changed {
 			t.Errorf("%s: links are %s, warnings %q", color, l[1], r.Warnings())
@@ -115,7 +115,7 @@ func TestColors(t *testing.T) {
 	}
 }
 
-// ratio is https://www.w3.org/TR/WCAG22/#dfn-contrast-ratio
+// ratio returns the contrast ratio of https://www.w3.org/TR/WCAG22/#dfn-contrast-ratio.
 func ratio(a, b string) float64 {
 	luminance := func(color string) (sum float64) {
 		for i, weight := range []float64{0.2126, 0.7152, 0.0722} {
@@ -135,8 +135,7 @@ func ratio(a, b string) float64 {
 	return (light + 0.05) / (dark + 0.05)
 }
 
-// TestLogo: without a logo for dark grounds the other one has a light plate there; an SVG is
-// warned of.
+// TestLogo: without a logo for dark grounds the other logo gets a light plate there. An SVG causes a warning.
 func TestLogo(t *testing.T) {
 	t.Parallel()
 	opts := full

@@ -12,8 +12,7 @@ import (
 	"github.com/resetd/resetd/impl/message"
 )
 
-// unknown is the file of a language that is not built in: eo, which stands for one in these tests because
-// nobody needs it built in.
+// unknown is a template file for eo, which in these tests stands for a language that is not built in.
 const unknown = `{{define "subject"}}Återställ lösenordet för {{.Brand.Name}}{{end}}
 {{define "preheader"}}Länken gäller i {{.ExpiresIn}}.{{end}}
 {{define "heading"}}Återställ lösenordet{{end}}
@@ -31,7 +30,7 @@ const unknown = `{{define "subject"}}Återställ lösenordet för {{.Brand.Name}
 {{define "and"}}{{.First}} och {{.Second}}{{end}}
 `
 
-// overrides makes a directory of templates.
+// overrides makes a folder of templates.
 func overrides(t *testing.T, files map[string]string) message.Options {
 	t.Helper()
 	opts := plain
@@ -44,7 +43,7 @@ func overrides(t *testing.T, files map[string]string) message.Options {
 	return opts
 }
 
-// TestOverrides: a file replaces the blocks that it has, and nothing else.
+// TestOverrides: a file replaces the blocks that it has, and no others.
 func TestOverrides(t *testing.T) {
 	t.Parallel()
 	opts := overrides(t, map[string]string{
@@ -55,13 +54,13 @@ func TestOverrides(t *testing.T) {
 		"layout.html": `{{define "copy"}}{{end}}{{define "footer"}}<tr><td align="{{.End}}">{{.Words.greeting}} {{.ExpiresIn}}</td></tr>{{end}}`,
 		".hidden.txt": "{{",
 	})
-	if err := os.Mkdir(filepath.Join(opts.TemplatesDir, "..data"), 0o700); err != nil { // as Kubernetes does
+	if err := os.Mkdir(filepath.Join(opts.TemplatesDir, "..data"), 0o700); err != nil { // as Kubernetes makes
 		t.Fatal(err)
 	}
 	r := mustNew(t, opts)
 	built := mustNew(t, plain)
 	want := []string{
-		"de.tmpl: greeting", // heading is as it was
+		"de.tmpl: greeting", // heading is unchanged
 		"eo.tmpl: a language of its own, over en",
 		"fr.tmpl: copy, repeated", "layout.html: copy, footer", "layout.txt: footer",
 	}
@@ -105,15 +104,15 @@ func TestOverrides(t *testing.T) {
 	}
 }
 
-// TestVarieties: a language that is not built in takes what it lacks from the one it is a variety of,
-// and with a warning from English, where there is none.
+// TestVarieties: a language that is not built in gets missing blocks from the language that it is a variety of,
+// or else from English, with a warning.
 func TestVarieties(t *testing.T) {
 	t.Parallel()
 	r := mustNew(t, overrides(t, map[string]string{
 		"es-MX.tmpl":      `{{define "greeting"}}Buen día:{{end}}`,
 		"pt-PT.tmpl":      `{{define "button"}}Escolher nova palavra-passe{{end}}`,
 		"zh-Hant-HK.tmpl": `{{define "greeting"}}你好：{{end}}`,
-		"eo.tmpl":         strings.Replace(unknown, `{{define "copy"}}Kopiera länken:{{end}}`, "", 1), // as before a version that needs it
+		"eo.tmpl":         strings.Replace(unknown, `{{define "copy"}}Kopiera länken:{{end}}`, "", 1), // written for a version without this block
 		"he.tmpl":         `{{define "heading"}}איפוס סיסמה{{end}}`,
 	}))
 	for _, c := range []struct{ accept, language, has string }{
@@ -255,7 +254,8 @@ func TestBrokenOverrides(t *testing.T) {
 	}
 }
 
-// TestBrokenFolder: a folder that is not there or has another in it; and all mistakes come at once.
+// TestBrokenFolder: a folder is refused if it does not exist or has another folder in it; and all mistakes are
+// named together.
 func TestBrokenFolder(t *testing.T) {
 	t.Parallel()
 	opts := plain
@@ -285,7 +285,7 @@ func TestBrokenFolder(t *testing.T) {
 	}
 }
 
-// TestWriteTemplates: what is written is what is built in, and overwrites nothing.
+// TestWriteTemplates: WriteTemplates writes what is built in, and overwrites nothing.
 func TestWriteTemplates(t *testing.T) {
 	t.Parallel()
 	opts := plain

@@ -21,7 +21,7 @@ import (
 	"github.com/resetd/resetd/impl/server"
 )
 
-// operation answers by the name of an address.
+// operation answers as the address says.
 type operation struct{}
 
 func (operation) SendPasswordReset(_ context.Context, in gen.SendPasswordResetRequestObject) (gen.SendPasswordResetResponseObject, error) {
@@ -34,11 +34,11 @@ func (operation) SendPasswordReset(_ context.Context, in gen.SendPasswordResetRe
 	return gen.SendPasswordReset200JSONResponse{}, nil
 }
 
-// TestRefusalsAreSampled: of the refusals of a second the first hundred are logged, and once a second how
-// many were left out. Everything else is logged, and the metrics count all.
+// TestRefusalsAreSampled: the log has the first hundred refusals of a second, and once a second how many were
+// left out. It has all other requests, and the metrics count every request.
 func TestRefusalsAreSampled(t *testing.T) {
 	const served, invalid, overloaded, broken = `{"email":"served@example.com"}`, `{}`, `{"email":"overloaded@example.com"}`, `{"email":"broken@example.com"}`
-	const preflight = "" // of a page that may not call
+	const preflight = "" // a preflight of a page that may not call
 	type asked struct {
 		body  string
 		times int
@@ -47,9 +47,9 @@ func TestRefusalsAreSampled(t *testing.T) {
 		name    string
 		all     bool
 		seconds [][]asked
-		want    []int // of each second: records of refusals
-		other   []int // and of what is none
-		leftOut []int // what each record says was left out, and 0 for a second without one
+		want    []int // records of refusals in each second
+		other   []int // other records in each second
+		leftOut []int // refusals left out in each second, as its record says; 0: no record
 	}{
 		{
 			name:    "a hundred",

@@ -60,7 +60,7 @@ func TestBrowsers(t *testing.T) {
 	if (origin.Browsers{}).Allows("https://app.example.com") {
 		t.Error("the zero Browsers allows something")
 	}
-	// Links never lead to a web view, and by default browsers call from where links lead to.
+	// Links never lead to a web view. By default, browsers may call from the origins where links lead.
 	if _, err := newPages(site, path, false, "capacitor://localhost"); err == nil {
 		t.Error("links lead to capacitor://localhost")
 	}
@@ -71,7 +71,7 @@ func TestBrowsers(t *testing.T) {
 
 func TestBrowsersRefuses(t *testing.T) {
 	t.Parallel()
-	// want is what an operator has to be told.
+	// want is what the error says.
 	for in, want := range map[string]string{
 		"null":                              "* allows it",
 		"file://":                           "browsers send null for file: pages",

@@ -30,17 +30,16 @@ func mustList(t testing.TB, entries ...string) origin.List {
 	return l
 }
 
-// attacks are values that some reader of origins somewhere has fallen for.
-// None of them is on the list above, whatever it resembles.
+// attacks are values for which known readers of origins have fallen. None of them is on the list above.
 var attacks = []string{
-	"example", // the documented example of the contract: unknown, and harmless
+	"example", // the example of the published contract
 	"null",
 	"*",
 	"https://*",
 	"https://*.preview.example.com",
 	"https://evil.org",
 
-	// Suffix and prefix tricks.
+	// Tricks with suffix and prefix.
 	"https://preview.example.com",
 	"https://a.b.preview.example.com",
 	"https://evil-preview.example.com",
@@ -215,7 +214,7 @@ func TestAllows(t *testing.T) {
 		"https://[2001:db8::1]":             true,
 		"":                                  false,
 		"null":                              false,
-		"https://Example.com":               false, // no browser sends these spellings
+		"https://Example.com":               false, // no browser spells it so
 		"https://example.com:443":           false,
 		"https://example.com/":              false,
 		"https://[2001:DB8::1]":             false,
@@ -227,8 +226,8 @@ func TestAllows(t *testing.T) {
 	}
 }
 
-// TestWithLoopback: this machine is allowed with any port, and nothing that resembles it; a list
-// that was not asked to allows none of it.
+// TestWithLoopback: a list that is asked to allows this machine with any port, and nothing similar. Other lists
+// do not allow it.
 func TestWithLoopback(t *testing.T) {
 	t.Parallel()
 	plain := mustPages(t, site, path, false)
@@ -319,8 +318,7 @@ func TestNewListReportsEveryMistake(t *testing.T) {
 	}
 }
 
-// FuzzParse compares Parse with net/url: whatever Parse accepts, net/url reads
-// as the same host, and nothing else is in it.
+// FuzzParse compares Parse with net/url: what Parse accepts has the same host for net/url, and nothing else.
 func FuzzParse(f *testing.F) {
 	for _, in := range attacks {
 		if len(in) < 300 {

@@ -55,7 +55,7 @@ func TestParse(t *testing.T) {
 
 func TestParseRefuses(t *testing.T) {
 	t.Parallel()
-	// want is what an operator has to be told.
+	// want is what the error says.
 	for in, want := range map[string]string{
 		"":                                                   "is empty",
 		"example":                                            "has no scheme",
@@ -164,7 +164,7 @@ func TestParseSetting(t *testing.T) {
 		"https://app.example.com/app/":    "has a path",
 		"https://bücher.example":          "write https://xn--bcher-kva.example",
 		"https://BÜCHER.example:8443/":    "write https://xn--bcher-kva.example:8443",
-		"https://аpp.example.com":         "write https://xn--pp-6kc.example.com", // a Cyrillic a: seen at a glance in this form
+		"https://аpp.example.com":         "write https://xn--pp-6kc.example.com", // with a Cyrillic a, which is obvious in this form
 		"https://app.example.com\u200b":   "not ASCII: write https://app.example.com",
 		"https://secret@bücher.example":   "has user info",
 		"https://bücher.example/?secret":  "has a path: remove",

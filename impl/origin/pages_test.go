@@ -71,7 +71,7 @@ func TestResolveAttacks(t *testing.T) {
 	}
 }
 
-// TestPaths: each origin leads to its own page, and what a caller says of paths counts for nothing.
+// TestPaths: each origin has its own page, and a path from a caller is refused.
 func TestPaths(t *testing.T) {
 	t.Parallel()
 	const home = "https://example.com/auth/confirm?next=/account"
@@ -85,9 +85,9 @@ func TestPaths(t *testing.T) {
 		"https://other.example.com":     "https://other.example.com/konto/neu",
 		"https://OTHER.example.com/":    "https://other.example.com/konto/neu",
 		"https://b.preview.example.com": "https://b.preview.example.com/#/reset",
-		"https://a.preview.example.com": "https://a.preview.example.com/a?b=c", // the exact entry is the closer one
+		"https://a.preview.example.com": "https://a.preview.example.com/a?b=c", // the exact entry wins over the wildcard
 		"http://localhost:3000":         "http://localhost:3000/Reset",
-		// What is listed, but is no origin.
+		// These are listed, but they are no origins.
 		"https://other.example.com/konto/neu":   "",
 		"https://other.example.com/konto":       "",
 		"https://b.preview.example.com/#/reset": "",
@@ -103,7 +103,6 @@ func TestPaths(t *testing.T) {
 	}; !slices.Equal(p.All(), want) {
 		t.Errorf("All() = %q, want %q", p.All(), want)
 	}
-	// Browsers go by origins.
 	l := p.Origins()
 	for in, want := range map[string]bool{
 		"https://example.com": true, "https://other.example.com": true, "https://b.preview.example.com": true, "http://localhost:3000": true,
@@ -168,7 +167,7 @@ func TestParseSite(t *testing.T) {
 
 var apps = []string{"io.example.app://reset", "myapp://auth/new-password/", "exp://127.0.0.1:19000/--/reset", "com.example.app2+x://Reset_1"}
 
-// appAttacks are no app that is listed above.
+// appAttacks are not the apps that are listed above.
 var appAttacks = []string{
 	"io.example.app://", "io.example.app:reset", "io.example.app:/reset", "io.example.app://reset/", "IO.example.app://reset", "io.example.app://Reset",
 	"io.example.app://reset?x", "io.example.app://reset#x", "io.example.app://reset ", " io.example.app://reset", "io.example.app://reset\r\n",
@@ -176,7 +175,7 @@ var appAttacks = []string{
 	"myapp://auth/new-password", "https://reset", "https://io.example.app", "https://myapp", "http://127.0.0.1:19000", "exp://127.0.0.1:19000",
 }
 
-// TestApps: an app is led to by exactly what is listed, and only where Supabase's link does it.
+// TestApps: an app is named exactly as it is listed, and only with links by Supabase.
 func TestApps(t *testing.T) {
 	t.Parallel()
 	p := mustPages(t, site, path, true, append(apps, "https://app.example.com")...)
@@ -254,8 +253,8 @@ func TestPagesWithoutSite(t *testing.T) {
 	}
 }
 
-// FuzzResolve holds Resolve to what the rest of the program relies on, whatever a caller sends. The
-// committed corpus in testdata/fuzz holds the attacks above; new finds belong there too.
+// FuzzResolve checks what the rest of the program relies on, whatever a caller sends. The corpus in testdata/fuzz
+// has the attacks above; new findings belong there too.
 func FuzzResolve(f *testing.F) {
 	for _, in := range append(appAttacks, attacks...) {
 		if len(in) < 300 {

@@ -20,7 +20,7 @@ import (
 // world records what deliveries do, and how they end.
 type world struct {
 	t *testing.T
-	// try is what the nth attempt of a request does, beginning with 1. nil: it delivers at once.
+	// try is the nth attempt of a request, from 1. nil: it delivers at once.
 	try func(ctx context.Context, request impl.Request, n int) (pause time.Duration, again bool)
 
 	mu       sync.Mutex
@@ -30,7 +30,7 @@ type world struct {
 	ends     map[string]string // by request id
 	givenUp  int
 	running  map[string]string // account: id
-	most     int               // at once
+	most     int               // attempts at the same time
 }
 
 type attempt struct {
@@ -110,7 +110,7 @@ func (d *delivery) end(how string) {
 	d.ends[d.request.ID] = how
 }
 
-// put asks for a request to be let in, and puts it: its id is that of its account, and a number.
+// put calls Admit and Put for a request, whose id is its account and a number.
 func (w *world) put(o *Outbox, id string) error {
 	account, _, _ := strings.Cut(id, "-")
 	err := o.Admit()
@@ -136,7 +136,7 @@ func (w *world) mustPut(o *Outbox, ids ...string) {
 	}
 }
 
-// wantEnds compares the ends of the accepted requests, of which none may be missing.
+// wantEnds checks the ends of all accepted requests.
 func (w *world) wantEnds(want map[string]string) {
 	w.t.Helper()
 	w.mu.Lock()
@@ -146,7 +146,7 @@ func (w *world) wantEnds(want map[string]string) {
 	}
 }
 
-// wantAllEnded says that each accepted request has ended, once.
+// wantAllEnded checks that each accepted request has ended once.
 func (w *world) wantAllEnded() {
 	w.t.Helper()
 	w.mu.Lock()
@@ -191,17 +191,17 @@ const (
 	stopped    = "undelivered: the server has stopped"
 )
 
-// hangs is an attempt that ends only when it is cut off.
+// hangs is an attempt that ends only when it is cancelled.
 func hangs(ctx context.Context, _ impl.Request, _ int) (time.Duration, bool) {
 	<-ctx.Done()
 	return time.Second, true
 }
 
-// fails is an attempt that wants another, again and again.
+// fails is an attempt that asks for another one, again and again.
 func fails(context.Context, impl.Request, int) (time.Duration, bool) { return 30 * time.Second, true }
 
-// TestAdmission: what is let in goes by the requests that were let in within the last 10 s, and by
-// nothing else: the ends of earlier ones change no answer.
+// TestAdmission: admission depends only on how many requests were admitted within the last 10 s. The ends of
+// earlier requests change no answer.
 func TestAdmission(t *testing.T) {
 	const maxAccepted = 5
 	for name, c := range map[string]struct {
@@ -254,8 +254,8 @@ func TestAdmission(t *testing.T) {
 	}
 }
 
-// TestPutWaitsForNothing: a log or a metric that hangs as a delivery ends holds up no answer, and
-// however long it hangs, no more than MaxAccepted requests wait for it.
+// TestPutWaitsForNothing: a log or a metric that hangs at the end of a delivery delays no answer, and however
+// long it hangs, at most MaxAccepted requests wait for it.
 func TestPutWaitsForNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -277,7 +277,7 @@ func TestPutWaitsForNothing(t *testing.T) {
 			}
 			time.Sleep(100 * time.Millisecond)
 		}
-		if taken > 2+20 { // two are beside those that wait
+		if taken > 2+20 { // two are not among those that wait
 			t.Errorf("%d were taken", taken)
 		}
 		time.Sleep(time.Hour)
@@ -288,7 +288,7 @@ func TestPutWaitsForNothing(t *testing.T) {
 	})
 }
 
-// TestAtOnce: so many deliveries run at once as there may, and no more.
+// TestAtOnce: as many deliveries run at once as are allowed, and no more.
 func TestAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -300,7 +300,7 @@ func TestAtOnce(t *testing.T) {
 		for i := range 30 {
 			w.mustPut(o, fmt.Sprintf("a%d-1", i))
 		}
-		time.Sleep(22 * time.Second) // 30 of 2 s, three at once, and the first may begin after one
+		time.Sleep(22 * time.Second) // 30 deliveries of 2 s, three at once; the first one may begin after a second
 		if number, _ := o.Pending(); number != 0 {
 			t.Errorf("%d are pending", number)
 		}
@@ -312,7 +312,7 @@ func TestAtOnce(t *testing.T) {
 	})
 }
 
-// TestPauses: the next attempt begins when the pause after the last one is over.
+// TestPauses: the next attempt begins after the pause that the last attempt asked for.
 func TestPauses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -343,15 +343,15 @@ func TestPauses(t *testing.T) {
 	})
 }
 
-// TestOneOfAccount: of the requests for one account the newest is pending, at the place of the
-// oldest; and each that was accepted ends, once.
+// TestOneOfAccount: of the requests for one account only the newest is pending, at the place of the oldest. Each
+// accepted request ends once.
 func TestOneOfAccount(t *testing.T) {
 	t.Run("before it begins", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(t)
 			o := w.open(nil)
 			var want string
-			for i := 0; len(w.tried(want)) == 0; i++ { // asking again and again postpones nothing
+			for i := 0; len(w.tried(want)) == 0; i++ { // new requests postpone nothing
 				if time.Since(w.began) > time.Second {
 					t.Fatal("nothing has begun within a second")
 				}
@@ -424,8 +424,8 @@ func TestOneOfAccount(t *testing.T) {
 	}
 }
 
-// TestMaxPending: where there is no room, the oldest that is not being tried is given up, told to
-// the operator, and not tried any more.
+// TestMaxPending: if there is no room, the oldest request without a running attempt is given up. The operator is
+// told, and it is not tried again.
 func TestMaxPending(t *testing.T) {
 	t.Run("those that wait for their next attempt", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
@@ -492,7 +492,7 @@ func TestMaxPending(t *testing.T) {
 	})
 }
 
-// TestPending: how many are pending, and since when.
+// TestPending: Pending returns how many requests are pending, and since when.
 func TestPending(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -511,7 +511,7 @@ func TestPending(t *testing.T) {
 		want(0, 0)
 		w.mustPut(o, "a-1")
 		want(1, 0)
-		time.Sleep(2 * time.Second) // it waits for the second attempt
+		time.Sleep(2 * time.Second) // a waits for its second attempt
 		w.mustPut(o, "b-1")
 		want(2, 0)
 		time.Sleep(time.Second) // b is delivered
@@ -523,8 +523,8 @@ func TestPending(t *testing.T) {
 	})
 }
 
-// TestDrain: Close tries everything without delay, as many at once as ever, repeats what fails, and
-// returns when nothing is left.
+// TestDrain: Close tries everything without delay, with the usual number of deliveries at once, repeats what
+// fails, and returns when nothing is left.
 func TestDrain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -540,7 +540,7 @@ func TestDrain(t *testing.T) {
 		}
 		o := w.open(func(config *Config) { config.MaxAtOnce = 2 })
 		w.mustPut(o, "waits1-1", "waits2-1", "waits3-1")
-		time.Sleep(10 * time.Second) // they pause for an hour
+		time.Sleep(10 * time.Second) // all pause for an hour
 		for i := range 4 {
 			w.mustPut(o, fmt.Sprintf("new%d-1", i))
 		}
@@ -548,7 +548,7 @@ func TestDrain(t *testing.T) {
 		synctest.Wait()
 		began := time.Now()
 		closeIt(t, o)
-		// Eight attempts of 100 ms, two at once, and three more of the one that fails.
+		// Eight attempts of 100 ms, two at once, and three more of the failing request.
 		if took := time.Since(began); took < 3*time.Second || took > 5*time.Second {
 			t.Errorf("Close took %v", took)
 		}
@@ -569,8 +569,8 @@ func TestDrain(t *testing.T) {
 	})
 }
 
-// TestDrainPauses: while an outbox is drained, a failing request is tried every second, whatever pause
-// its delivery asks for, so that a hiccup during a stop loses nothing.
+// TestDrainPauses: while an outbox is drained, a failing request is tried every second, whatever pause its
+// delivery asks for, so that a hiccup during a stop loses no mail.
 func TestDrainPauses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -586,8 +586,8 @@ func TestDrainPauses(t *testing.T) {
 	})
 }
 
-// TestDeadline: at the deadline of Close attempts are cut off, and what is left is reported and
-// counted; what the cut-off attempts have delivered all the same is not.
+// TestDeadline: at its deadline Close cancels attempts, and reports and counts what is left, except for
+// requests whose cancelled attempt has delivered.
 func TestDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -597,7 +597,7 @@ func TestDeadline(t *testing.T) {
 				return time.Hour, true
 			case "hangs-1", "more-1":
 				<-ctx.Done()
-				time.Sleep(time.Second) // its end takes a while
+				time.Sleep(time.Second) // its end takes some time
 				return time.Second, true
 			case "arrives-1":
 				<-ctx.Done()
@@ -610,7 +610,7 @@ func TestDeadline(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		w.mustPut(o, "hangs-1", "arrives-1", "more-1")
 		time.Sleep(2 * time.Second)
-		w.mustPut(o, "waits-1", "more-2") // for room, and for its older request
+		w.mustPut(o, "waits-1", "more-2") // one waits for room, the other for its account's older request
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		defer cancel()
 		began := time.Now()
@@ -631,10 +631,10 @@ func TestDeadline(t *testing.T) {
 	})
 }
 
-// TestNoTimeLeft: a request that was accepted the moment before Close is reported too, though the
-// deadline has passed already.
+// TestNoTimeLeft: a request that was accepted just before Close is reported too, even if the deadline has
+// passed already.
 func TestNoTimeLeft(t *testing.T) {
-	for range 30 { // which of two events a select takes is random
+	for range 30 { // select chooses between two events at random
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(t)
 			w.try = hangs
@@ -652,9 +652,9 @@ func TestNoTimeLeft(t *testing.T) {
 	}
 }
 
-// TestJustInTime: a request that was accepted the moment before Close is delivered.
+// TestJustInTime: a request that was accepted just before Close is delivered.
 func TestJustInTime(t *testing.T) {
-	for range 30 { // which of two events a select takes is random
+	for range 30 { // select chooses between two events at random
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(t)
 			o := w.open(nil)
@@ -665,7 +665,7 @@ func TestJustInTime(t *testing.T) {
 	}
 }
 
-// TestCloseUnused: an outbox that nothing was put into ends at once.
+// TestCloseUnused: an outbox without requests closes at once.
 func TestCloseUnused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := newWorld(t).open(nil)
@@ -678,8 +678,8 @@ func TestCloseUnused(t *testing.T) {
 	})
 }
 
-// TestRandomSchedule: whatever comes in whatever order, an account has one attempt at a time, no more
-// run at once than may, and each accepted request ends once.
+// TestRandomSchedule: for random schedules, an account has one attempt at a time, no more than the allowed
+// number run at once, and each accepted request ends once.
 func TestRandomSchedule(t *testing.T) {
 	for seed := range uint64(20) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
@@ -739,7 +739,7 @@ func (s *sized) Try(ctx context.Context) (time.Duration, bool) {
 
 func (s *sized) End(impl.EventKind, error) {}
 
-// TestMemory: 10,000 pending requests take less than 40 MB, and nothing when they are delivered.
+// TestMemory: 10,000 pending requests take less than 40 MB, and none after they are delivered.
 func TestMemory(t *testing.T) {
 	memory := func() (heap, stacks int) {
 		runtime.GC()
@@ -765,7 +765,7 @@ func TestMemory(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for { // until all have been due: then most wait for room
+	for { // until all have been due; then most wait for room
 		if n, oldest := o.Pending(); n == number && time.Since(oldest) > maxStart+500*time.Millisecond {
 			break
 		}
@@ -788,7 +788,7 @@ func TestMemory(t *testing.T) {
 	runtime.KeepAlive(o)
 }
 
-// TestOldestFirst: of those that wait for room, the one that has waited longest is next.
+// TestOldestFirst: of the requests that wait for room, the oldest is next.
 func TestOldestFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)

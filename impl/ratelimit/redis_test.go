@@ -148,7 +148,7 @@ func TestRedisBudget(t *testing.T) {
 		p.DelayBy(150 * time.Millisecond)
 		ctx := redisclient.WithBudget(t.Context())
 		began := time.Now()
-		for _, name := range []string{"ip", "recipient", "decoy"} {
+		for _, name := range []string{"ip", "recipient", "other"} {
 			if !store.Limiter(name, mustRate(t, "1-M")).Take(ctx, "a").Allowed {
 				t.Error("refused")
 			}
