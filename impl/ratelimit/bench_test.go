@@ -7,8 +7,7 @@ import (
 	"time"
 )
 
-// What a request costs: one that is let through, and the refusal of a flood
-// from one address, which is the 429 path.
+// BenchmarkTake measures what a request costs, admitted or refused, as in a flood from one address.
 func BenchmarkTake(b *testing.B) { benchmarkTake(b, open(b, Options{})) }
 
 func benchmarkTake(b *testing.B, store *Store) {
@@ -37,7 +36,7 @@ func benchmarkTake(b *testing.B, store *Store) {
 	})
 }
 
-// How long the request waits that lets a full generation go.
+// BenchmarkTurn measures how long the request waits that ends a full generation.
 func BenchmarkTurn(b *testing.B) {
 	for range b.N {
 		b.StopTimer()

@@ -12,8 +12,8 @@ import (
 	"github.com/resetd/resetd/impl/redisclient/redistest"
 )
 
-// TestSentinelFailOver: the primary is killed, with requests all the time. Limits hold, and are shared again
-// after the Sentinels have a new primary.
+// TestSentinelFailOver: when the primary is killed, limits hold for all requests, and are shared again after the
+// Sentinels have a new primary.
 func TestSentinelFailOver(t *testing.T) {
 	t.Parallel()
 	sentinels := redistest.StartSentinels(t)
@@ -26,12 +26,12 @@ func TestSentinelFailOver(t *testing.T) {
 	outage.lost(t)
 	sentinels.Fail()
 	outage.over(t)
-	wantTakes(t, l, "before", 10, 0) // the replica knows what was counted
+	wantTakes(t, l, "before", 10, 0) // the replica has the counts
 }
 
-// TestCluster: counts are on all nodes, and stay where a slot goes; while its keys are on their way, its
-// clients are limited all the same, and Redis is not lost. When a node is killed, limits hold in memory
-// until its replica has taken its place.
+// TestCluster: counts are on all nodes, and move with their slot. While a slot's keys are on their way, its
+// clients are limited too, and Redis is not lost. When a node is killed, limits hold in memory until its
+// replica has taken its place.
 func TestCluster(t *testing.T) {
 	t.Parallel()
 	cluster := redistest.StartCluster(t)
@@ -52,11 +52,11 @@ func TestCluster(t *testing.T) {
 	}
 	key := keyOf(l, "moving")
 	cluster.Move(key, (cluster.NodeOf(key)+1)%3, func() {
-		// The keys are there already, and the slot is still here: the source says ASK.
+		// The keys have moved, but the slot has not: the source says ASK.
 		wantTakes(t, l, "moving", 3, 0)
 	})
 	wantTakes(t, l, "moving", 3, 0)
-	// It has no key yet, which is where a Cluster says TRYAGAIN: its slot is that of its tag.
+	// It has no key yet. Then a Cluster says TRYAGAIN: its tag gives it this slot.
 	newcomer := keyOf(l, "newcomer")
 	cluster.Move(newcomer, (cluster.NodeOf(newcomer)+1)%3, func() {
 		wantTakes(t, l, "newcomer", 10, 5) // in memory
@@ -70,13 +70,13 @@ func TestCluster(t *testing.T) {
 	outage.lost(t)
 	cluster.Fail(node)
 	outage.over(t)
-	wantTakes(t, l, "client 0", 6, 0) // the replica knows what was counted
+	wantTakes(t, l, "client 0", 6, 0) // the replica has the counts
 	for i := range 30 {
 		wantTakes(t, l, fmt.Sprint("client after ", i), 6, 5)
 	}
 	store.want(t, Redis, Memory, Redis)
 
-	// With a single address of a Cluster, no limit flaps between its node and memory.
+	// With only one address of a Cluster, limits do not flap between its node and memory.
 	for i, node := range cluster.Nodes {
 		single := watch(t, target(t, node.URL()), patience)
 		l := single.Limiter("ip", mustRate(t, "5-M"))
@@ -92,8 +92,7 @@ func TestCluster(t *testing.T) {
 	}
 }
 
-// TestClusterNodeHangs: while one node of three hangs, limits are in memory all the time: the probe asks
-// each node.
+// TestClusterNodeHangs: while one node of three hangs, all limits are in memory: the probe asks each node.
 func TestClusterNodeHangs(t *testing.T) {
 	t.Parallel()
 	cluster := redistest.StartCluster(t)

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// load asks for new clients all the time, from several goroutines.
+// load makes requests for new clients all the time, from several goroutines.
 type load struct {
 	mu      sync.Mutex
 	began   time.Time // of the phase
@@ -51,7 +51,7 @@ func (l *load) record(began time.Time) {
 	}
 }
 
-// phase returns how long the requests that began since the last phase waited at most, and begins another.
+// phase returns the longest wait of the requests that began since the last phase, and begins a new phase.
 func (l *load) phase() (worst time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -9,19 +9,18 @@ import (
 	"time"
 )
 
-// bound is the memory that a limiter of two windows may take, as the comment at
-// ownKeys derives it.
+// bound is the memory that a limiter with two windows may take. The comment at ownKeys derives it.
 const (
 	bytesPerKey = 180
 	bound       = 2 * (ownKeys + sharedKeys) * bytesPerKey
 )
 
-// flood takes n times for distinct keys, which look like hashes.
+// flood calls take n times, with distinct keys that look like hashes.
 func flood(m *memoryCounters, from, n int) (allowed int) {
 	for i := from; i < from+n; i++ {
 		var k key
 		binary.LittleEndian.PutUint64(k[:], uint64(i)*0x9E3779B97F4A7C15)
-		k[15] = 1 // no shared key is like it
+		k[15] = 1 // no shared key has this byte
 		if ok, _ := m.take(k); ok {
 			allowed++
 		}
@@ -29,7 +28,7 @@ func flood(m *memoryCounters, from, n int) (allowed int) {
 	return allowed
 }
 
-// newcomer has no counter of its own yet.
+// newcomer is a client without a counter of its own.
 var newcomer = key{15: 2}
 
 func heap() int {
@@ -40,10 +39,9 @@ func heap() int {
 	return int(stats.HeapAlloc)
 }
 
-// TestMemoryBound sends more and more clients through an hour, and then through
-// the next. It grows as stated while there are own counters, a
-// little while the shared ones fill, and then no more: a million clients, or a
-// hundred million, take what 300,000 do.
+// TestMemoryBound sends more and more clients through one hour, and then through the next. Memory grows as the
+// comment at ownKeys says while there are own counters, a little while the shared counters fill, and then no
+// more: a hundred million clients take what 300,000 do.
 func TestMemoryBound(t *testing.T) {
 	m := newMemoryCounters(Rate{{5, time.Minute}, {30, time.Hour}})
 	before := heap()
@@ -82,7 +80,7 @@ func TestMemoryBound(t *testing.T) {
 	runtime.KeepAlive(m)
 }
 
-// Beyond its own counters a window shares counters: it never fails open.
+// TestMemoryFull: when its own counters are used up, a window shares counters, and never fails open.
 func TestMemoryFull(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const limit = 5
@@ -96,7 +94,7 @@ func TestMemoryFull(t *testing.T) {
 		if allowed, counts := m.take(newcomer); allowed || counts[0].used != limit {
 			t.Errorf("a newcomer is let through: %v, after %d", allowed, counts[0].used)
 		}
-		// Those who came before have what is theirs.
+		// Earlier clients keep their own counters.
 		if got := flood(m, 0, 100); got != 100 {
 			t.Errorf("%d let through, want 100", got)
 		}
@@ -104,7 +102,7 @@ func TestMemoryFull(t *testing.T) {
 		if got := flood(m, ownKeys, ownKeys); got != ownKeys {
 			t.Errorf("%d let through after the flood, want %d", got, ownKeys)
 		}
-		// Those of before have their own still, and take no room from anybody.
+		// Earlier clients still have their own counters, and take no room from others.
 		if got := flood(m, 0, ownKeys); got != ownKeys {
 			t.Errorf("%d let through when they come back, want %d", got, ownKeys)
 		}
@@ -114,7 +112,7 @@ func TestMemoryFull(t *testing.T) {
 	})
 }
 
-// A newcomer without a counter of its own is told how long to wait.
+// TestMemoryFullWait: a newcomer without a counter of its own learns how long to wait.
 func TestMemoryFullWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := memoryLimiter(t, "1-M")
@@ -125,8 +123,8 @@ func TestMemoryFullWait(t *testing.T) {
 	})
 }
 
-// A client that is active keeps all of its windows across the turn of the
-// generations, also where there is no room for it in the young one.
+// TestMemoryMoves: an active client keeps all of its windows when the generations turn, also if there is no
+// room for it in the young generation.
 func TestMemoryMoves(t *testing.T) {
 	for _, full := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
@@ -152,7 +150,7 @@ func TestMemoryMoves(t *testing.T) {
 	}
 }
 
-// A window goes on across the turn of the generations.
+// TestMemoryGenerations: a window goes on when the generations turn.
 func TestMemoryGenerations(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := memoryLimiter(t, "2-M")
@@ -172,8 +170,8 @@ func TestMemoryGenerations(t *testing.T) {
 	})
 }
 
-// TestMemoryTurn: letting a full generation go is a matter of two pointers, so no request waits for it:
-// the old generation is the young one of before, whole. [BenchmarkTurn] says how long it takes.
+// TestMemoryTurn: a turn of the generations only swaps two pointers, so no request waits for it: the whole young
+// generation becomes the old one. [BenchmarkTurn] measures how long it takes.
 func TestMemoryTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMemoryCounters(Rate{{5, time.Hour}})

@@ -15,8 +15,8 @@ import (
 
 var testKey = []byte("sixteen bytes or more")
 
-// open makes a store that is as patient as a server's. Outside of a synctest bubble that is only for
-// memory, as a Redis on a busy machine may need longer.
+// open opens a store with the patience of a server's. Outside of a synctest bubble it is only for memory,
+// because a Redis on a busy machine may need longer.
 func open(tb testing.TB, options Options) *Store {
 	tb.Helper()
 	return openFor(tb, options, redisclient.Patience)
@@ -35,7 +35,7 @@ func openFor(tb testing.TB, options Options, patience time.Duration) *Store {
 	return store
 }
 
-// target is where a URL leads.
+// target parses a URL.
 func target(tb testing.TB, url string) *redisclient.Target {
 	tb.Helper()
 	t, wrong := redisclient.Parse(redisclient.Config{URL: url})
@@ -61,7 +61,7 @@ func wantInUse(tb testing.TB, store *Store, want string) {
 	}
 }
 
-// waitInUse waits until the store counts there and returns how long it took.
+// waitInUse waits until the store counts in this place, and returns how long that took.
 func waitInUse(tb testing.TB, store *Store, want string) time.Duration {
 	tb.Helper()
 	began := time.Now()
@@ -74,13 +74,13 @@ func waitInUse(tb testing.TB, store *Store, want string) time.Duration {
 	return time.Since(began)
 }
 
-// watched is a store whose changes are looked at.
+// watched is a store that records its changes.
 type watched struct {
 	*Store
 
 	mu      sync.Mutex
 	log     bytes.Buffer
-	changes []string // what is in use since each
+	changes []string // what was in use after each
 }
 
 func watch(tb testing.TB, redis *redisclient.Target, patience time.Duration) *watched {
@@ -98,14 +98,14 @@ func watch(tb testing.TB, redis *redisclient.Target, patience time.Duration) *wa
 	return w
 }
 
-// Write takes the log.
+// Write implements io.Writer for the log.
 func (w *watched) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.log.Write(p)
 }
 
-// messages are the log records' messages and reasons, in order.
+// messages returns the messages and reasons of the log records, in order.
 func (w *watched) messages(tb testing.TB) (messages []string) {
 	tb.Helper()
 	w.mu.Lock()
@@ -120,7 +120,7 @@ func (w *watched) messages(tb testing.TB) (messages []string) {
 	return messages
 }
 
-// want fails the test unless these were the changes, each was logged once, and the last of them holds.
+// want fails the test unless these were the changes, each was logged once, and the last one still holds.
 func (w *watched) want(tb testing.TB, want ...string) {
 	tb.Helper()
 	messages := w.messages(tb)

@@ -14,11 +14,11 @@ import (
 	"github.com/resetd/resetd/impl/redisclient/redistest"
 )
 
-// TestPing: what Ping finds is what a store finds, and nothing is left in Redis.
+// TestPing: Ping finds what a store finds, and leaves nothing in Redis.
 func TestPing(t *testing.T) {
 	const password = "p@ss/word"
 	for _, tt := range []struct {
-		name, url string // empty: the right one
+		name, url string // url empty: the right URL
 		set       func(*redistest.Piped)
 		dial      func(context.Context, string, string) (net.Conn, error)
 		want      pinged
@@ -60,16 +60,16 @@ func TestPing(t *testing.T) {
 	}
 }
 
-// pinged is what Ping is to find.
+// pinged is the expected result of Ping.
 type pinged struct {
 	works     bool
-	tooFar    bool // for a store
+	tooFar    bool // too far away for a store
 	roundTrip time.Duration
 	err       string // the error, without the rest of what an operating system says
 	code      string // of a redisclient.RefusedError
 }
 
-// check compares what Ping finds, and with it whether a store counts in that Redis.
+// check compares the result of Ping with the expected one, and with whether a store counts in this Redis.
 func (want pinged) check(t *testing.T, to *redisclient.Target, timeout, patience time.Duration) {
 	t.Helper()
 	began := time.Now()
@@ -99,7 +99,7 @@ func (want pinged) check(t *testing.T, to *redisclient.Target, timeout, patience
 	_ = store.Close()
 }
 
-// parrot connects to what answers whatever it is sent with it, in one line.
+// parrot returns a dialer to a server that answers every command with itself, in one line.
 func parrot(before string) func(context.Context, string, string) (net.Conn, error) {
 	return func(context.Context, string, string) (net.Conn, error) {
 		client, server := net.Pipe()

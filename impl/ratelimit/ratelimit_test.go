@@ -11,15 +11,14 @@ import (
 	"pgregory.net/rapid"
 )
 
-// In a synctest bubble time stands still until everybody sleeps, so these
-// tests ask on the exact nanosecond. Counting in memory needs no goroutine.
+// In a synctest bubble time stands still until all goroutines sleep, so these tests send requests at the exact
+// nanosecond. Counting in memory needs no goroutine.
 
 func memoryLimiter(tb testing.TB, rate string) *Limiter {
 	return open(tb, Options{}).Limiter("ip", mustRate(tb, rate))
 }
 
-// takes asks n times and reports how many were let through, and the last
-// decision.
+// takes makes n requests, and returns how many were admitted, and the last decision.
 func takes(l *Limiter, key string, n int) (allowed int, last Decision) {
 	for range n {
 		last = l.Take(context.Background(), key)
@@ -45,17 +44,17 @@ func TestWindows(t *testing.T) {
 		if d := wantTakes(t, l, "a", 6, 5); d.RetryAfter != 60 {
 			t.Fatalf("retry after %d, want 60", d.RetryAfter)
 		}
-		wantTakes(t, l, "b", 5, 5) // somebody else
+		wantTakes(t, l, "b", 5, 5) // another client
 
 		time.Sleep(59*time.Second + 998*time.Millisecond)
 		if d := wantTakes(t, l, "a", 1, 0); d.RetryAfter != 1 {
 			t.Fatalf("retry after %d, want 1", d.RetryAfter)
 		}
 		time.Sleep(2 * time.Millisecond)
-		// Now at 60 s: a second window of a minute.
+		// At 60 s a second window of a minute begins.
 		wantTakes(t, l, "a", 6, 5)
 		time.Sleep(time.Minute)
-		// At 120 s: two are left in the hour, and then the wait is the hour's.
+		// At 120 s two requests are left in the hour. After them, the wait is until the hour ends.
 		d := wantTakes(t, l, "a", 3, 2)
 		if d.RetryAfter != 3600-120 {
 			t.Fatalf("retry after %d, want %d", d.RetryAfter, 3600-120)
@@ -71,8 +70,8 @@ func TestWindows(t *testing.T) {
 	})
 }
 
-// Refused requests are not counted where nothing refused them: else an
-// impatient client would use up its hour within a minute.
+// TestRefusedCostNothing: a refused request does not count in the windows that did not refuse it. Otherwise
+// an impatient client would use up its hour within a minute.
 func TestRefusedCostNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := memoryLimiter(t, "5-M,30-H")
@@ -82,7 +81,7 @@ func TestRefusedCostNothing(t *testing.T) {
 		}
 		for range 5 {
 			time.Sleep(30 * time.Second)
-			wantTakes(t, l, "a", 1000, 0) // neither longer
+			wantTakes(t, l, "a", 1000, 0) // no longer
 			time.Sleep(30 * time.Second)
 			wantTakes(t, l, "a", 1000, 5)
 		}
@@ -90,14 +89,13 @@ func TestRefusedCostNothing(t *testing.T) {
 	})
 }
 
-// A short window that is full too must be in the wait, even though it was a
-// longer one that refused.
+// TestLongestWait: the wait includes a short window that is full, also if a longer one refused.
 func TestLongestWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := memoryLimiter(t, "2-M,3-H")
 		wantTakes(t, l, "a", 1, 1)
 		time.Sleep(time.Hour - 10*time.Second)
-		wantTakes(t, l, "a", 2, 2) // both are full: the hour for 10 s, the minute for 60
+		wantTakes(t, l, "a", 2, 2) // both windows are full: the hour for 10 s more, the minute for 60 s
 		if d := wantTakes(t, l, "a", 1, 0); d.RetryAfter != 60 {
 			t.Fatalf("retry after %d, want 60", d.RetryAfter)
 		}
@@ -106,8 +104,8 @@ func TestLongestWait(t *testing.T) {
 	})
 }
 
-// The wait is enough even for a request on the exact nanosecond at which ulule
-// still takes the window for open.
+// TestWaitIsEnough: the wait is long enough even for a request at the exact nanosecond at which ulule still
+// counts the window as open.
 func TestWaitIsEnough(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := memoryLimiter(t, "1-M")
@@ -148,7 +146,7 @@ func TestFields(t *testing.T) {
 	})
 }
 
-// model is what windows are meant to be, written as plainly as can be.
+// model describes windows as simply as possible.
 type model struct {
 	rate  Rate
 	begun []time.Time
@@ -175,16 +173,15 @@ func (m *model) take() (allowed bool, wait int) {
 	return true, 0
 }
 
-// step is one request, and what follows it.
+// step is one request, and the pause after it.
 type step struct {
 	key   string
 	pause time.Duration
-	obey  bool // if refused: wait as told, instead of the pause
+	obey  bool // if refused, wait as told instead of this pause
 }
 
-// TestModel compares it with memory, and with Redis, for random rates, keys and pauses, at a
-// millisecond's precision. A client that waits as told is served, and would not
-// have been a second earlier.
+// TestModel compares the model with memory and with Redis, for random rates, keys and pauses, to the
+// millisecond. A client that waits as told is admitted, and would not have been a second earlier.
 func TestModel(t *testing.T) {
 	for _, tt := range []struct {
 		where  string
@@ -196,8 +193,8 @@ func TestModel(t *testing.T) {
 			where: Memory, open: func(tb testing.TB) *Store { return open(tb, Options{}) }, units: []string{"S", "M", "H", "D"},
 			pauses: rapid.OneOf(rapid.Just(int64(0)), rapid.Int64Range(0, 2000), rapid.Int64Range(0, 100_000), rapid.Int64Range(0, 2*86_400_000)),
 		},
-		// No days, as the store's clock ticks each second. Whole twos of milliseconds, as miniredis takes the
-		// last millisecond of a window for over, and Redis does not.
+		// There are no windows of days, because the store's clock ticks each second. Times are even milliseconds,
+		// because for miniredis, unlike Redis, a window ends a millisecond early.
 		{
 			where: Redis, open: func(tb testing.TB) *Store { _, store := openPiped(tb); return store }, units: []string{"S", "M"},
 			pauses: rapid.Map(rapid.OneOf(rapid.Just(int64(0)), rapid.Int64Range(0, 1000), rapid.Int64Range(0, 50_000)), func(n int64) int64 { return 2 * n }),
@@ -212,8 +209,8 @@ func TestModel(t *testing.T) {
 				}
 			}), 1, 100)
 			rapid.Check(t, func(rt *rapid.T) {
-				// All is drawn, and reported, outside of the bubble: rapid goes by the
-				// real clock, and ends a run by a panic.
+				// The values are drawn and reported outside of the bubble: rapid uses the real clock, and ends a run by
+				// a panic.
 				rate, steps := drawRate(rt, tt.units), steps.Draw(rt, "steps")
 				var fault string
 				synctest.Test(t, func(t *testing.T) { fault = compare(t, tt.open(t), rate, steps) })
@@ -269,7 +266,7 @@ func drawRate(rt *rapid.T, units []string) Rate {
 	return rate
 }
 
-// A key says nothing about whom it stands for without the secret.
+// TestHash: without the secret, a key says nothing about its client.
 func TestHash(t *testing.T) {
 	a, b := memoryLimiter(t, "5-M"), memoryLimiter(t, "5-M")
 	if a.hash("x") != b.hash("x") {

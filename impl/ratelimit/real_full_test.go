@@ -17,12 +17,11 @@ import (
 	"github.com/resetd/resetd/impl/redisclient/redistest"
 )
 
-// The tests of the files *_full_test.go have real Redis servers. Their stores are more patient than a
-// server's, so that none is lost for the machine being busy. How long a request waits, to the millisecond,
-// is in redis_test.go.
+// patience is longer than a server's, so that a busy machine loses no Redis. The tests of the files *_full_test.go
+// use real Redis servers; redis_test.go tests how long a request waits, to the millisecond.
 const patience = 5 * time.Second
 
-// openReal opens a store in a Redis that works.
+// openReal opens a store in a working Redis.
 func openReal(tb testing.TB, url string) *Store {
 	tb.Helper()
 	store := openFor(tb, Options{Redis: target(tb, url)}, patience)
@@ -44,7 +43,7 @@ func TestRealLimits(t *testing.T) {
 	l := one.Limiter("expires", mustRate(t, "5-M"))
 	wantTakes(t, l, "a", 6, 5)
 	key := keyOf(l, "a")
-	server.Do("PEXPIRE", key, 1500) // as if most of the minute had gone by
+	server.Do("PEXPIRE", key, 1500) // as if most of the minute were over
 	d := wantTakes(t, l, "a", 1, 0)
 	if d.RetryAfter > 2 {
 		t.Errorf("retry after %d, want at most 2: 1.5, rounded up", d.RetryAfter)
@@ -70,11 +69,11 @@ func TestRealLimits(t *testing.T) {
 	wantInUse(t, one, Redis)
 }
 
-// keyOf is the key of a client's shortest window.
+// keyOf returns the key of a client's shortest window.
 func keyOf(l *Limiter, client string) string { return l.keys(l.hash(client))[0] }
 
-// TestRealProbeWrites: a Redis that takes no writes is not used, whatever other instances have counted with
-// their probes: a refusal would write nothing.
+// TestRealProbeWrites: a Redis that refuses writes is not used, whatever other instances have counted with their
+// probes, because a refused request would write nothing.
 func TestRealProbeWrites(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
@@ -85,8 +84,8 @@ func TestRealProbeWrites(t *testing.T) {
 	openReal(t, server.URL())
 }
 
-// TestRealBursts has three processes make 3,000 requests for 100 clients, each 1,000 of them at the same
-// time. Each client is let through as often as its limit says.
+// TestRealBursts: three processes send 3,000 requests for 100 clients, each 1,000 at the same time, and each
+// client is admitted as often as its limit says.
 func TestRealBursts(t *testing.T) {
 	const clients = 100
 	if url := os.Getenv("RATELIMIT_TEST_REDIS"); url != "" { // one of the processes
@@ -119,22 +118,22 @@ func TestRealBursts(t *testing.T) {
 	if total != 5*clients {
 		t.Errorf("%d let through, want %d", total, 5*clients)
 	}
-	// None has more than its five, so each has them.
+	// No client has more than its five, so each has exactly five.
 	l := openReal(t, server.URL()).Limiter("ip", mustRate(t, "5-M,30-H"))
 	if more := burst(l, 10*clients); more != 0 {
 		t.Errorf("%d more are let through", more)
 	}
 }
 
-// TestRealFaults breaks a Redis in every way, with requests all the time: limits go on, afterwards Redis is
-// used again, and the log says why it was lost.
+// TestRealFaults breaks a Redis in every way while requests come: limits go on, Redis is used again afterwards,
+// and the log says why it was lost.
 func TestRealFaults(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
 		args  []string
 		begin func(*redistest.Server)
 		end   func(*redistest.Server)
-		// reason is what the log says, or empty if Redis is not lost.
+		// reason is the reason in the log; empty if Redis is not lost.
 		reason string
 	}{
 		{
@@ -189,12 +188,12 @@ func TestRealFaults(t *testing.T) {
 			outage := startOutage(t, store, l)
 			tt.begin(server)
 			if tt.reason == "" {
-				wantTakes(t, l, "steady", 10, 5) // it was forgotten
+				wantTakes(t, l, "steady", 10, 5) // the client was forgotten
 				store.want(t, Redis)
 				return
 			}
 			outage.lost(t)
-			wantTakes(t, l, "steady", 10, 5) // from the beginning, but not open
+			wantTakes(t, l, "steady", 10, 5) // counts begin anew, but limits hold
 			tt.end(server)
 			outage.over(t)
 			if _, reason, _ := strings.Cut(store.messages(t)[1], "for itself "); !regexp.MustCompile(tt.reason).MatchString(reason) {
@@ -204,7 +203,7 @@ func TestRealFaults(t *testing.T) {
 	}
 }
 
-// outage is the loss of a Redis, with requests all the time.
+// outage is the loss of a Redis while requests come.
 type outage struct {
 	store *watched
 	l     *Limiter
@@ -370,7 +369,7 @@ func TestRealPrivateTLS(t *testing.T) {
 
 func BenchmarkTakeReal(b *testing.B) { benchmarkTake(b, openReal(b, redistest.Start(b).URL())) }
 
-// How long the slowest of 4,096 requests waits that come at once, which is to be less than
+// BenchmarkBurst measures the wait of the slowest of 4,096 simultaneous requests. It should be less than
 // [redisclient.Patience].
 func BenchmarkBurst(b *testing.B) {
 	store := openReal(b, redistest.Start(b).URL())

@@ -17,13 +17,13 @@ import (
 	"github.com/resetd/resetd/impl/redisclient/redistest"
 )
 
-// The tests of this file have a Redis in their own process, which answers at once or exactly as late as
-// they say, on the clock of a synctest bubble. What a real one does is in the files *_full_test.go.
+// The Redis of these tests is in their process. It answers at once, or exactly as late as they say, on the clock
+// of a synctest bubble. The files *_full_test.go test with a real Redis.
 
-// promise is what a request may wait for Redis. See [redisclient.Patience].
+// promise is the longest time that a request may wait for Redis. See [redisclient.Patience].
 const promise = 250 * time.Millisecond
 
-// toPiped is where a Redis in the test's process is.
+// toPiped returns the target of a Redis in the test's process.
 func toPiped(tb testing.TB, p *redistest.Piped) *redisclient.Target {
 	tb.Helper()
 	t := target(tb, "redis://piped")
@@ -31,7 +31,7 @@ func toPiped(tb testing.TB, p *redistest.Piped) *redisclient.Target {
 	return t
 }
 
-// openPiped opens a store in a Redis of its own.
+// openPiped opens a store in a new Redis in the test's process.
 func openPiped(tb testing.TB) (*redistest.Piped, *Store) {
 	tb.Helper()
 	p := redistest.NewPiped(tb)
@@ -79,7 +79,7 @@ func checkShared(tb testing.TB, first, second *Store, keys func() []string) {
 	if got := d.Windows[1].Remaining; got != 2 {
 		tb.Errorf("%d left in the hour, want 2", got)
 	}
-	wantTakes(tb, other, "192.0.2.1", 2, 1) // a limit of its own
+	wantTakes(tb, other, "192.0.2.1", 2, 1) // another limit
 	wantInUse(tb, first, Redis)
 	wantInUse(tb, second, Redis)
 	names := keys()
@@ -93,8 +93,8 @@ func checkShared(tb testing.TB, first, second *Store, keys func() []string) {
 	}
 }
 
-// TestRedisWaitIsEnough: however the end of the window falls into the second, a client that waits as told
-// is served, and is not told a second more.
+// TestRedisWaitIsEnough: wherever in the second a window ends, a client that waits as told is admitted, and
+// not told to wait a second too long.
 func TestRedisWaitIsEnough(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, store := openPiped(t)
@@ -114,7 +114,7 @@ func TestRedisWaitIsEnough(t *testing.T) {
 	})
 }
 
-// TestRedisAsks: a request costs one round trip for all of its windows, let through or not.
+// TestRedisAsks: a request costs one round trip for all of its windows, admitted or not.
 func TestRedisAsks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, store := openPiped(t)
@@ -141,7 +141,7 @@ func TestRedisAsks(t *testing.T) {
 	})
 }
 
-// TestRedisBudget: a request that asks several limiters waits no longer than one that asks one.
+// TestRedisBudget: a request that uses several limiters waits no longer than with one limiter.
 func TestRedisBudget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, store := openPiped(t)
@@ -160,14 +160,14 @@ func TestRedisBudget(t *testing.T) {
 	})
 }
 
-// TestRedisFaults breaks a Redis with requests all the time: no request waits longer than promised, none
-// does while Redis is away, limits go on, and afterwards Redis is used again.
+// TestRedisFaults breaks a Redis while requests come: no request waits longer than promised, and none waits while
+// Redis is away. Limits go on, and Redis is used again afterwards.
 func TestRedisFaults(t *testing.T) {
 	says := func(text string) func(*redistest.Piped) { return func(p *redistest.Piped) { p.SetError(text) } }
 	for _, tt := range []struct {
 		name       string
 		begin, end func(*redistest.Piped)
-		reason     string // what the log says
+		reason     string // the reason in the log
 	}{
 		{name: "hangs", begin: (*redistest.Piped).Hang, end: (*redistest.Piped).Resume, reason: "no answer in time"},
 		{
@@ -189,12 +189,12 @@ func TestRedisFaults(t *testing.T) {
 				load := startLoad(t, l)
 				tt.begin(p)
 				waitInUse(t, store.Store, Memory)
-				time.Sleep(redisclient.Patience) // those under way
+				time.Sleep(redisclient.Patience) // until running requests end
 				if worst := load.phase(); worst > promise {
 					t.Errorf("a request waited for %v", worst)
 				}
 				wantTakes(t, l, "away", 10, 5)
-				wantTakes(t, l, "steady", 10, 5) // from the beginning, but not open
+				wantTakes(t, l, "steady", 10, 5) // counts begin anew, but limits hold
 				time.Sleep(5 * time.Second)
 				store.want(t, Redis, Memory)
 				tt.end(p)
@@ -215,7 +215,7 @@ func TestRedisFaults(t *testing.T) {
 	}
 }
 
-// TestRedisKept: what is no fault of Redis does not lose it.
+// TestRedisKept: these are no faults of Redis, so it is not lost.
 func TestRedisKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := redistest.NewPiped(t)
@@ -225,7 +225,7 @@ func TestRedisKept(t *testing.T) {
 
 		p.Do("FLUSHALL")
 		p.Do("SCRIPT", "FLUSH")
-		wantTakes(t, l, "a", 10, 5) // it was forgotten by Redis
+		wantTakes(t, l, "a", 10, 5) // Redis has forgotten the client
 
 		p.SetError("TRYAGAIN Multiple keys request during rehashing of slot")
 		wantTakes(t, l, "a", 10, 5) // in memory, while a Cluster moves the keys
@@ -242,8 +242,8 @@ func TestRedisKept(t *testing.T) {
 	})
 }
 
-// TestRedisFlaps: a Redis that works for most of the time is not taken back each time, and the log does not
-// tell of each.
+// TestRedisFlaps: a Redis that fails again and again is not taken back each time, and the log does not report
+// each time.
 func TestRedisFlaps(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := redistest.NewPiped(t)
@@ -264,7 +264,7 @@ func TestRedisFlaps(t *testing.T) {
 	})
 }
 
-// TestRedisAbsent: absent at the start, which is not delayed for long, and then there.
+// TestRedisAbsent: a Redis that is absent at the start delays it only a little, and is used when it comes.
 func TestRedisAbsent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := redistest.NewPiped(t)
@@ -315,9 +315,9 @@ func TestOpenFaults(t *testing.T) {
 	}
 }
 
-// TestRedisBurst: what many requests ask at once is sent together. One question at a time, a Redis that is
-// 5 ms away would have to be waited for 256 times by each sender, and look lost. [BenchmarkBurst] says how
-// long a burst takes on a machine.
+// TestRedisBurst: commands of many requests at once are sent together. Sent one by one, to a Redis that is 5 ms
+// away, each sender would wait 256 times, and Redis would look lost. [BenchmarkBurst] measures a burst on a
+// machine.
 func TestRedisBurst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, store := openPiped(t)
@@ -330,7 +330,7 @@ func TestRedisBurst(t *testing.T) {
 	})
 }
 
-// burst asks so often at once, for 100 clients, and returns how many were let through.
+// burst makes so many requests at once, for 100 clients, and returns how many were admitted.
 func burst(l *Limiter, requests int) (allowed int64) {
 	var n atomic.Int64
 	var wait sync.WaitGroup
@@ -345,7 +345,7 @@ func burst(l *Limiter, requests int) (allowed int64) {
 	return n.Load()
 }
 
-// TestPipelineLeavesOutWhoGaveUp: a request that has given up is counted in memory, and not in Redis as well.
+// TestPipelineLeavesOutWhoGaveUp: a request that gave up counts in memory, and not in Redis as well.
 func TestPipelineLeavesOutWhoGaveUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, store := openPiped(t)

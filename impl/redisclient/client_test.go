@@ -14,14 +14,14 @@ import (
 	"github.com/resetd/resetd/impl/upstream"
 )
 
-// TestNames: a server is believed that has a certificate for its own address or for the host of the URL,
-// and none else.
+// TestNames: a server is accepted if its certificate is for its own address or for the host of the URL, and
+// refused otherwise.
 func TestNames(t *testing.T) {
 	authority := redistest.NewAuthority(t)
 	for _, tt := range []struct {
 		name  string
 		hosts []string // of the certificate
-		other bool     // the certificate is another authority's
+		other bool     // the certificate is from another authority
 		want  error
 	}{
 		{name: "its own address", hosts: []string{"127.0.0.1"}},
@@ -76,8 +76,8 @@ func serve(listener net.Listener, handle func(net.Conn)) {
 	}
 }
 
-// TestOnce: a command whose answer is lost is not sent again, whatever the kind of Redis: a request would
-// be kept twice.
+// TestOnce: a command whose answer is lost is not sent again, in any kind of deployment: a request would be
+// kept twice.
 func TestOnce(t *testing.T) {
 	for _, kind := range []Kind{Single, Cluster} {
 		t.Run(string(kind), func(t *testing.T) {
@@ -97,7 +97,7 @@ func TestOnce(t *testing.T) {
 					switch text := strings.ToLower(string(told[:n])); {
 					case strings.Contains(text, "incr"):
 						wanted.Add(1)
-						return // and no answer
+						return // without an answer
 					case strings.Contains(text, "slots"):
 						_, _ = io.WriteString(conn, "*1\r\n*3\r\n:0\r\n:16383\r\n*3\r\n$"+
 							"9\r\n"+host+"\r\n:"+port+"\r\n$1\r\nx\r\n")
@@ -134,7 +134,7 @@ func TestOnce(t *testing.T) {
 	}
 }
 
-// TestCode: what may be logged of what Redis says.
+// TestCode: only the code of an error of Redis is logged.
 func TestCode(t *testing.T) {
 	for _, tt := range []struct{ said, want string }{
 		{"READONLY You can't write against a read only replica.", "READONLY"},

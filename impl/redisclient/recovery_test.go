@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// TestRecovery: once lost, Redis is back when it works. Lost again and again, it has to work for longer,
-// and what is used is what works for most of the time.
+// TestRecovery: a lost Redis is used again when it works. If it is lost again and again, it must work for longer
+// first, so that the store in use is the one that works most of the time.
 func TestRecovery(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var r Recovery
@@ -27,7 +27,7 @@ func TestRecovery(t *testing.T) {
 		}
 		r.Lost()
 		r.Works()
-		r.Failed() // they must be in a row
+		r.Failed() // successes must be in a row
 		for range 4 {
 			if r.Works() {
 				t.Fatal("it is used too soon")

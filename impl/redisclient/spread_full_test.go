@@ -14,8 +14,8 @@ import (
 	"github.com/resetd/resetd/impl/redisclient/redistest"
 )
 
-// TestSpread: of a single Redis the keys are in all parts of the key space, and of a Cluster there is one
-// on each node, also where a slot has just moved.
+// TestSpread: for a single Redis the keys are in all parts of the key space; for a Cluster there is one key on
+// each node, also just after a slot has moved.
 func TestSpread(t *testing.T) {
 	cluster := redistest.StartCluster(t)
 	target, wrong := Parse(Config{URL: cluster.URL()})

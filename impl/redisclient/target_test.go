@@ -9,7 +9,7 @@ import (
 	"github.com/resetd/resetd/impl/redisclient/redistest"
 )
 
-// TestURLs: the documented forms, and what each of them is taken for.
+// TestURLs: each documented form of REDIS_URL has this meaning.
 func TestURLs(t *testing.T) {
 	for _, tt := range []struct {
 		name, url string
@@ -55,7 +55,7 @@ func TestURLs(t *testing.T) {
 	}
 }
 
-// TestWrongURLs: what cannot work is refused with the way out, and nothing of it is repeated.
+// TestWrongURLs: URLs that cannot work are refused. The message says what to do, and repeats nothing of the URL.
 func TestWrongURLs(t *testing.T) {
 	for _, tt := range []struct{ name, url, want string }{
 		{name: "no URL", url: "hunter2", want: "must be redis://"},
@@ -115,7 +115,7 @@ func TestWrongURLs(t *testing.T) {
 	}
 }
 
-// TestWrongCertificates: each mistake is named by its setting, and all of them together.
+// TestWrongCertificates: each mistake names its setting, and all mistakes are named together.
 func TestWrongCertificates(t *testing.T) {
 	authority := redistest.NewAuthority(t)
 	certificate, key := authority.Issue(time.Now().Add(time.Hour), "client")

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// readTwice compares what encoding/json makes of a body with a reading that marks each member given
+// readTwice compares what encoding/json makes of a body with another reading, which marks members that are given
 // twice.
 func readTwice(body []byte) error {
 	var last any
@@ -62,7 +62,7 @@ func readFirst(decoder *json.Decoder) (any, error) {
 				return nil, err
 			}
 			if before, twice := members[name.(string)]; twice {
-				value = []struct{ before any }{{before}} // no value of encoding/json is like it
+				value = []struct{ before any }{{before}} // encoding/json never makes such a value
 			}
 			members[name.(string)] = value
 		}
@@ -72,7 +72,7 @@ func readFirst(decoder *json.Decoder) (any, error) {
 	return token, nil
 }
 
-// FuzzJSON: what passes means the same to every reader, and what is refused for a member given twice
+// FuzzJSON: an accepted body means the same to every reader. A body that is refused for a member given twice
 // does not.
 func FuzzJSON(f *testing.F) {
 	for _, seed := range []string{

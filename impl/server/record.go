@@ -100,7 +100,7 @@ type codedError string
 
 func (c codedError) Error() string { return string(c) }
 
-// The values of headers of every answer.
+// These are values of headers that every answer has.
 var noStore, noSniff = []string{"no-store"}, []string{"nosniff"}
 
 var knownMethods = map[string]bool{

@@ -12,8 +12,8 @@ import (
 	"github.com/resetd/resetd/impl"
 )
 
-// TestCheckUnknown: each question is about another address, which no account can have, and of all
-// recorded answers only the 404 for an unknown address will do.
+// TestCheckUnknown: each question is about a new address, which no account can have. Of all recorded answers only
+// the 404 for an unknown address says that Supabase Auth serves.
 func TestCheckUnknown(t *testing.T) {
 	header := http.Header{errorCodeHeader: {"user_not_found"}}
 	recorded := func(name string) http.HandlerFunc {
@@ -102,8 +102,8 @@ func TestCheckUnknown(t *testing.T) {
 	}
 }
 
-// TestRedirectOrigin: answers as recorded from a running Supabase Auth, without and with a
-// database, and such as others give. A link is followed as a browser does, without a key.
+// TestRedirectOrigin: answers are understood as recorded from a running Supabase Auth, with and without a
+// database, and as other servers give them. A link is followed without a key, like in a browser.
 func TestRedirectOrigin(t *testing.T) {
 	const expired = "#error=access_denied&error_code=otp_expired&error_description=Email+link+is+invalid+or+has+expired&sb="
 	for name, tt := range map[string]struct {

@@ -23,7 +23,7 @@ import (
 
 const redirectTo = "https://app.example.com/reset-password"
 
-// TestRecordedVerdicts: testdata has answers recorded from a running Supabase Auth.
+// TestRecordedVerdicts: each recorded answer of a running Supabase Auth has this verdict.
 func TestRecordedVerdicts(t *testing.T) {
 	const (
 		link      = "link"
@@ -75,7 +75,7 @@ func TestRecordedVerdicts(t *testing.T) {
 	}
 }
 
-// TestFaults: what is no clear verdict is unavailable, within the deadline and the bounds, and
+// TestFaults: an answer without a clear verdict counts as unavailable, within the deadline and the bounds, and
 // its error repeats nothing of the answer.
 func TestFaults(t *testing.T) {
 	const secret = "never-repeat-this"
@@ -145,8 +145,8 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// TestAccountAtFault: an answer that is good but for what it says of this account is refused, and
-// so it is not asked for as often as an upstream that fails.
+// TestAccountAtFault: a good answer with unusable content about this account is an error of the account, so the
+// delivery tries it less often than a failing upstream.
 func TestAccountAtFault(t *testing.T) {
 	good := goodLink("known1@example.com")
 	for _, c := range []struct{ name, member, value string }{
@@ -189,7 +189,7 @@ func TestAccountAtFault(t *testing.T) {
 	}
 }
 
-// TestStoredAddresses: what Supabase Auth stores is read as it is, odd or long.
+// TestStoredAddresses: an address is read as Supabase Auth stores it, however odd or long.
 func TestStoredAddresses(t *testing.T) {
 	for _, stored := range []string{
 		"a..b@docomo.example", ".a@docomo.example", "a.@docomo.example", "UPPER@Example.com", "plus+tag@example.com",
@@ -202,7 +202,7 @@ func TestStoredAddresses(t *testing.T) {
 	}
 }
 
-// TestBanned: an account is banned as long as banned_until is ahead.
+// TestBanned: an account is banned until banned_until.
 func TestBanned(t *testing.T) {
 	for _, c := range []struct {
 		until  any
@@ -220,8 +220,8 @@ func TestBanned(t *testing.T) {
 	}
 }
 
-// TestMetadata: what a user has put into metadata is read over, whatever it holds and however much it
-// is, and takes no memory. Bytes that look like a member of the answer, or like its end, are none.
+// TestMetadata: metadata of any content and size is skipped, and takes no memory. Bytes in it that look like a
+// member or the end of the answer have no effect.
 func TestMetadata(t *testing.T) {
 	hostile := map[string]any{
 		"email": "mallory@example.net", "hashed_token": strings.Repeat("ff", 28), "verification_type": "signup",
@@ -253,13 +253,13 @@ func TestMetadata(t *testing.T) {
 		if err != nil || link.Email != "known1@example.com" || link.TokenHash != answer["hashed_token"] {
 			t.Errorf("%s: %+v, %v", c.name, link, err)
 		}
-		if took := after.TotalAlloc - before.TotalAlloc; took > 512<<10 { // of both ends, with a connection each
+		if took := after.TotalAlloc - before.TotalAlloc; took > 512<<10 { // client and server, with a connection each
 			t.Errorf("%s: reading %d KiB took %d KiB of memory", c.name, len(body)>>10, took>>10)
 		}
 	}
 }
 
-// TestTooLong: what is outside of metadata is bounded too, by less.
+// TestTooLong: the rest of the answer has a smaller bound than metadata.
 func TestTooLong(t *testing.T) {
 	answer := goodLink("known1@example.com")
 	answer["confirmation_sent_at"] = strings.Repeat("x", maxShallow)
@@ -268,8 +268,7 @@ func TestTooLong(t *testing.T) {
 	}
 }
 
-// TestLanguageField: of user_metadata one field is read, if it is a string that may be a language, and
-// nothing of what is around it.
+// TestLanguageField: of user_metadata only the one field is read, if it is a string that may be a language tag.
 func TestLanguageField(t *testing.T) {
 	for _, c := range []struct{ name, metadata, field, want string }{
 		{name: "plain", metadata: `{"locale":"fr"}`, field: "locale", want: "fr"},
@@ -319,8 +318,8 @@ func TestCheckField(t *testing.T) {
 	}
 }
 
-// FuzzShallow: of any JSON text its outermost members are left, and those that are no object and no list
-// as they were, whatever the pieces that it is read in.
+// FuzzShallow: of any JSON text, read in pieces of any size, the outermost members remain, and those that are
+// neither object nor list are unchanged.
 func FuzzShallow(f *testing.F) {
 	for _, seed := range []string{
 		`{"a":1,"b":"x","c":{"d":[1,{"e":"}"}]},"f":[[],"\\\"]"],"g":null}`, `{}`, `[1,[2],{"a":3}]`, `"x{"`, `{"a\"{":{"b":1}}`, `{"a":{}} `, `{"user_metadata":{"b":{"a":1},"a":"fr"},"a":"de"}`, `{"user_metadata":["a","fr"]}`, `{"a":"\u007b"}`,
@@ -340,10 +339,10 @@ func FuzzShallow(f *testing.F) {
 		if json.Unmarshal(text, &whole) != nil {
 			return // no object
 		}
-		var metadata map[string]any // of several of a name, the last
+		var metadata map[string]any // of several members with the same name, the last counts
 		if said, ok := whole["user_metadata"]; ok && strings.Count(string(text), "user_metadata") == 1 && strings.Count(string(said), `"a"`) == 1 && json.Unmarshal(said, &metadata) == nil {
 			want, _ := metadata["a"].(string)
-			if !languageTag.MatchString(want) || !strings.Contains(string(said), `"`+want+`"`) { // or it is written with escapes
+			if !languageTag.MatchString(want) || !strings.Contains(string(said), `"`+want+`"`) { // otherwise it is written with escapes
 				want = ""
 			}
 			if _, ok := metadata["a"]; ok && reader.value != want {
@@ -368,7 +367,7 @@ func FuzzShallow(f *testing.F) {
 	})
 }
 
-// pieces reads so many bytes at a time.
+// pieces reads n bytes at a time.
 type pieces struct {
 	text []byte
 	size int
@@ -383,7 +382,7 @@ func (p *pieces) Read(into []byte) (int, error) {
 	return n, nil
 }
 
-// TestRetryAfter: a 429 that says how long to wait is an error that says so too.
+// TestRetryAfter: a 429 with a Retry-After becomes an error with that time.
 func TestRetryAfter(t *testing.T) {
 	for _, c := range []struct {
 		value string
@@ -406,7 +405,7 @@ func TestRetryAfter(t *testing.T) {
 	}
 }
 
-// timeout is for answers that come.
+// timeout is long, for answers that do come.
 const timeout = time.Minute
 
 // goodLink is an answer with a link for an account.
@@ -421,7 +420,7 @@ func answering(body any) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) { _ = json.NewEncoder(w).Encode(body) }
 }
 
-// ask sends one call to the handler, and checks what every call carries.
+// ask sends one call to the handler, and checks what every call must have.
 func ask(t *testing.T, handler http.HandlerFunc) (*delivery.Link, error) {
 	t.Helper()
 	return askFor(t, timeout, handler)
@@ -444,7 +443,7 @@ func askFor(t *testing.T, patience time.Duration, handler http.HandlerFunc) (*de
 	return New(Config{AuthURL: server.URL + "/auth/v1/", Key: "the-key", Timeout: patience}).MakeLink(context.Background(), "someone@example.com", redirectTo)
 }
 
-// replay answers as recorded.
+// replay answers with a recorded answer.
 func replay(t *testing.T, recorded []byte) http.HandlerFunc {
 	t.Helper()
 	response, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(recorded)), nil)

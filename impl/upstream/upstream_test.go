@@ -69,9 +69,9 @@ func drip(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// TestTimeout: a call ends, and not too soon, whether its answer never begins or never ends, and it is told
-// from other failures. Two clocks of net/http race each other, the client's and the transport's, so
-// many calls are made, and one error is made up as the transport's clock leaves it.
+// TestTimeout: a call ends in time, and not too soon, if its answer never begins or never ends, and its error
+// differs from other failures. In net/http the clocks of client and transport race each other, so the test
+// makes many calls, and builds the error of the transport's clock by hand.
 func TestTimeout(t *testing.T) {
 	transports := &neturl.Error{Op: "Post", URL: "https://" + secret, Err: fmt.Errorf("%w", context.DeadlineExceeded)}
 	if cause := Cause(transports); !errors.Is(cause, context.DeadlineExceeded) || strings.Contains(cause.Error(), secret) {
@@ -99,7 +99,7 @@ func TestTimeout(t *testing.T) {
 	}
 }
 
-// TestBounds: an answer may have maxAnswer bytes, and no more; its headers are bounded too.
+// TestBounds: an answer may have maxAnswer bytes and no more, and its headers are bounded too.
 func TestBounds(t *testing.T) {
 	for _, c := range []struct {
 		name         string
@@ -140,8 +140,8 @@ func TestRedirects(t *testing.T) {
 	}
 }
 
-// TestConnections: a client keeps as many connections as are used at once, shares none with another
-// client, and keeps none after one has failed.
+// TestConnections: a client keeps as many connections as it uses at once, shares none with another client, and
+// keeps no connection that has failed.
 func TestConnections(t *testing.T) {
 	const atOnce = 16
 	var together sync.WaitGroup
@@ -194,8 +194,8 @@ func TestConnections(t *testing.T) {
 	step("another client after a failure of the first", 0, plain(other))
 }
 
-// TestRetryAfter: a 429 that says in seconds how long to wait is an error that says so too. Other
-// answers are left to the caller, whatever they say.
+// TestRetryAfter: a 429 with a Retry-After in seconds becomes an error with that time. Other answers are left to
+// the caller.
 func TestRetryAfter(t *testing.T) {
 	for _, c := range []struct {
 		status int
@@ -233,7 +233,7 @@ func TestRetryAfter(t *testing.T) {
 	}
 }
 
-// TestCause: of each kind of failure the kind is told, and nothing of the address or the answer.
+// TestCause: the cause says the kind of failure, and nothing of the address or the answer.
 func TestCause(t *testing.T) {
 	closed := httptest.NewServer(http.NotFoundHandler())
 	closed.Close()

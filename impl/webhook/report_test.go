@@ -19,14 +19,14 @@ const (
 
 var webhookNow = time.Unix(1_770_920_772, 0)
 
-// sign does by hand what the library does for us.
+// sign signs by hand, where the room uses a library.
 func sign(key, timestamp, token string) string {
 	mac := hmac.New(sha256.New, []byte(key))
 	mac.Write([]byte(timestamp + token))
 	return hex.EncodeToString(mac.Sum(nil))
 }
 
-// signature is a body's signature, good at the given distance from now.
+// signature returns the signature of a body, at this distance from now.
 func signature(key string, from time.Duration) string {
 	timestamp := fmt.Sprint(webhookNow.Add(from).Unix())
 	return fmt.Sprintf(`{"timestamp":%q,"token":%q,"signature":%q}`, timestamp, webhookToken, sign(key, timestamp, webhookToken))
@@ -36,8 +36,8 @@ func signedBody(event string) []byte {
 	return fmt.Appendf(nil, `{"signature":%s,"event-data":%s}`, signature(webhookKey, 0), event)
 }
 
-// permanent has every member that is read, in the form of Mailgun's own examples, and some that
-// must not be.
+// permanent has every member that is read, in the form of Mailgun's examples, and some members that must not
+// be read.
 const permanent = `{"event":"failed","severity":"permanent","reason":"bounce","log-level":"error","id":"G9Bn5sl1TC6nu79C8C0bwg",
 	"timestamp":1770920771.5,"recipient":"Known@Example.com","recipient-domain":"Example.com","tags":["password-reset"],"campaigns":[],
 	"delivery-status":{"attempt-no":1,"message":"5.1.1 No such user","code":550,"enhanced-code":"5.1.1","description":"","session-seconds":0.12,"tls":true},
@@ -46,8 +46,8 @@ const permanent = `{"event":"failed","severity":"permanent","reason":"bounce","l
 	"message":{"headers":{"to":"Known@Example.com","subject":"Reset your password"},"attachments":[],"size":111},
 	"storage":{"url":"https://example.com/key","key":"key"},"user-variables":{}}`
 
-// TestPublishedSignatures: those that Mailgun's own PHP client and Symfony's bridge are tested
-// with, both made by others and long ago.
+// TestPublishedSignatures: the room accepts the signatures in the tests of Mailgun's PHP client and of Symfony's
+// bridge, which others have made.
 // https://github.com/mailgun/mailgun-php/blob/master/tests/Api/WebhookTest.php
 // https://github.com/symfony/symfony/tree/7.4/src/Symfony/Component/Mailer/Bridge/Mailgun/Tests/Webhook
 func TestPublishedSignatures(t *testing.T) {
@@ -64,7 +64,7 @@ func TestPublishedSignatures(t *testing.T) {
 			signature: "a0cd251821d8fd56a2130b541becc8e441023574e602fe9829a9ab9fbfdea33f", timestamp: 1661590666,
 		},
 	} {
-		// Documented as a number, seen as a string.
+		// Mailgun documents a number, and sends a string.
 		for _, form := range []string{`"%d"`, `%d`} {
 			body := fmt.Appendf(nil, `{"signature":{"timestamp":`+form+`,"token":%q,"signature":%q},"event-data":%s}`,
 				published.timestamp, published.token, published.signature, permanent)
@@ -79,7 +79,7 @@ func TestPublishedSignatures(t *testing.T) {
 	}
 }
 
-// TestWebhookEvents: what is taken from an event that is signed.
+// TestWebhookEvents: these parts of a signed event are read.
 func TestWebhookEvents(t *testing.T) {
 	replace := func(pairs ...string) string {
 		for i := 0; i < len(pairs); i += 2 {
@@ -134,8 +134,8 @@ func TestWebhookEvents(t *testing.T) {
 	}
 }
 
-// TestWebhookRefusals: what is not believed, whatever the event says; and no error repeats
-// anything.
+// TestWebhookRefusals: an event without a valid signature is refused, whatever it says, and the error repeats
+// nothing of it.
 func TestWebhookRefusals(t *testing.T) {
 	good := signature(webhookKey, 0)
 	timestamp := fmt.Sprint(webhookNow.Unix())
@@ -183,7 +183,7 @@ func TestWebhookRefusals(t *testing.T) {
 		"ages ago":           {body(signature(webhookKey, -100*365*24*time.Hour), permanent), errExpired},
 		"a second too early": {body(signature(webhookKey, maxWebhookSkew+time.Second), permanent), errEarly},
 		"in an age":          {body(signature(webhookKey, 200*365*24*time.Hour), permanent), errEarly},
-		// As many digits as there are may go from the time to the token and back.
+		// Digits are moved between the time and the token, in both directions.
 		"moved to the token": {body(strings.NewReplacer(`"`+timestamp, `"`+timestamp[:9], `"`+webhookToken, `"`+timestamp[9:]+webhookToken).Replace(good), permanent), errExpired},
 		"moved to the time":  {body(strings.NewReplacer(timestamp, timestamp+webhookToken[:1], webhookToken, webhookToken[1:]).Replace(good), permanent), errEarly},
 		"by a leading zero":  {body(strings.Replace(good, timestamp, `0`+timestamp, 1), permanent), errMalformed},
@@ -210,7 +210,7 @@ func flip(text string) string {
 	return text[:len(text)-1] + string(last)
 }
 
-// TestWebhookAge: the bounds themselves are inside.
+// TestWebhookAge: events at the bounds of age are accepted.
 func TestWebhookAge(t *testing.T) {
 	for _, from := range []time.Duration{-maxWebhookAge, -8 * time.Hour, 0, maxWebhookSkew} {
 		body := fmt.Appendf(nil, `{"signature":%s,"event-data":%s}`, signature(webhookKey, from), permanent)
@@ -232,8 +232,8 @@ func TestParentSignature(t *testing.T) {
 	}
 }
 
-// TestNoSigningKey: where the library has no signing key it goes by the API key, and with an
-// empty one anybody could sign.
+// TestNoSigningKey: without a signing key no event is accepted. The library would use the API key, and with an
+// empty key anybody could sign.
 func TestNoSigningKey(t *testing.T) {
 	body := fmt.Appendf(nil, `{"signature":%s,"event-data":%s}`, signature("", 0), permanent)
 	if event, err := newVerifier("").read(body, webhookNow); !errors.Is(err, errSignature) {
@@ -241,8 +241,8 @@ func TestNoSigningKey(t *testing.T) {
 	}
 }
 
-// FuzzWebhook reads anything at all: whatever is believed has a signature that somebody with
-// the key has made, and what is taken from it is bounded.
+// FuzzWebhook reads arbitrary bodies: an accepted event has a signature made with the key, and what is read from
+// it is bounded.
 func FuzzWebhook(f *testing.F) {
 	f.Add(signedBody(permanent))
 	f.Add(signedBody(`{"event":"complained","tags":["password-reset"],"recipient":"a@b.co"}`))

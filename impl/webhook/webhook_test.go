@@ -19,12 +19,12 @@ import (
 	"github.com/resetd/resetd/impl/server"
 )
 
-// once is what the handler asks.
+// once says whether a report comes for the first time.
 type once func() bool
 
 func (o once) Take(context.Context, string) bool { return o() }
 
-// startWebhook serves a webhook over HTTP, as impl/server does; logs may be read when it is closed.
+// startWebhook serves a webhook over HTTP, as impl/server does. The log may be read after it is closed.
 func startWebhook(t *testing.T, read func([]byte) (event, error), first once) (url string, logs *bytes.Buffer, registry *prometheus.Registry, end func()) {
 	t.Helper()
 	registry, logs = prometheus.NewRegistry(), &bytes.Buffer{}
@@ -55,8 +55,8 @@ func post(t *testing.T, url string) (status int, body string) {
 	return response.StatusCode, string(raw)
 }
 
-// TestWebhooksAtOnce: as many are judged at once as may be, more are refused at once, and every
-// place is given back.
+// TestWebhooksAtOnce: a bounded number of reports is judged at once, and further ones are refused at once. Each
+// report frees its place.
 func TestWebhooksAtOnce(t *testing.T) {
 	t.Parallel()
 	inside, goOn := make(chan struct{}, maxAtOnce+1), make(chan struct{})
@@ -98,8 +98,7 @@ func TestWebhooksAtOnce(t *testing.T) {
 	}
 }
 
-// TestWebhookFaults: a fault of our own is answered 500, which Mailgun repeats, counts nothing
-// as an event, and takes no place for good.
+// TestWebhookFaults: a bug is answered 500, which Mailgun repeats. It counts no event, and frees its place.
 func TestWebhookFaults(t *testing.T) {
 	t.Parallel()
 	for name, read := range map[string]func([]byte) (event, error){
@@ -142,7 +141,7 @@ func TestWebhookFaults(t *testing.T) {
 	}
 }
 
-// TestWebhookWithoutRecipient: an event of nobody known is logged without a hash of nothing.
+// TestWebhookWithoutRecipient: an event without a recipient is logged without a hash.
 func TestWebhookWithoutRecipient(t *testing.T) {
 	t.Parallel()
 	url, logs, _, end := startWebhook(t,

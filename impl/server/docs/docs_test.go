@@ -14,7 +14,7 @@ import (
 	"golang.org/x/net/html"
 )
 
-// contract reads openapi.yaml, and the page that is committed.
+// contract reads openapi.yaml and the committed page.
 func contract(t *testing.T) (document *openapi3.T, encoded []byte, page string) {
 	t.Helper()
 	document, err := openapi3.NewLoader().LoadFromFile("../../../openapi.yaml")
@@ -31,8 +31,8 @@ func contract(t *testing.T) (document *openapi3.T, encoded []byte, page string) 
 	return document, encoded, string(written)
 }
 
-// TestPageIsComplete looks on the page for every value in the document, and for the names that it gives to
-// things: a keyword that the template does not know is noticed here.
+// TestPageIsComplete: the page has every value of the document, and every name that the document gives. So the
+// test notices a keyword that the template does not know.
 func TestPageIsComplete(t *testing.T) {
 	_, encoded, page := contract(t)
 	shown := textOf(t, page)
@@ -47,7 +47,7 @@ func TestPageIsComplete(t *testing.T) {
 			}
 		}
 	}
-	// In these, the keys are names that the document gives, and no words of OpenAPI.
+	// Under these, the keys are names that the document gives, and not keywords of OpenAPI.
 	naming := []string{"paths", "responses", "content", "headers", "properties", "schemas"}
 	var walk func(where string, value any)
 	walk = func(where string, value any) {
@@ -57,7 +57,7 @@ func TestPageIsComplete(t *testing.T) {
 				at := where + "/" + key
 				switch in := where[strings.LastIndex(where, "/")+1:]; {
 				case key == "$ref":
-					if !strings.Contains(inner.(string), "/headers/") { // shown under the header's own name
+					if !strings.Contains(inner.(string), "/headers/") { // the page shows the header itself
 						name := inner.(string)
 						expect(at, name[strings.LastIndex(name, "/")+1:])
 					}
@@ -94,7 +94,7 @@ func TestPageIsComplete(t *testing.T) {
 	}
 }
 
-// textOf returns what a reader sees of a page. What could run, or load something, is a mistake.
+// textOf returns the text that a reader sees of a page. It fails the test if the page could run or load anything.
 func textOf(t *testing.T, page string) string {
 	t.Helper()
 	var shown strings.Builder
@@ -130,7 +130,7 @@ func textOf(t *testing.T, page string) string {
 
 func squeeze(text string) string { return strings.Join(strings.Fields(text), " ") }
 
-// TestProse: the descriptions of the document use no more of CommonMark than the page renders.
+// TestProse: the descriptions use only the parts of CommonMark that the page renders.
 func TestProse(t *testing.T) {
 	_, encoded, _ := contract(t)
 	var walk func(value any)
@@ -170,7 +170,7 @@ func TestProse(t *testing.T) {
 	walk(document)
 }
 
-// startsWithStatus: a number that no dot follows starts no list.
+// startsWithStatus says whether a line starts with a number without a dot, which starts no list.
 func startsWithStatus(line string) bool {
 	digits := strings.TrimLeft(line, "0123456789")
 	return digits != line && !strings.HasPrefix(digits, ".") && !strings.HasPrefix(digits, ")")
@@ -210,7 +210,7 @@ func TestExamples(t *testing.T) {
 	}
 }
 
-// TestAnswers: each answer is named as HTTP names it, and has the headers that the page shows for all.
+// TestAnswers: each answer has its name in HTTP, and the headers that the page shows for all answers.
 func TestAnswers(t *testing.T) {
 	document, _, page := contract(t)
 	var got []string
