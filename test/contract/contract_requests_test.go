@@ -27,7 +27,7 @@ import (
 // maxBodyBytes is the "16 KiB" of openapi.yaml's request body.
 const maxBodyBytes = 16 << 10
 
-// generated is a request, and what openapi.yaml says of it.
+// generated is a request, with the answer that openapi.yaml documents for it.
 type generated struct {
 	method, path string
 	header       http.Header
@@ -38,11 +38,11 @@ type generated struct {
 	blamed       []string // the paths that the issues name, sorted; "" is the whole body
 }
 
-// A kind draws requests that are valid, or not so in one way.
+// kind draws requests that are valid, or that are invalid in one way.
 type kind struct {
 	name  string
 	draw  func(t *rapid.T) generated
-	times int // a check draws so many of them; 0 is 1
+	times int // requests for each check; 0 is 1
 }
 
 func (k kind) check(t *rapid.T, target *contractTarget) {
@@ -51,31 +51,31 @@ func (k kind) check(t *rapid.T, target *contractTarget) {
 	}
 }
 
-// requestKinds are all that follow from the document. What the document has and the generator
-// does not know is reported: it would otherwise go untested.
+// requestKinds returns all kinds of requests that follow from the document. It reports parts of the document
+// that the generator does not know, which would otherwise go untested.
 func requestKinds(t testing.TB) []kind {
 	operation := resetdtest.Document().Paths.Find("/auth/send-password-reset").Post
 	known := []string{"operationId", "tags", "summary", "description", "parameters", "requestBody", "responses"}
 	for keyword := range keywordsOf(t, operation) {
 		if !slices.Contains(known, keyword) {
-			t.Errorf("the operation has %q, of which the generator knows nothing", keyword)
+			t.Errorf("the operation has %q, which the generator does not know", keyword)
 		}
 	}
 	for _, parameter := range operation.Parameters {
 		if p := parameter.Value; p.In != "header" || p.Name != "Accept-Language" || p.Required {
-			t.Errorf("the operation has a parameter %q in %s, of which the generator knows nothing", p.Name, p.In)
+			t.Errorf("the operation has a parameter %q in %s, which the generator does not know", p.Name, p.In)
 		} else if keywords := keywordsOf(t, p.Schema.Value); len(keywords) != 1 || keywords["type"] != "string" {
-			t.Errorf("Accept-Language has a schema of which the generator knows nothing: %v", keywords)
+			t.Errorf("Accept-Language has a schema that the generator does not know: %v", keywords)
 		}
 	}
 	body := operation.RequestBody.Value
 	if mediaTypes := slices.Collect(maps.Keys(body.Content)); !slices.Equal(mediaTypes, []string{"application/json"}) || !body.Required {
-		t.Errorf("the body is required: %v, as %v: the generator knows only a JSON body that is", body.Required, mediaTypes)
+		t.Errorf("the body is required: %v, as %v: the generator knows only a required JSON body", body.Required, mediaTypes)
 	}
 	schema := body.Content["application/json"].Schema.Value
 	reader := &schemaReader{t: t}
 	reader.read(nil, schema)
-	slices.SortFunc(reader.violations, func(a, b violation) int { return strings.Compare(a.name, b.name) }) // a seed has to mean the same each time
+	slices.SortFunc(reader.violations, func(a, b violation) int { return strings.Compare(a.name, b.name) }) // a seed must always draw the same
 
 	valid := func(t *rapid.T) object { return allowed(t, schema).(object) }
 	kinds := validKinds(valid)
@@ -87,7 +87,7 @@ func requestKinds(t testing.TB) []kind {
 	kinds = append(kinds,
 		kind{name: "schema/hundreds of faults", draw: func(t *rapid.T) generated {
 			body := valid(t)
-			for i := range rapid.IntRange(2, 255).Draw(t, "faults") { // as many as eight letters have other cases
+			for i := range rapid.IntRange(2, 255).Draw(t, "faults") { // eight letters have so many other spellings by case
 				name := []rune("callback_origin")
 				for letter := range 8 {
 					if (i+1)>>letter&1 == 1 {
@@ -106,7 +106,7 @@ func requestKinds(t testing.TB) []kind {
 	return append(kinds, routeKinds(valid)...)
 }
 
-// asked is a request for the operation with everything about it that makes no difference.
+// asked returns a request for the operation, with random values for all that makes no difference.
 func asked(t *rapid.T, body string) generated {
 	g := generated{method: http.MethodPost, path: endpoint, body: body, header: http.Header{}, status: http.StatusOK}
 	g.header.Set("Content-Type", mediaType(t))
@@ -138,7 +138,7 @@ func asked(t *rapid.T, body string) generated {
 	return g
 }
 
-// mediaType is one of the spellings of application/json (RFC 9110, sections 5.6.6 and 8.3.1).
+// mediaType draws a spelling of application/json (RFC 9110, sections 5.6.6 and 8.3.1).
 func mediaType(t *rapid.T) string {
 	return rapid.SampledFrom([]string{"application/json", "application/json", "application/json", "Application/JSON", "APPLICATION/json "}).Draw(t, "media type") +
 		rapid.SampledFrom([]string{"", "", "; charset=utf-8", ";charset=UTF-8", " ; Charset=\"utf-8\"", "; charset=iso-8859-1", "; profile=\"a;b\"; charset=utf8"}).Draw(t, "parameters")
@@ -180,7 +180,7 @@ func validKinds(valid func(*rapid.T) object) []kind {
 // maxLevels is the "32 levels" of openapi.yaml's request body. The body itself is the first.
 const maxLevels = 32
 
-// nested is a member with so many levels in it.
+// nested returns a member with so many levels.
 func nested(t *rapid.T, levels int) member {
 	open, shut := "", ""
 	for range levels {
@@ -193,7 +193,7 @@ func nested(t *rapid.T, levels int) member {
 	return member{"nested", rawText(open + rapid.SampledFrom([]string{"1", `"[[["`, "null"}).Draw(t, "innermost") + shut)}
 }
 
-// several breaks more than one field, and expects to be told of each.
+// several breaks more than one field, and expects an issue for each.
 func several(t *rapid.T, body object, violations []violation) generated {
 	byField := map[string][]violation{}
 	for _, v := range violations {
@@ -209,8 +209,7 @@ func several(t *rapid.T, body object, violations []violation) generated {
 	return invalid(t, written(t, broken), fields...)
 }
 
-// nearMiss changes one character of an address, and knows from the grammar whether it still is
-// one.
+// nearMiss changes one character of an address, and knows from the grammar whether it is still valid.
 func nearMiss(t *rapid.T, body object, schema *openapi3.Schema) generated {
 	address := []rune(body[body.find("email")].value.(string))
 	c := rapid.OneOf(rapid.RuneFrom([]rune(".@-_+ \"\\<>,:;()[]%/\x00\x7fäK\u212a09aZ")), rapid.Rune()).Draw(t, "character")
@@ -232,15 +231,14 @@ func nearMiss(t *rapid.T, body object, schema *openapi3.Schema) generated {
 	return invalid(t, text, "email")
 }
 
-// jsonKinds are bodies that are not exactly one JSON value in UTF-8, and those in which a
-// member is given twice.
+// jsonKinds returns kinds of bodies that are not exactly one JSON value in UTF-8, or that give a member twice.
 func jsonKinds(valid func(*rapid.T) object) []kind {
 	broken := func(name string, change func(t *rapid.T, text string) string) kind {
 		return kind{name: "json/" + name, draw: func(t *rapid.T) generated {
 			return invalidJSON(t, change(t, strings.TrimSpace(written(t, valid(t)))))
 		}}
 	}
-	// inString puts something raw into the text of the first member.
+	// inString puts raw text into the value of the first member.
 	inString := func(name string, what ...string) kind {
 		return broken(name, func(t *rapid.T, text string) string {
 			return `{"x":"` + rapid.SampledFrom(what).Draw(t, "what") + `",` + text[1:]
@@ -259,7 +257,7 @@ func jsonKinds(valid func(*rapid.T) object) []kind {
 		broken("truncated", func(t *rapid.T, text string) string { return text[:rapid.IntRange(0, len(text)-1).Draw(t, "after")] }),
 		broken("beheaded", func(t *rapid.T, text string) string {
 			text = text[rapid.IntRange(1, len(text)-1).Draw(t, "before"):]
-			if json.Valid([]byte(text)) { // a whole value that happened to be the last
+			if json.Valid([]byte(text)) { // the cut has left a whole value
 				t.SkipNow()
 			}
 			return text
@@ -316,7 +314,7 @@ func mediaTypeKinds(valid func(*rapid.T) object) []kind {
 	refusedWith := func(name string, change func(*rapid.T, http.Header)) kind {
 		return kind{name: "media type/" + name, draw: func(t *rapid.T) generated {
 			text := written(t, valid(t))
-			if rapid.Bool().Draw(t, "invalid too") { // which is judged later
+			if rapid.Bool().Draw(t, "invalid too") { // the schema is checked later
 				text = text[1:]
 			}
 			g := refused(asked(t, text), http.StatusUnsupportedMediaType, "unsupported_media_type")
@@ -352,9 +350,9 @@ func mediaTypeKinds(valid func(*rapid.T) object) []kind {
 	}
 }
 
-// sizeKinds are bodies around 16 KiB.
+// sizeKinds returns kinds of bodies around 16 KiB.
 func sizeKinds(valid func(*rapid.T) object) []kind {
-	// filled is a body of so many bytes, by white space or by a long value.
+	// filled returns a body of so many bytes, with white space or a long value.
 	filled := func(t *rapid.T, size int) string {
 		text := written(t, valid(t))
 		if len(text) > size/2 {
@@ -372,7 +370,7 @@ func sizeKinds(valid func(*rapid.T) object) []kind {
 		}},
 		{name: "size/too much", draw: func(t *rapid.T) generated {
 			text := filled(t, maxBodyBytes+rapid.SampledFrom([]int{1, 2, 1000, maxBodyBytes, 150_000}).Draw(t, "more"))
-			if rapid.Bool().Draw(t, "invalid too") { // which is not even looked at
+			if rapid.Bool().Draw(t, "invalid too") { // the size is checked first
 				text = strings.Repeat("\xff", len(text))
 			}
 			return refused(asked(t, text), http.StatusRequestEntityTooLarge, "payload_too_large")
@@ -424,7 +422,7 @@ func routeKinds(valid func(*rapid.T) object) []kind {
 	}
 }
 
-// contractTarget is a server that generated requests are sent to.
+// contractTarget is a server for generated requests.
 type contractTarget struct {
 	*resetdtest.Server
 	client *http.Client
@@ -432,8 +430,8 @@ type contractTarget struct {
 	valid  atomic.Int64 // of sent
 
 	mu       sync.Mutex
-	asked    map[string]bool // accounts that valid requests ask for
-	lookedUp map[string]bool // addresses that Supabase Auth was asked about
+	asked    map[string]bool // accounts of valid requests
+	lookedUp map[string]bool // addresses that were looked up
 }
 
 func startTarget(t *testing.T, s resetdtest.Config) *contractTarget {
@@ -458,14 +456,14 @@ func startTarget(t *testing.T, s resetdtest.Config) *contractTarget {
 	return target
 }
 
-// check sends a request and holds its answer against what the document says.
+// check sends a request, and compares its answer with the document.
 func (target *contractTarget) check(t *rapid.T, g generated) {
 	if (g.status == http.StatusOK || g.status == http.StatusBadRequest) && len(g.body) > maxBodyBytes {
-		t.SkipNow() // the one thing that is judged before a body
+		t.SkipNow() // only the IP limit comes before the body
 	}
 	var body io.Reader = strings.NewReader(g.body)
 	if g.chunked {
-		body = io.NopCloser(body) // of a length that net/http does not know
+		body = io.NopCloser(body) // net/http does not know its length
 	}
 	request, err := http.NewRequest(g.method, target.URL+g.path, body)
 	if err != nil {
@@ -539,17 +537,17 @@ func (target *contractTarget) check(t *rapid.T, g generated) {
 	}
 }
 
-// finish holds what was accepted, and what reached Supabase Auth, against what should have.
+// finish compares what was accepted and looked up with what should have been.
 func (target *contractTarget) finish(t *testing.T) {
 	target.Settle()
 	t.Logf("%d requests, %d of them valid, about %d accounts", target.sent.Load(), target.valid.Load(), len(target.asked))
 	if accepted, valid := strings.Count(target.Log.String(), `"outcome":"accepted"`), target.valid.Load(); int64(accepted) != valid {
-		t.Errorf("%d requests were accepted, and %d are valid", accepted, valid)
+		t.Errorf("%d requests were accepted, but %d were valid", accepted, valid)
 	}
 	target.mu.Lock()
 	defer target.mu.Unlock()
 	if !maps.Equal(target.asked, target.lookedUp) {
-		t.Errorf("valid requests ask for %d accounts, and %d were looked up, or others", len(target.asked), len(target.lookedUp))
+		t.Errorf("valid requests are for %d accounts, but %d were looked up, or other ones", len(target.asked), len(target.lookedUp))
 	}
 	for _, mail := range target.Stack.Mails() {
 		if len(mail.To) != 1 || mail.To[0] != knownEmail && mail.To[0] != otherKnown {
@@ -558,13 +556,14 @@ func (target *contractTarget) finish(t *testing.T) {
 	}
 }
 
-// TestContractGenerated: of the binary that is shipped, requests that follow from openapi.yaml, and requests that break each
-// of its rules in turn, 25 of each kind, and a hundred in make test, are answered as it says. More of them:
+// TestContractGenerated: requests that follow from openapi.yaml, and requests that break each of its rules in
+// turn, get the documented answers from the binary as it is shipped: 25 of each kind, and a hundred in make
+// test. More of them:
 //
 //	go test -run TestContractGenerated ./test/contract -rapid.checks=1000
 //
-// A failure is shrunk, and names the flags that repeat it: the subtest, and -rapid.seed or the
-// -rapid.failfile that it was written to (in testdata/rapid, not to be committed).
+// rapid shrinks a failure, and prints the flags that repeat it: the subtest, and -rapid.seed or -rapid.failfile
+// (a file in testdata/rapid, not to be committed).
 func TestContractGenerated(t *testing.T) {
 	target := startTarget(t, resetdtest.Config{})
 	t.Run("requests", func(t *testing.T) { // returns when all of them have ended
@@ -578,8 +577,7 @@ func TestContractGenerated(t *testing.T) {
 	target.finish(t)
 }
 
-// TestContractRejects: where the server is set to reject callback origins, it is exactly those
-// that are not allowed.
+// TestContractRejects: a server that rejects callback origins rejects exactly those that are not allowed.
 func TestContractRejects(t *testing.T) {
 	target := startTarget(t, resetdtest.Config{Settings: map[string]string{"CALLBACK_ORIGIN_POLICY": "reject"}})
 	allowedOrigin := rapid.OneOf(

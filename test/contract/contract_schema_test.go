@@ -16,8 +16,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// This file reads openapi.yaml as a description of requests: which values it allows, and for
-// each of its keywords, values that it does not. What it does not know stops the test.
+// This file reads the schema of requests from openapi.yaml: which values it allows, and for each keyword, values
+// that break it. An unknown keyword fails the test.
 
 // A value is nil, bool, json.Number, string, rawText, []any or object.
 type (
@@ -26,15 +26,15 @@ type (
 		name  string
 		value any
 	}
-	rawText string // goes into the body as it is
+	rawText string // goes unchanged into the body
 )
 
 func (o object) find(name string) int {
 	return slices.IndexFunc(o, func(m member) bool { return m.name == name })
 }
 
-// edited is the value with what is found at a path replaced by change, which gets it and the
-// object that holds it, and returns what the object has instead.
+// edited returns the value with a change at a path. change gets what is there and the object around it, and
+// returns what the object has instead.
 func edited(value any, at []string, change func(any) any) any {
 	if len(at) == 0 {
 		return change(value)
@@ -55,17 +55,17 @@ func edited(value any, at []string, change func(any) any) any {
 // violation is one way to break one keyword of the schema.
 type violation struct {
 	name   string
-	blames string // the dotted path that an issue has to name; "" is the whole body
+	blames string // the dotted path of the expected issue; empty for the whole body
 	apply  func(t *rapid.T, body any) any
 }
 
-// schemaReader finds the violations of a schema, and reports what it does not understand.
+// schemaReader finds the violations of a schema, and reports keywords that it does not know.
 type schemaReader struct {
 	t          testing.TB
 	violations []violation
 }
 
-// keywordsOf a part of the document, as written. kin-openapi refuses any that it does not know.
+// keywordsOf returns the keywords of a part of the document. kin-openapi refuses those that it does not know.
 func keywordsOf(t testing.TB, part any) map[string]any {
 	text, err := json.Marshal(part)
 	if err != nil {
@@ -91,9 +91,9 @@ func (r *schemaReader) read(at []string, schema *openapi3.Schema) {
 		}
 		switch keyword {
 		case "description", "example", "title":
-			// say nothing about values
+			// these say nothing about values
 		case "nullable":
-			// widens the type, see there
+			// it widens the type, as below
 		case "type":
 			for _, other := range jsonTypes {
 				if !schema.Type.Is(other) && (other != "null" || !schema.Nullable) && (other != "integer" || !schema.Type.Is("number")) {
@@ -118,7 +118,7 @@ func (r *schemaReader) read(at []string, schema *openapi3.Schema) {
 			replace("too short", func(t *rapid.T, _ any) any { return rapid.StringN(0, int(schema.MinLength)-1, -1).Draw(t, "short") })
 		case "maxLength":
 			long := rapid.StringN(int(*schema.MaxLength)+1, int(*schema.MaxLength)+100, -1)
-			if schema.Format == "email" && *schema.MaxLength < longestMail { // too long, and nothing else
+			if schema.Format == "email" && *schema.MaxLength < longestMail { // only too long
 				long = rapid.Custom(mailbox).Filter(func(s string) bool { return !hasLength(schema, s) })
 			}
 			replace("too long", func(t *rapid.T, _ any) any { return long.Draw(t, "long") })
@@ -142,7 +142,7 @@ func (r *schemaReader) read(at []string, schema *openapi3.Schema) {
 		case "properties":
 			for name, property := range schema.Properties {
 				r.read(append(slices.Clone(at), name), property.Value)
-				// "one that differs … only by upper and lower case, is an error"
+				// "a member that differs … only by upper and lower case" is an error
 				add(name+" also in another case", dotted(at, name), func(t *rapid.T, body any) any {
 					return edited(body, at, func(old any) any {
 						more := member{otherCase(t, name), anyValue(t, 2)}
@@ -171,7 +171,7 @@ func dotted(at []string, name string) string {
 	return strings.Join(append(slices.Clone(at), name), ".")
 }
 
-// otherCase is a name that differs only by case, by Unicode's rules too: K is a Kelvin sign.
+// otherCase returns a name that differs only by case, by Unicode's rules too, where K may be a Kelvin sign.
 func otherCase(t *rapid.T, name string) string {
 	return rapid.Custom(func(t *rapid.T) string {
 		letters := []rune(name)
@@ -229,13 +229,13 @@ func allowed(t *rapid.T, schema *openapi3.Schema) any {
 	return nil
 }
 
-// hasLength counts as JSON Schema does: characters, not bytes.
+// hasLength counts characters and not bytes, as JSON Schema does.
 func hasLength(schema *openapi3.Schema, text string) bool {
 	n := uint64(utf8.RuneCountInString(text))
 	return n >= schema.MinLength && (schema.MaxLength == nil || n <= *schema.MaxLength)
 }
 
-// unknownName is one that the object neither has nor could mean.
+// unknownName draws a name that the object does not have, and that differs from its names in more than case.
 func unknownName(t *rapid.T, schema *openapi3.Schema, members object) string {
 	return rapid.OneOf(rapid.String(), rapid.SampledFrom([]string{"", "captcha", "e-mail", "emails", "__proto__", "email.", "$ref", "0"})).
 		Filter(func(name string) bool {
@@ -248,7 +248,7 @@ func unknownName(t *rapid.T, schema *openapi3.Schema, members object) string {
 		}).Draw(t, "unknown name")
 }
 
-// jsonTypes are those of a schema, and null.
+// jsonTypes are the types of a schema, and null.
 var jsonTypes = []string{"null", "boolean", "integer", "number", "string", "array", "object"}
 
 // ofType draws a value of a type.
@@ -292,8 +292,8 @@ func anyValue(t *rapid.T, depth int) any {
 	return ofType(t, rapid.SampledFrom(types).Draw(t, "type"), depth)
 }
 
-// An address as openapi.yaml describes it, said in another way than the server does: that of HTML's
-// <input type=email>, which Supabase Auth goes by.
+// These describe an address as openapi.yaml does, in another form than the server: by the rule of HTML's
+// <input type=email>, which Supabase Auth uses.
 const (
 	localPart   = "[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]"
 	longestMail = 255
@@ -308,7 +308,7 @@ func isMailbox(address string) bool {
 	return mailboxForm.MatchString(address) && len(address) <= longestMail
 }
 
-// mailbox draws an address, one of an account now and then, and often one at a limit.
+// mailbox draws an address, sometimes an account's, and often one at a limit.
 func mailbox(t *rapid.T) string {
 	if rapid.IntRange(0, 9).Draw(t, "known") == 0 {
 		return rapid.SampledFrom([]string{knownEmail, "KNOWN@Example.Com", otherKnown, unknownEmail}).Draw(t, "account")
@@ -336,8 +336,7 @@ func mailbox(t *rapid.T) string {
 	return local + "@" + domain
 }
 
-// notOfFormat has, for each format that openapi.yaml uses, the ways to miss it. Each gets a
-// value that has it.
+// notOfFormat has the ways to break each format that openapi.yaml uses. Each way gets a value of the format.
 var notOfFormat = map[string]map[string]func(t *rapid.T, valid string) string{
 	"email": {
 		"nothing":       func(*rapid.T, string) string { return "" },
@@ -374,7 +373,7 @@ var notOfFormat = map[string]map[string]func(t *rapid.T, valid string) string{
 	},
 }
 
-// between and anywhere put something into a text, the one never at an end.
+// between and anywhere insert a part into a text; between never at an end.
 func between(what ...string) func(*rapid.T, string) string {
 	return func(t *rapid.T, valid string) string {
 		i := rapid.IntRange(1, len(valid)-1).Draw(t, "where")
@@ -389,7 +388,7 @@ func anywhere(what ...string) func(*rapid.T, string) string {
 	}
 }
 
-// written is a value as JSON, with white space and escapes as they may be.
+// written returns a value as JSON, with random white space and escapes.
 func written(t *rapid.T, value any) string {
 	w := &writer{t: t}
 	w.spaces = rapid.SampledFrom([][]string{{""}, {"", " "}, {"", " ", "\n", "\r\n", "\t"}}).Draw(t, "white space")
@@ -456,7 +455,7 @@ func (w *writer) write(value any) {
 	}
 }
 
-// quote escapes what RFC 8259, section 7, wants escaped, and more if it is so decided.
+// quote escapes what RFC 8259, section 7, requires, and more at random.
 func (w *writer) quote(text string) {
 	w.text.WriteByte('"')
 	for _, c := range text {

@@ -29,7 +29,7 @@ func operationOf(t testing.TB) *openapi3.Operation {
 	return resetdtest.Document().Paths.Find("/auth/send-password-reset").Post
 }
 
-// documentedCodes are the codes of error bodies that the document names.
+// documentedCodes returns the codes of errors that the document names.
 func documentedCodes(t testing.TB) []string {
 	t.Helper()
 	code := resetdtest.Document().Components.Schemas["ErrorBody"].Value.Properties["code"].Value
@@ -47,13 +47,13 @@ func documentedCodes(t testing.TB) []string {
 	return codes
 }
 
-// producer is one way to get an answer.
+// producer is a way to get an answer.
 type producer struct {
 	status  int
-	code    string // "" is no error
-	example string // of the document, that has this answer's text; "" is none
+	code    string // empty: no error
+	example string // of the document, with this answer's text; empty: none
 	how     string
-	answer  func(t *testing.T) resetdtest.Answer // nil: TestBug of cmd/resetd, which makes a bug
+	answer  func(t *testing.T) resetdtest.Answer // nil: TestBug of cmd/resetd produces it
 }
 
 func producers() []producer {
@@ -116,8 +116,8 @@ func producers() []producer {
 	}
 }
 
-// TestContractAnswers: every status and every code that openapi.yaml documents is really
-// given, as documented there, and with the words of its example.
+// TestContractAnswers: the server gives every documented status and code, as documented, with the words of its
+// example.
 func TestContractAnswers(t *testing.T) {
 	t.Parallel()
 	responses := operationOf(t).Responses.Map()
@@ -131,7 +131,7 @@ func TestContractAnswers(t *testing.T) {
 		}
 		t.Run(fmt.Sprintf("%d %s/%s", p.status, p.code, p.how), func(t *testing.T) {
 			t.Parallel()
-			got := p.answer(t) // the fixture's client holds it against the schema
+			got := p.answer(t) // the fixture's client checks it against the schema
 			if got.Status != p.status || got.Body.Code != p.code {
 				t.Fatalf("%d %s", got.Status, got.Raw)
 			}
@@ -139,7 +139,7 @@ func TestContractAnswers(t *testing.T) {
 				t.Errorf("openapi.yaml does not name the code %s", p.code)
 			}
 			response := responses[status]
-			if response == nil { // of the router
+			if response == nil { // from the router
 				return
 			}
 			if p.code != "" && !slices.Contains(resetdtest.Backticked(*response.Value.Description), p.code) {
@@ -179,7 +179,7 @@ func TestContractAnswers(t *testing.T) {
 	}
 }
 
-// wordsOf an answer: all of it, but how long to wait.
+// wordsOf returns the words of an answer, without the time to wait.
 func wordsOf(t testing.TB, body any) string {
 	t.Helper()
 	text, err := json.Marshal(body)
@@ -194,15 +194,15 @@ func wordsOf(t testing.TB, body any) string {
 		value["retryAfter"] = "SECONDS"
 		value["error"] = strings.Replace(value["error"].(string), fmt.Sprint(seconds)+" second", "SECONDS second", 1)
 	}
-	text, err = json.MarshalIndent(value, "", "  ") // in the order of the names
+	text, err = json.MarshalIndent(value, "", "  ") // sorted by name
 	if err != nil {
 		t.Fatal(err)
 	}
 	return string(text)
 }
 
-// TestContractExamples: every example of openapi.yaml fits its own schema, requests are
-// answered 200, and where they say that an origin is allowed it is.
+// TestContractExamples: every example of openapi.yaml fits its schema. Example requests are answered 200, and
+// if they say that an origin is allowed, it is.
 func TestContractExamples(t *testing.T) {
 	t.Parallel()
 	operation := operationOf(t)
@@ -245,7 +245,7 @@ func TestContractExamples(t *testing.T) {
 		callback, _ := example.Value.Value.(map[string]any)["callback_origin"].(string)
 		want := http.StatusOK
 		if callback != "" && !strings.Contains(callback, "://") {
-			want = http.StatusBadRequest // "an error where the server is set to reject it"
+			want = http.StatusBadRequest // "the server answers 400 if it is set to reject"
 		}
 		if got := strict.Post(string(text), nil); got.Status != want {
 			t.Errorf("the request %q, where other origins are rejected: %d %s", name, got.Status, got.Raw)
@@ -271,7 +271,7 @@ func TestContractExamples(t *testing.T) {
 		t.Errorf("Accept-Language: %s: %d %s, mails %v", language, got.Status, got.Raw, mails)
 	}
 
-	// The limits' examples are what a first request is told by the limits that are the default.
+	// The examples of the limits' headers are what a first request gets from the default limits.
 	limited := start(t, resetdtest.Config{Settings: map[string]string{"RATE_LIMIT": ""}}).Ask(knownEmail)
 	seconds := regexp.MustCompile(`;t=(60|59|3600|3599)`)
 	for name, header := range map[string]string{"RateLimitPolicy": "RateLimit-Policy", "RateLimit": "RateLimit"} {
@@ -282,8 +282,7 @@ func TestContractExamples(t *testing.T) {
 	}
 }
 
-// TestContractCheck: the check that every answer of these tests goes through refuses what is
-// not documented.
+// TestContractCheck: the check of every answer in these tests refuses what is not documented.
 func TestContractCheck(t *testing.T) {
 	t.Parallel()
 	type doctored struct {

@@ -14,8 +14,7 @@ var (
 	curlHeader = regexp.MustCompile(`-H '([^:']+): ([^']*)'`)
 )
 
-// TestDocsOfApps: a server takes the settings that docs/apps.md shows, and answers the preflight that it
-// shows as it says.
+// TestDocsOfApps: a server accepts the settings in docs/apps.md, and answers its preflight as the page says.
 func TestDocsOfApps(t *testing.T) {
 	t.Parallel()
 	settings, questions := 0, 0

@@ -17,7 +17,7 @@ import (
 	"github.com/resetd/resetd/test/resetdtest"
 )
 
-// exported is what a server's /metrics has: every metric with its labels and their values.
+// exported has all metrics of a server's /metrics, with their labels and values.
 type exported map[string]map[string][]string
 
 var (
@@ -25,7 +25,7 @@ var (
 	labelPattern  = regexp.MustCompile(`([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\]|\\.)*)"`)
 )
 
-// exports asks a server with everything set up for its metrics, once it has seen some requests.
+// exports returns the metrics of a server with all settings, after some requests.
 func exports(t *testing.T) exported {
 	t.Helper()
 	f := resetdtest.Start(t, resetdtest.Config{Accounts: []string{"known@example.com"}, Settings: map[string]string{"MAILGUN_WEBHOOK_SIGNING_KEY": "test-signing-key"}})
@@ -35,7 +35,7 @@ func exports(t *testing.T) exported {
 	if response, err := f.Client.Get(f.URL + "/healthz"); err != nil || response.StatusCode != http.StatusOK {
 		t.Fatal(response, err)
 	}
-	// What Prometheus adds, and its own.
+	// These come from Prometheus.
 	all := exported{"up": {"job": nil, "instance": nil}, "ALERTS": {"alertname": nil, "alertstate": {"firing"}}}
 	for series := range f.Scrape() {
 		parts := seriesPattern.FindStringSubmatch(series)
@@ -55,7 +55,7 @@ func exports(t *testing.T) exported {
 }
 
 var (
-	// Strings are set apart first, so that what is in them is no name.
+	// Strings are removed first, so that no word in them counts as a name.
 	selector = regexp.MustCompile(`([a-zA-Z_:][a-zA-Z0-9_:]*)\s*\{([^}]*)\}`)
 	matcher  = regexp.MustCompile(`([a-zA-Z_][a-zA-Z0-9_]*)\s*(=~|!~|!=|=)\s*"([^"]*)"`)
 	grouping = regexp.MustCompile(`\b(by|without|on|ignoring|group_left|group_right)\s*\(([^)]*)\)`)
@@ -65,7 +65,7 @@ var (
 	name     = regexp.MustCompile(`[a-zA-Z_:][a-zA-Z0-9_:]*`)
 )
 
-// used are the metrics that a query names, and the labels it groups by.
+// used has the metrics that a query names, and the labels that it groups by.
 func used(query string) (metrics, groups []string) {
 	for _, by := range grouping.FindAllStringSubmatch(query, -1) {
 		groups = append(groups, name.FindAllString(by[2], -1)...)
@@ -78,7 +78,7 @@ func used(query string) (metrics, groups []string) {
 	return name.FindAllString(rest, -1), groups
 }
 
-// check says what a query names that no server has.
+// check reports names in a query that no server exports.
 func (e exported) check(t *testing.T, where, query string) {
 	t.Helper()
 	metrics, groups := used(query)
@@ -109,7 +109,7 @@ func (e exported) check(t *testing.T, where, query string) {
 				t.Errorf("%s: %s has no label %s", where, s[1], label)
 				continue
 			case have == nil, strings.Contains(values, "$"), strings.Contains(values, "."):
-				continue // added by Prometheus, or chosen in Grafana, or a pattern or a bucket's bound
+				continue // Prometheus adds it, Grafana's user chooses it, or it is a pattern or a bucket's bound
 			}
 			for value := range strings.SplitSeq(values, "|") {
 				if !slices.Contains(have, value) {
@@ -134,7 +134,7 @@ var (
 	notInAnchor = regexp.MustCompile(`[^a-z0-9 _-]`)
 )
 
-// rules are the alerts of alerts.yaml: each one's text, by its name.
+// rules returns the text of each alert in alerts.yaml, by its name.
 func rules(t *testing.T) map[string]string {
 	t.Helper()
 	text := read(t, "deploy/prometheus/alerts.yaml")
@@ -153,7 +153,7 @@ func rules(t *testing.T) map[string]string {
 	return alerts
 }
 
-// exprOf is what a rule asks for; empty if that was not found.
+// exprOf returns the expression of a rule; empty if there is none.
 func exprOf(t *testing.T, name, rule string) string {
 	t.Helper()
 	expr := inlineExpr.FindStringSubmatch(rule)
@@ -167,7 +167,7 @@ func exprOf(t *testing.T, name, rule string) string {
 	return expr[1]
 }
 
-// anchors are what a page's headings can be reached by on GitHub.
+// anchors returns the anchors that GitHub gives a page's headings.
 func anchors(page string) (list []string) {
 	for _, heading := range headingLine.FindAllStringSubmatch(page, -1) {
 		list = append(list, strings.ReplaceAll(notInAnchor.ReplaceAllString(strings.ToLower(heading[1]), ""), " ", "-"))
@@ -175,8 +175,8 @@ func anchors(page string) (list []string) {
 	return list
 }
 
-// TestAlerts: the alerts ask for metrics, labels and values that a server really exports, each has
-// its section in the manual, and each is tested to fire and to be silent.
+// TestAlerts: the alerts query metrics, labels and values that a server really exports. Each alert has its
+// section in the manual, and is tested to fire and to be silent.
 func TestAlerts(t *testing.T) {
 	t.Parallel()
 	all, sections, tests := exports(t), anchors(read(t, manual)), read(t, "deploy/prometheus/alerts_test.yaml")
@@ -190,7 +190,7 @@ func TestAlerts(t *testing.T) {
 			t.Errorf("%s: runbook_url is %q, want %s", alert, runbook, runbookURL+anchor)
 		}
 		if !slices.Contains(sections, anchor) {
-			t.Errorf("%s: docs/operations.md has no section of that name", alert)
+			t.Errorf("%s: docs/operations.md has no section with this name", alert)
 		}
 		for _, name := range []string{"fires", "is silent"} {
 			if !strings.Contains(tests, "- name: "+alert+" "+name+" ") {
@@ -210,8 +210,8 @@ func TestAlerts(t *testing.T) {
 	}
 }
 
-// TestDashboard: the queries of the dashboard ask for what a server really exports, every metric of
-// resetd's is shown, every panel says what is normal, and All is what a variable lists.
+// TestDashboard: the dashboard queries what a server really exports, and shows every metric of resetd. Every panel
+// says what is normal, and All means the listed values of a variable.
 func TestDashboard(t *testing.T) {
 	t.Parallel()
 	all := exports(t)
@@ -237,7 +237,7 @@ func TestDashboard(t *testing.T) {
 					t.Errorf("the panel %q does not say what is normal", title)
 				}
 			}
-			// All then stands for every process that Prometheus knows, and not for those listed.
+			// With an allValue, All would mean every process that Prometheus knows, and not only the listed ones.
 			if all, _ := node["allValue"].(string); all != "" {
 				t.Errorf("the variable %v has an allValue: %s", node["name"], all)
 			}
@@ -271,7 +271,7 @@ func TestDashboard(t *testing.T) {
 	}
 }
 
-// TestMetricsAreListed: the manual's list of metrics is what a server exports.
+// TestMetricsAreListed: the manual lists exactly the metrics that a server exports.
 func TestMetricsAreListed(t *testing.T) {
 	t.Parallel()
 	page := read(t, manual)
@@ -299,7 +299,7 @@ func TestMetricsAreListed(t *testing.T) {
 
 var linkPattern = regexp.MustCompile(`\]\(([^)\s]+)\)`)
 
-// TestLinks: what the manuals link to within this repository is there, headings included.
+// TestLinks: every link of the manuals within this repository has a target, headings included.
 func TestLinks(t *testing.T) {
 	t.Parallel()
 	const root = "../.."
@@ -318,18 +318,18 @@ func TestLinks(t *testing.T) {
 				target = filepath.Join(filepath.Dir(target), path)
 			}
 			if _, err := os.Stat(target); err != nil {
-				t.Errorf("%s links to %s, which is not there", page, link[1])
+				t.Errorf("%s links to %s, which does not exist", page, link[1])
 				continue
 			}
 			if hasAnchor && !slices.Contains(anchors(read(t, strings.TrimPrefix(target, root+"/"))), anchor) {
-				t.Errorf("%s links to %s, where no heading is called so", page, link[1])
+				t.Errorf("%s links to %s, where this heading does not exist", page, link[1])
 			}
 		}
 	}
 }
 
-// TestFingerprintAsDocumented: what the manual makes of a key and an address, in a language of its
-// own, is what the log has.
+// TestFingerprintAsDocumented: the log has the fingerprint that the manual's command, in another language,
+// derives from a key and an address.
 func TestFingerprintAsDocumented(t *testing.T) {
 	t.Parallel()
 	page := read(t, manual)
@@ -340,7 +340,7 @@ func TestFingerprintAsDocumented(t *testing.T) {
 	}
 	const purpose = "resetd: fingerprints in the log"
 	if !strings.Contains(page, `key = hmac.digest(secret, b"`+purpose+`", "sha256")`) {
-		t.Error("docs/operations.md derives the key in another way")
+		t.Error("docs/operations.md does not derive the key as expected")
 	}
 	const secret, address = "test-service-role-key", "Hello@example.com"
 	documented := hex.EncodeToString(mac(mac([]byte(secret), purpose), strings.ToLower(address)))[:16]
@@ -348,6 +348,6 @@ func TestFingerprintAsDocumented(t *testing.T) {
 	f := resetdtest.Start(t, resetdtest.Config{})
 	f.Ask(address)
 	if logged := f.Log.Await(t, `"msg":"request".*"account":"([^"]+)"`); logged != documented {
-		t.Errorf("the log has the account %s, and by the manual it is %s", logged, documented)
+		t.Errorf("the log has the account %s, but the manual's command prints %s", logged, documented)
 	}
 }

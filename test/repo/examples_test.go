@@ -16,7 +16,7 @@ var (
 	answerRow   = regexp.MustCompile(`(?m)^\| ([0-9, ]+) \| ([^|]*)\|`)
 )
 
-// exampleFiles are the files of docs/examples, without what is installed and built there.
+// exampleFiles returns the files of docs/examples, without installed and built files.
 func exampleFiles(t *testing.T) map[string]string {
 	t.Helper()
 	files := map[string]string{}
@@ -41,13 +41,13 @@ func exampleFiles(t *testing.T) map[string]string {
 	return files
 }
 
-// TestAppsPage: the code of docs/apps.md is that of the examples, which are compiled or run.
+// TestAppsPage: the code in docs/apps.md is code of the examples, which are compiled or run.
 func TestAppsPage(t *testing.T) {
 	t.Parallel()
 	page, files, found := read(t, "docs/apps.md"), exampleFiles(t), 0
 	for _, block := range fencedBlock.FindAllStringSubmatch(page, -1) {
 		language, code := block[1], block[2]
-		if language == "sh" { // settings, which TestAppsSettings reads, and a command
+		if language == "sh" { // settings and a command: TestDocsOfApps reads them
 			continue
 		}
 		found++
@@ -71,7 +71,7 @@ func TestAppsPage(t *testing.T) {
 	}
 }
 
-// hasPart reports whether text has these lines, one after the other, indented by the same amount.
+// hasPart says whether text has these lines, one after the other, indented by the same amount.
 func hasPart(text, part string) bool {
 	lines, wanted := strings.Split(text, "\n"), strings.Split(strings.TrimRight(part, "\n"), "\n")
 	for i := range len(lines) - len(wanted) + 1 {
@@ -90,7 +90,7 @@ func hasPart(text, part string) bool {
 	return false
 }
 
-// TestAppsAnswers: docs/apps.md says what to do with every answer that is documented, and with no other.
+// TestAppsAnswers: docs/apps.md says what to do with every documented answer, and with no other.
 func TestAppsAnswers(t *testing.T) {
 	t.Parallel()
 	responses := load(t, "openapi.yaml").Paths.Find("/auth/send-password-reset").Post.Responses
@@ -104,7 +104,7 @@ func TestAppsAnswers(t *testing.T) {
 			}
 			said[status] = true
 			for _, code := range strings.Split(strings.TrimSpace(row[2]), ", ") {
-				if code == "" || strings.Contains(row[1], ",") { // a row for two
+				if code == "" || strings.Contains(row[1], ",") { // one row for two codes
 					continue
 				}
 				if !strings.Contains(*response.Value.Description, code) {
@@ -120,8 +120,8 @@ func TestAppsAnswers(t *testing.T) {
 	}
 }
 
-// TestExamplesAgree: what examples share is the same in each, and what README.md shows of the page behind
-// the link, which is tested on a real Supabase Auth, is what they have.
+// TestExamplesAgree: shared code is the same in each example. The page behind the link is the one in README.md,
+// which is tested with a real Supabase Auth.
 func TestExamplesAgree(t *testing.T) {
 	t.Parallel()
 	files := exampleFiles(t)
@@ -144,7 +144,7 @@ func TestExamplesAgree(t *testing.T) {
 	}
 	for name, text := range files {
 		if strings.HasSuffix(name, "package-lock.json") && strings.Contains(text, `"resolved"`) {
-			t.Errorf("%s has addresses of where packages came from", name)
+			t.Errorf("%s says where packages were downloaded from", name)
 		}
 	}
 }

@@ -11,8 +11,8 @@ import (
 	gomodule "golang.org/x/mod/module"
 )
 
-// TestGoInstall: go install takes the module: it refuses one that replaces others, and one with a file
-// whose name some system does not take.
+// TestGoInstall: go install accepts the module. It refuses modules with replacements, and files with names that
+// some systems do not allow.
 func TestGoInstall(t *testing.T) {
 	t.Parallel()
 	file, err := modfile.Parse("go.mod", []byte(read(t, "go.mod")), nil)

@@ -12,8 +12,8 @@ import (
 
 var update = flag.Bool("update", false, "draw the picture of CONTRIBUTING.md anew")
 
-// TestPicture: the picture of the house has each room, and each import of one by another. What
-// cmd/resetd imports is left out, since that is all of them.
+// TestPicture: the picture of the house has each room, and each import between rooms. It leaves out the imports of
+// cmd/resetd, which imports all rooms.
 func TestPicture(t *testing.T) {
 	t.Parallel()
 	out, err := exec.Command("go", "list", "-f", `{{.ImportPath}} {{join .Imports " "}}`, module+"/gen", module+"/impl/...").Output()
@@ -48,12 +48,12 @@ func TestPicture(t *testing.T) {
 		return
 	}
 	if !*update {
-		t.Fatalf("CONTRIBUTING.md's picture is not that of the imports; go test ./test/repo -run TestPicture -update draws:\n%s", want)
+		t.Fatalf("the picture in CONTRIBUTING.md does not show the imports; go test ./test/repo -run TestPicture -update draws:\n%s", want)
 	}
 	if err := os.WriteFile("../../CONTRIBUTING.md", []byte(before+want+after), 0o644); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// node returns the name of a room in the picture's language.
+// node returns the name of a room in Mermaid.
 func node(room string) string { return strings.NewReplacer("/", "_", "impl/", "").Replace(room) }

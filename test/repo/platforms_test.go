@@ -14,8 +14,8 @@ var (
 	seconds         = regexp.MustCompile(`\b([0-9]+)(?: s\b|\x60)`)
 )
 
-// TestStopping: on each platform of the page, a stop with the settings that it names ends before the
-// platform kills what is left.
+// TestStopping: on each platform of the page, with the settings that it names, a stop ends before the platform
+// kills the process.
 func TestStopping(t *testing.T) {
 	t.Parallel()
 	defaults := map[string]string{}
@@ -33,7 +33,7 @@ func TestStopping(t *testing.T) {
 		for i, settings := range strings.Split(cells[3], ", or ") {
 			waits := seconds.FindStringSubmatch(cells[2])
 			if named := seconds.FindStringSubmatch(shutdownSetting.ReplaceAllString(settings, "")); i > 0 || waits == nil {
-				waits = named // the platform waits for what it is told to
+				waits = named // the platform can be told how long to wait
 			}
 			if waits == nil {
 				t.Errorf("%s: how long does it wait for %s?", cells[1], settings)

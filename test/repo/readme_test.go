@@ -18,12 +18,12 @@ var (
 	markdownDirs = []string{"../..", "../../docs", "../../deploy"}
 )
 
-// TestReadmeExamples: the first example sends an origin, of where make run listens, and its link leads
-// there. The published one gets the answer that README.md shows too, and its link leads to the site.
+// TestReadmeExamples: the first example sends the origin of resetd dev, and its link leads there. The published
+// example gets the same answer, and its link leads to the site.
 func TestReadmeExamples(t *testing.T) {
 	t.Parallel()
 	page := read(t, "README.md")
-	const origin = "http://localhost:8080" // where make run listens: TestDevAddress
+	const origin = "http://localhost:8080" // resetd dev listens there, see TestDevAddress
 	example := regexp.MustCompile("(?s)curl --request POST \\\\\n  --url (\\S+) \\\\\n  --header 'Content-Type: application/json' \\\\\n  --data '([^']+)'\n```\n\n```json\n(.*?)```.*?```json\n(.*?)\n```").FindStringSubmatch(page)
 	if example == nil {
 		t.Fatal("README.md has no example")
@@ -53,7 +53,7 @@ func TestReadmeExamples(t *testing.T) {
 	}
 }
 
-// TestMakeTargets: what the pages say to make can be made.
+// TestMakeTargets: every make target that a page names exists.
 func TestMakeTargets(t *testing.T) {
 	t.Parallel()
 	targets := map[string]bool{}
@@ -86,14 +86,14 @@ func TestMakeTargets(t *testing.T) {
 	}
 }
 
-// TestRunbookQuestion: the question that docs/operations.md has people ask who are woken up is
-// answered 200 where callers are served, and otherwise where they are not.
+// TestRunbookQuestion: the request in docs/operations.md for people on call is answered 200 if callers are served,
+// and otherwise not.
 func TestRunbookQuestion(t *testing.T) {
 	t.Parallel()
 	_, section, _ := strings.Cut(read(t, manual), "### ResetdAbsent\n")
 	question := regexp.MustCompile(`curl -s -d '([^']+)'`).FindStringSubmatch(section)
 	if question == nil {
-		t.Fatal("the section ResetdAbsent asks nothing")
+		t.Fatal("the section ResetdAbsent has no request")
 	}
 	if a := resetdtest.Start(t, resetdtest.Config{}).Post(question[1], nil); a.Status != http.StatusOK {
 		t.Errorf("a server that works: %d %s", a.Status, a.Raw)

@@ -1,4 +1,4 @@
-// Package repo holds the files of the repository against each other, and against the program.
+// Package repo compares the files of the repository with each other, and with the program.
 package repo
 
 import (
@@ -11,9 +11,8 @@ import (
 	"github.com/getkin/kin-openapi/openapi3"
 )
 
-// TestReleased: the document that callers are compared with is the one that was tagged, and the
-// current one has all of its codes and server paths, which oasdiff does not compare, unless its version
-// says that it breaks callers.
+// TestReleased: test/released/openapi.yaml is the tagged one, and openapi.yaml still has all of its codes and
+// server paths, which oasdiff does not compare, unless its version says that it breaks callers.
 func TestReleased(t *testing.T) {
 	t.Parallel()
 	released, current := load(t, "test/released/openapi.yaml"), load(t, "openapi.yaml")
@@ -22,16 +21,16 @@ func TestReleased(t *testing.T) {
 			t.Errorf("openapi.yaml has no %s any more, and its version does not say that it breaks callers of %s", lost, from)
 		}
 	}
-	// Not in a shallow clone, nor without git, where there is no tag to compare with.
+	// A shallow clone, and a copy without git, has no tag to compare with.
 	for version, file := range map[string]string{released.Info.Version: "test/released/openapi.yaml", current.Info.Version: "openapi.yaml"} {
 		tagged, err := exec.Command("git", "-C", "../..", "show", "v"+version+":openapi.yaml").Output()
 		if err == nil && string(tagged) != read(t, file) {
-			t.Errorf("%s is not what the tag v%s has", file, version)
+			t.Errorf("%s differs from the tag v%s", file, version)
 		}
 	}
 }
 
-// TestLost: what is compared is found, in a document as it was released and as it is.
+// TestLost: the compared codes and paths are found in the released document and in the current one.
 func TestLost(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"test/released/openapi.yaml", "openapi.yaml"} {
@@ -53,7 +52,7 @@ func TestLost(t *testing.T) {
 	}
 }
 
-// compatible returns the parts of a version that callers go by: all but the patch before 1.0, the first
+// compatible returns the parts of a version that matter to callers: all but the patch before 1.0, the first
 // from 1.0 on.
 func compatible(version string) string {
 	parts := strings.Split(version, ".")
@@ -69,7 +68,7 @@ func lost(before, now []string) []string {
 
 var inBackticks = regexp.MustCompile("`([a-z_]+)`")
 
-// codes returns the codes of errors: those listed or, as up to 0.1.0, those in the description.
+// codes returns the error codes: from the list or, up to 0.1.0, from the description.
 func codes(document *openapi3.T) (found []string) {
 	for _, schema := range document.Components.Schemas {
 		code := schema.Value.Properties["code"]

@@ -14,9 +14,9 @@ var (
 	headings       = regexp.MustCompile(`(?m)^## .*$`)
 )
 
-// TestVersions: the document, the program and the newest heading of the changelog name one version,
-// and the document that callers are compared with is that of the release before it. Where a tag is
-// released, RELEASE_TAG names it, and the newest heading must have a date.
+// TestVersions: openapi.yaml, the program and the newest heading of the changelog have one version, and
+// test/released/openapi.yaml has that of the release before. When a tag is released, RELEASE_TAG names it, and
+// the newest heading must have a date.
 func TestVersions(t *testing.T) {
 	want := load(t, "openapi.yaml").Info.Version
 
@@ -46,11 +46,11 @@ func TestVersions(t *testing.T) {
 		t.Fatalf("CHANGELOG.md has the versions %q only", versions)
 	}
 	if versions[0] != want {
-		t.Errorf("CHANGELOG.md begins with %s, openapi.yaml is %s", versions[0], want)
+		t.Errorf("CHANGELOG.md begins with %s, but openapi.yaml has %s", versions[0], want)
 	}
 
 	if released := load(t, "test/released/openapi.yaml"); released.Info.Version != versions[1] {
-		t.Errorf("test/released/openapi.yaml is %s, the release before %s was %s", released.Info.Version, versions[0], versions[1])
+		t.Errorf("test/released/openapi.yaml has %s, but the release before %s is %s", released.Info.Version, versions[0], versions[1])
 	}
 
 	if tag := os.Getenv("RELEASE_TAG"); tag != "" {
@@ -58,7 +58,7 @@ func TestVersions(t *testing.T) {
 			t.Errorf("the tag is %s, the version %s", tag, want)
 		}
 		if dates[0] == "unreleased" {
-			t.Errorf("CHANGELOG.md: %s has no date, and is to be released", want)
+			t.Errorf("CHANGELOG.md: %s has no date, but its tag is released", want)
 		}
 	}
 }

@@ -10,7 +10,7 @@ import (
 
 const module = "github.com/resetd/resetd"
 
-// rooms says which packages of this module each may import, and why no others.
+// rooms says which packages of this module each room may import, and why no others.
 var rooms = map[string]struct {
 	may []string
 	why string
@@ -55,7 +55,7 @@ var rooms = map[string]struct {
 	"test/goclient":   {may: []string{"gen/client"}, why: "an app has the client, and nothing of the server"},
 }
 
-// forbidden are packages from outside that belong to some rooms only.
+// forbidden names packages of others that only some rooms may import.
 var forbidden = []struct {
 	prefix string
 	rooms  []string
@@ -75,9 +75,8 @@ var forbidden = []struct {
 	},
 }
 
-// answeringRooms are the rooms that decide an answer, and askingRooms those that can find out whether an
-// account exists, or that write or send its mail. No answer depends on an account, because no chain
-// of imports leads from the first to the second.
+// answeringRooms decide an answer. askingRooms can find out whether an account exists, or write or send its
+// mail. No answer depends on an account, because no chain of imports leads from the first rooms to the others.
 var (
 	answeringRooms = []string{"impl", "impl/health", "impl/server"}
 	askingRooms    = []string{"impl/delivery", "impl/supabase", "impl/mailgun", "impl/message", "impl/outbox"}
@@ -104,7 +103,7 @@ func TestAnswersCannotAsk(t *testing.T) {
 	}
 }
 
-// TestWalls: no room imports what it must not.
+// TestWalls: no room imports what it must not import.
 func TestWalls(t *testing.T) {
 	out, err := exec.Command("go", "list", "-f", `{{.ImportPath}} {{join .Imports " "}}`, module+"/...").Output()
 	if err != nil {
@@ -116,7 +115,7 @@ func TestWalls(t *testing.T) {
 		room := strings.TrimPrefix(fields[0], module+"/")
 		rule, known := rooms[room]
 		if !known {
-			t.Errorf("%s is a room without a rule: say here what it may import", room)
+			t.Errorf("%s is a room without a rule: add to rooms what it may import", room)
 			continue
 		}
 		seen++
@@ -132,11 +131,11 @@ func TestWalls(t *testing.T) {
 		}
 	}
 	if seen < 11 {
-		t.Errorf("only %d rooms were looked at", seen)
+		t.Errorf("only %d rooms were checked", seen)
 	}
 }
 
-// TestEnvironment: only main hands the environment on, and nothing else asks the process for it.
+// TestEnvironment: only main reads the environment of the process, and passes it on.
 func TestEnvironment(t *testing.T) {
 	out, err := exec.Command("grep", "-rnE", `os\.(Getenv|LookupEnv|Environ|ExpandEnv)\(`, "--include=*.go", "--exclude=*_test.go", "--exclude-dir=redistest", "../../impl", "../../gen", "../../cmd").CombinedOutput()
 	if err != nil && len(out) > 0 {

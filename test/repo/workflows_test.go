@@ -10,7 +10,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// workflow is what the rules are about.
+// workflow has the parts of a workflow that the rules are about.
 type workflow struct {
 	On          yaml.Node `yaml:"on"`
 	Permissions yaml.Node `yaml:"permissions"`
@@ -29,8 +29,8 @@ type workflow struct {
 	} `yaml:"jobs"`
 }
 
-// writes are the rights to write, by workflow and job. These jobs run no code of this repository, nor
-// of its modules.
+// writes has the permissions to write, by workflow and job. These jobs run no code of this repository or its
+// modules.
 var writes = map[string]string{
 	"release.yaml image":   "attestations id-token packages",
 	"release.yaml publish": "attestations contents id-token",
@@ -43,8 +43,8 @@ var (
 	golang = regexp.MustCompile(`/golang:([0-9.]+)-`)
 )
 
-// TestWorkflows: what runs is pinned, may do no more than it needs, ends by itself, and takes nothing
-// of an event as a part of its program.
+// TestWorkflows: workflows run only pinned actions and images, with the least permissions and a time limit, and
+// use nothing of an event as code.
 func TestWorkflows(t *testing.T) {
 	t.Parallel()
 	dockerfile := read(t, "Dockerfile")
@@ -69,18 +69,18 @@ func TestWorkflows(t *testing.T) {
 			t.Fatalf("%s: %v", name, err)
 		}
 		if w.Permissions.Kind != yaml.MappingNode || len(w.Permissions.Content) > 0 {
-			t.Errorf("%s: rights are given to jobs: want `permissions: {}` for the whole file", name)
+			t.Errorf("%s: only jobs get permissions: want `permissions: {}` for the whole file", name)
 		}
 		if w.Concurrency.IsZero() {
 			t.Errorf("%s: there is no concurrency", name)
 		}
 		for trigger := range strings.FieldsSeq("pull_request_target workflow_run") {
 			if strings.Contains(string(content), trigger+":") {
-				t.Errorf("%s: anybody could start this with the rights of the repository: %s", name, trigger)
+				t.Errorf("%s: anybody could start this with the permissions of the repository: %s", name, trigger)
 			}
 		}
 		for _, found := range image.FindAllString(string(content), -1) {
-			// One of the project's own is pushed, and not run.
+			// Images of this project are pushed, and not run.
 			if !strings.Contains(found, "@sha256:") && !strings.Contains(found, "$") && !strings.HasPrefix(found, "ghcr.io/") {
 				t.Errorf("%s: the image %s has no digest", name, found)
 			}
@@ -102,7 +102,7 @@ func TestWorkflows(t *testing.T) {
 				if strings.HasPrefix(step.Uses, "actions/checkout@") && step.With["persist-credentials"] != "false" {
 					t.Errorf("%s: a checkout keeps its credentials", where)
 				}
-				// The program is checked and released by the Go that builds the image.
+				// Go must have the version that builds the image.
 				if strings.HasPrefix(step.Uses, "actions/setup-go@") && (step.With["go-version"] != builds || step.With["check-latest"] != "") {
 					t.Errorf("%s: the Dockerfile builds with Go %s, and this is %q", where, builds, step.With)
 				}

@@ -28,9 +28,9 @@ import (
 
 // auth is a real Supabase Auth.
 type auth struct {
-	url, key string // of its admin API
+	url, key string // of the admin API
 
-	// What follows is nil where it is somebody else's, of which nothing is stopped or looked into.
+	// These are nil if the server is not the tests' own. Such a server is neither stopped nor inspected.
 	database *postgres
 	bin      string
 	environ  []string
@@ -43,8 +43,8 @@ var errNoAuth = errors.New(`there is no Supabase Auth to test with. Give one of:
 	SUPABASE_AUTH_BIN                                a binary of it, with PostgreSQL from Debian's packages
 	Docker                                           make e2e then takes both from what is published`)
 
-// openAuth finds the Supabase Auth that the environment names, or starts one. What it returns has to be
-// closed, after an error too.
+// openAuth finds the Supabase Auth that the environment names, or starts one. Its result must be closed, also
+// after an error.
 func openAuth(dir string) (*auth, error) {
 	if url := os.Getenv("SUPABASE_AUTH_URL"); url != "" {
 		key := os.Getenv("SUPABASE_SERVICE_ROLE_KEY")
@@ -73,7 +73,7 @@ func openAuth(dir string) (*auth, error) {
 			"GOTRUE_JWT_SECRET=" + secret, "GOTRUE_JWT_AUD=authenticated", "GOTRUE_JWT_DEFAULT_GROUP_NAME=authenticated",
 			"GOTRUE_JWT_ADMIN_ROLES=supabase_admin,service_role", "GOTRUE_JWT_EXP=3600",
 			"GOTRUE_DB_DRIVER=postgres", "DB_NAMESPACE=auth", "DATABASE_URL=" + database.url("supabase_auth_admin"),
-			"GOTRUE_DB_MAX_POOL_SIZE=20", "GOTRUE_DB_MAX_IDLE_POOL_SIZE=20", // as docs/operations.md has it
+			"GOTRUE_DB_MAX_POOL_SIZE=20", "GOTRUE_DB_MAX_IDLE_POOL_SIZE=20", // as in docs/operations.md
 			"API_EXTERNAL_URL=http://127.0.0.1:" + port, "GOTRUE_API_HOST=127.0.0.1", "PORT=" + port,
 			"GOTRUE_SITE_URL=" + site, "GOTRUE_URI_ALLOW_LIST=" + site + "/reset-password",
 			"GOTRUE_MAILER_AUTOCONFIRM=true", "GOTRUE_EXTERNAL_EMAIL_ENABLED=true", "GOTRUE_EXTERNAL_PHONE_ENABLED=true",
@@ -92,7 +92,7 @@ func openAuth(dir string) (*auth, error) {
 	return a, a.start()
 }
 
-// start starts it, and waits until it answers.
+// start starts the server, and waits until it answers.
 func (a *auth) start() error {
 	a.server = exec.Command(a.bin, "serve")
 	a.server.Env, a.server.Dir, a.server.Stdout, a.server.Stderr = a.environ, filepath.Dir(a.log.Name()), a.log, a.log
@@ -128,7 +128,7 @@ func (a *auth) close() {
 	}
 }
 
-// printLog prints the end of its log.
+// printLog prints the end of the server's log.
 func (a *auth) printLog() {
 	if a.log == nil {
 		return
@@ -137,7 +137,7 @@ func (a *auth) printLog() {
 	fmt.Fprintf(os.Stderr, "e2e: the end of Supabase Auth's log:\n%s\n", text[max(0, len(text)-4<<10):])
 }
 
-// answer is what it answers.
+// answer is an answer of the server.
 type answer struct {
 	status int
 	header http.Header
@@ -154,7 +154,7 @@ func (a answer) text(member string) string {
 	return text
 }
 
-// call asks as the holder of a token, and follows no redirect.
+// call sends a request with a token, and follows no redirect.
 func (a *auth) call(t *testing.T, method, path, token string, body any) answer {
 	t.Helper()
 	content, err := json.Marshal(body)
@@ -170,7 +170,7 @@ func (a *auth) call(t *testing.T, method, path, token string, body any) answer {
 		t.Fatal(err)
 	}
 	request.Header.Set("Content-Type", "application/json")
-	request.Header.Set("Apikey", a.key) // which Supabase's gateway wants of everybody
+	request.Header.Set("Apikey", a.key) // Supabase's gateway requires it for every request
 	if token != "" {
 		request.Header.Set("Authorization", "Bearer "+token)
 	}
@@ -189,7 +189,7 @@ func (a *auth) call(t *testing.T, method, path, token string, body any) answer {
 	return got
 }
 
-// must is call for what has to succeed.
+// must is call for requests that must succeed.
 func (a *auth) must(t *testing.T, method, path, token string, body any) answer {
 	t.Helper()
 	got := a.call(t, method, path, token, body)
@@ -199,7 +199,7 @@ func (a *auth) must(t *testing.T, method, path, token string, body any) answer {
 	return got
 }
 
-// serviceRole makes the key of a Supabase Auth with that JWT secret.
+// serviceRole makes the service_role key of a Supabase Auth with this JWT secret.
 func serviceRole(secret string) string {
 	encode := base64.RawURLEncoding.EncodeToString
 	signed := encode([]byte(`{"alg":"HS256","typ":"JWT"}`)) + "." + encode(fmt.Appendf(nil, `{"role":"service_role","iss":"supabase","exp":%d}`, time.Now().Add(24*time.Hour).Unix()))
@@ -208,14 +208,14 @@ func serviceRole(secret string) string {
 	return signed + "." + encode(mac.Sum(nil))
 }
 
-// postgres is a PostgreSQL of these tests' own.
+// postgres is a PostgreSQL that the tests have started.
 type postgres struct {
 	bin, dir, port string
 	owner          *syscall.SysProcAttr // PostgreSQL refuses to run as root
 	server         *exec.Cmd
 }
 
-// openPostgres makes a cluster with what Supabase Auth asks for: a role and a schema.
+// openPostgres makes a cluster with the role and the schema that Supabase Auth needs.
 func openPostgres(dir string) (*postgres, error) {
 	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/initdb")
 	slices.SortFunc(found, func(a, b string) int { return version(a) - version(b) })
@@ -251,13 +251,13 @@ func openPostgres(dir string) (*postgres, error) {
 		ALTER USER supabase_auth_admin SET search_path = 'auth';`)
 }
 
-// version is that of /usr/lib/postgresql/VERSION/bin/initdb.
+// version returns the version in /usr/lib/postgresql/VERSION/bin/initdb.
 func version(path string) int {
 	n, _ := strconv.Atoi(filepath.Base(filepath.Dir(filepath.Dir(path))))
 	return n
 }
 
-// asPostgres lets the user that Debian's package has made own dir, and reach it.
+// asPostgres makes the user of Debian's package the owner of dir, with access to it.
 func asPostgres(parent, dir string) (*syscall.SysProcAttr, error) {
 	owner, err := user.Lookup("postgres")
 	if err != nil {
@@ -300,7 +300,7 @@ func (p *postgres) start() error {
 	return nil
 }
 
-// stop ends all sessions, too.
+// stop also ends all sessions.
 func (p *postgres) stop() {
 	if p == nil || p.server == nil {
 		return
@@ -333,7 +333,7 @@ func freePort() (string, error) {
 	return port, err
 }
 
-// patience is more than anything here takes that is not an outage.
+// patience is longer than anything here takes, except an outage.
 const patience = 30 * time.Second
 
 func patiently(complaint string, done func() bool) error {

@@ -10,12 +10,12 @@ import (
 	"time"
 )
 
-// The tests of this file change the database of Supabase Auth, or stop something. They are built only
-// where both belong to the tests.
+// The tests of this file change the database of Supabase Auth, or stop something. They are built only if the
+// tests own both.
 
 const ownsDatabase = true
 
-// databaseKinds are kinds that only the database can make.
+// databaseKinds are kinds of users that only the database can make.
 func databaseKinds() []kind {
 	return []kind{
 		{name: "stored in capitals", after: bySQL(`UPDATE auth.users SET email = upper(email) WHERE id = '$ID'`),
@@ -33,7 +33,7 @@ func databaseKinds() []kind {
 	}
 }
 
-// bySQL changes the account $ID of $EMAIL in ways that the admin API has not.
+// bySQL changes the account $ID of $EMAIL in ways that the admin API does not offer.
 func bySQL(statement string) func(*testing.T, *person) {
 	return func(t *testing.T, p *person) {
 		t.Helper()
@@ -43,21 +43,21 @@ func bySQL(statement string) func(*testing.T, *person) {
 	}
 }
 
-// TestReadOnlyDatabase: a database that can be read and not written makes no link for an account, and says
-// of an unknown address what it always says. Callers are told 200, and the mail goes out when it can
-// be written again. Only `resetd check --send-to` sees it.
+// TestReadOnlyDatabase: with a read-only database, Supabase Auth makes no link for an account, and answers as
+// usual for an unknown address. Callers get 200, and the mail goes out when the database is writable again.
+// Only `resetd check --send-to` notices it.
 func TestReadOnlyDatabase(t *testing.T) {
 	r := startResetd(t)
 	p := newPerson(t, newAddress("read-only"), nil)
 	set := func(value string) {
 		t.Helper()
-		// Sessions that are open have the setting that they had at their beginning.
+		// Open sessions keep the setting that they began with.
 		err := supabase.database.exec(`ALTER ROLE supabase_auth_admin SET default_transaction_read_only = ` + value + `;
 			SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'supabase_auth_admin'`)
 		if err != nil {
 			t.Fatal(err)
 		}
-		// A connection that was ended is noticed by the call that finds it so.
+		// The first call over an ended connection notices that it is ended.
 		r.await("Supabase Auth is not back", func() bool {
 			got := supabase.call(t, http.MethodPost, "/admin/generate_link", supabase.key, map[string]string{"type": "recovery", "email": newAddress("nobody")})
 			return got.text("error_code") == "user_not_found"
@@ -86,7 +86,7 @@ func TestReadOnlyDatabase(t *testing.T) {
 	p.reset(r.link(p.email))
 }
 
-// TestLockedRow: an account whose row is locked holds up nobody else, and is mailed when it is free.
+// TestLockedRow: an account with a locked row delays nobody else, and is mailed when the row is unlocked.
 func TestLockedRow(t *testing.T) {
 	r := startResetd(t, "UPSTREAM_TIMEOUT=2s")
 	p, other := newPerson(t, newAddress("locked"), nil), newPerson(t, newAddress("other"), nil)
@@ -101,7 +101,7 @@ func TestLockedRow(t *testing.T) {
 	if status != http.StatusOK {
 		t.Errorf("status %d", status)
 	}
-	time.Sleep(5 * time.Second) // of two calls that end by UPSTREAM_TIMEOUT
+	time.Sleep(5 * time.Second) // time for two calls until UPSTREAM_TIMEOUT
 	if outcome := r.outcome(other.email); outcome != "sent" {
 		t.Errorf("another account: outcome %s", outcome)
 	}
@@ -110,14 +110,14 @@ func TestLockedRow(t *testing.T) {
 	}
 	_ = lock.Process.Kill()
 	_ = lock.Wait()
-	// The session goes on sleeping without its client.
+	// The session sleeps on without its client.
 	_ = supabase.database.exec(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)%' AND pid <> pg_backend_pid()`)
 	r.await("the mail does not go out", func() bool { return r.ended(id) == "sent" })
 	p.reset(r.link(p.email))
 }
 
-// TestOutages: while Supabase Auth, or its database, is away, callers are told so after a few seconds,
-// for every address; what was accepted before is mailed when it is back.
+// TestOutages: while Supabase Auth or its database is away, callers learn of it after a few seconds, for every
+// address. Mail of requests accepted before goes out when it is back.
 func TestOutages(t *testing.T) {
 	for _, outage := range []struct {
 		name  string
@@ -130,7 +130,7 @@ func TestOutages(t *testing.T) {
 		t.Run(outage.name, func(t *testing.T) {
 			r := startResetd(t)
 			p := newPerson(t, newAddress("outage"), nil)
-			if outcome := r.outcome(newAddress("nobody")); outcome != "no_account" { // a verdict: it serves
+			if outcome := r.outcome(newAddress("nobody")); outcome != "no_account" { // so the verdict is that it serves
 				t.Errorf("before: outcome %s", outcome)
 			}
 			outage.begin()

@@ -1,8 +1,8 @@
 //go:build supabase
 
-// Package e2e runs the whole way on a real Supabase Auth: an account, a request to the real resetd, its
-// mail at a stand-in for Mailgun, the link, a new password, a sign-in with it. `make e2e` says where
-// Supabase Auth comes from.
+// Package e2e tests the whole way with a real Supabase Auth: an account, a request to the real resetd, its mail at
+// a stand-in for Mailgun, the link, a new password, and a sign-in with it. `make e2e` says where Supabase Auth
+// comes from.
 package supabase
 
 import (
@@ -23,21 +23,21 @@ import (
 
 const oldPassword, newPassword = "the-old-passphrase-1", "the-new-passphrase-2"
 
-// newAddress is one that has no account.
+// newAddress returns an address without an account.
 func newAddress(local string) string {
 	raw := make([]byte, 4)
 	rand.Read(raw) // never fails (crypto/rand)
 	return local + "-" + hex.EncodeToString(raw) + "@test.example"
 }
 
-// person is an account.
+// person is a user with an account.
 type person struct {
 	t     *testing.T
 	id    string
-	email string // as Supabase Auth was given it
+	email string // as given to Supabase Auth
 }
 
-// newPerson makes an account. More says what else is to be set.
+// newPerson makes an account, with more members if given.
 func newPerson(t *testing.T, email string, more map[string]any) *person {
 	t.Helper()
 	params := map[string]any{"email": email, "password": oldPassword, "email_confirm": true}
@@ -47,13 +47,13 @@ func newPerson(t *testing.T, email string, more map[string]any) *person {
 	return keep(t, email, supabase.must(t, http.MethodPost, "/admin/users", supabase.key, params))
 }
 
-// invite makes an account by an invitation that nobody has accepted.
+// invite makes an account by an invitation that is not accepted.
 func invite(t *testing.T, email string) *person {
 	t.Helper()
 	return keep(t, email, supabase.must(t, http.MethodPost, "/admin/generate_link", supabase.key, map[string]string{"type": "invite", "email": email}))
 }
 
-// keep removes an account at the end.
+// keep removes an account at the end of the test.
 func keep(t *testing.T, email string, made answer) *person {
 	p := &person{t: t, email: email, id: made.text("id")}
 	t.Cleanup(func() { supabase.call(t, http.MethodDelete, "/admin/users/"+p.id, supabase.key, struct{}{}) })
@@ -66,7 +66,7 @@ func (p *person) signIn(password string) answer {
 	return supabase.call(p.t, http.MethodPost, "/token?grant_type=password", "", map[string]string{"email": p.email, "password": password})
 }
 
-// verify uses a link of LINK_MODE=token_hash up, as the app's page does.
+// verify uses up a link of LINK_MODE=token_hash, as the app's page does.
 func verify(t *testing.T, link string) answer {
 	t.Helper()
 	parsed, err := url.Parse(link)
@@ -81,7 +81,7 @@ func setPassword(t *testing.T, token string) answer {
 	return supabase.call(t, http.MethodPut, "/user", token, map[string]string{"password": newPassword})
 }
 
-// reset goes from the link of a mail to the sign-in with a new password.
+// reset follows the link of a mail until the sign-in with a new password.
 func (p *person) reset(link string) {
 	p.t.Helper()
 	session := verify(p.t, link)
@@ -107,7 +107,7 @@ func (p *person) hasNewPassword() {
 	}
 }
 
-// TestTokenHash: the link leads to the app, works once, and the one before it does not work any more.
+// TestTokenHash: the link leads to the app and works once, and the link before it no longer works.
 func TestTokenHash(t *testing.T) {
 	r := startResetd(t)
 	p := newPerson(t, newAddress("token-hash"), nil)
@@ -124,7 +124,7 @@ func TestTokenHash(t *testing.T) {
 	p.reset(links[1])
 }
 
-// TestActionLink: Supabase's own link signs the user in at the app, once.
+// TestActionLink: Supabase's own link signs the user in to the app, once.
 func TestActionLink(t *testing.T) {
 	r := startResetd(t, "LINK_MODE=action_link")
 	p := newPerson(t, newAddress("action-link"), nil)
@@ -158,10 +158,10 @@ func TestActionLink(t *testing.T) {
 // kind is a kind of user.
 type kind struct {
 	name  string
-	email string         // empty: a usual one
-	more  map[string]any // at the creation
+	email string         // empty: a usual address
+	more  map[string]any // members at the creation
 	after func(t *testing.T, p *person)
-	// askFor is asked for; empty: the address.
+	// askFor is the address in the request; empty: email.
 	askFor  func(p *person) string
 	outcome string
 	stored  func(p *person) string // the address that is mailed; nil: as given
@@ -200,7 +200,7 @@ func kinds() []kind {
 	}
 }
 
-// TestKinds: who is mailed, at which address, and sets a new password with what came; and who is not.
+// TestKinds: these kinds of users get a mail at this address and can set a new password, or get none.
 func TestKinds(t *testing.T) {
 	r := startResetd(t)
 	for _, k := range append(kinds(), databaseKinds()...) {
@@ -239,7 +239,7 @@ func TestKinds(t *testing.T) {
 	}
 }
 
-// TestRefusedAddresses: what resetd refuses, Supabase Auth stores neither.
+// TestRefusedAddresses: Supabase Auth does not store addresses that resetd refuses.
 func TestRefusedAddresses(t *testing.T) {
 	r := startResetd(t)
 	for _, email := range []string{
@@ -273,8 +273,8 @@ func (p *person) enroll() (secret string, pass func(token string) answer) {
 	return secret, pass
 }
 
-// TestSecondFactor: with MFA the new password takes a code of the user's device, which the app's page
-// has to ask for.
+// TestSecondFactor: with MFA, setting the new password requires a code of the user's device. The app's page has
+// to ask for it.
 func TestSecondFactor(t *testing.T) {
 	r := startResetd(t)
 	p := newPerson(t, newAddress("factor"), nil)
@@ -292,7 +292,7 @@ func TestSecondFactor(t *testing.T) {
 	p.hasNewPassword()
 }
 
-// code is the one of now (RFC 6238: HMAC-SHA-1, six digits, 30 s).
+// code returns the current code (RFC 6238: HMAC-SHA-1, six digits, 30 s).
 func code(t *testing.T, secret string) string {
 	t.Helper()
 	key, err := base32.StdEncoding.WithPadding(base32.NoPadding).DecodeString(secret)
@@ -306,14 +306,14 @@ func code(t *testing.T, secret string) string {
 	return fmt.Sprintf("%06d", (binary.BigEndian.Uint32(sum[at:])&0x7fffffff)%1_000_000)
 }
 
-// TestLargeMetadata: a user's metadata of megabytes is no reason to get no mail.
+// TestLargeMetadata: a user with megabytes of metadata gets a mail too.
 func TestLargeMetadata(t *testing.T) {
 	r := startResetd(t)
 	for _, size := range []int{600 << 10, 1_800_000} {
 		p := newPerson(t, newAddress("metadata"), nil)
 		token := p.signIn(oldPassword).text("access_token")
 		for i := 0; size > 0; i++ {
-			part := min(size, 900_000) // Supabase Auth takes 1 MiB in each call, and keeps what it had
+			part := min(size, 900_000) // Supabase Auth accepts 1 MiB in each call, and keeps earlier members
 			supabase.must(t, http.MethodPut, "/user", token, map[string]any{"data": map[string]string{fmt.Sprint("part-", i): strings.Repeat("x", part)}})
 			size -= part
 		}
@@ -324,7 +324,7 @@ func TestLargeMetadata(t *testing.T) {
 		if session.status != http.StatusOK {
 			t.Fatalf("the link: %d", session.status)
 		}
-		// The metadata is in the token, too, and a header holds 1 MiB.
+		// The token contains the metadata, and a header holds 1 MiB.
 		token = session.text("access_token")
 		got := setPassword(t, token)
 		if want := len(token) < 1<<20; (got.status == http.StatusOK) != want {
@@ -333,7 +333,7 @@ func TestLargeMetadata(t *testing.T) {
 	}
 }
 
-// TestCheck: `resetd check` finds nothing wrong, and a wrong key.
+// TestCheck: `resetd check` passes, and with a wrong key it fails.
 func TestCheck(t *testing.T) {
 	r := startResetd(t)
 	p := newPerson(t, newAddress("check"), nil)
@@ -367,7 +367,7 @@ func TestCheck(t *testing.T) {
 	expect(out, status, 1, `FAILED  supabase  the key is refused, twice \(status 40[13], `)
 }
 
-// TestBannedLink: why a banned account is not mailed.
+// TestBannedLink: a link for a banned account opens nothing, which is why it is not mailed.
 func TestBannedLink(t *testing.T) {
 	p := newPerson(t, newAddress("banned"), map[string]any{"ban_duration": "24h"})
 	link := supabase.must(t, http.MethodPost, "/admin/generate_link", supabase.key, map[string]string{"type": "recovery", "email": p.email})

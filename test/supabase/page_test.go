@@ -12,13 +12,13 @@ import (
 	"testing"
 )
 
-// submission is one of the form of the page that README.md shows.
+// submission is a submission of the form on the page in README.md.
 type submission struct {
 	Password string `json:"password"`
 	Code     string `json:"code"`
 }
 
-// submit opens the page of README.md by a link, and submits its form. It returns what the user is told.
+// submit opens the page of README.md by a link, and submits its form. It returns what the page tells the user.
 func submit(t *testing.T, link string, submissions ...submission) (told []string) {
 	t.Helper()
 	args := []string{"../web/supabase/page.mjs", supabase.url, supabase.key, link}
@@ -56,8 +56,8 @@ const (
 	weak    = "This password is too easy to guess."
 )
 
-// TestPage: the page of README.md sets the password, asks for the second factor, and tells the user of
-// every error. What the user corrects and submits again works with the same link.
+// TestPage: the page of README.md sets the password, asks for the second factor, and tells the user of every
+// error. After a correction, the same link still works.
 func TestPage(t *testing.T) {
 	r := startResetd(t)
 	mailed := func(t *testing.T, p *person) string {

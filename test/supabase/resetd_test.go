@@ -26,7 +26,7 @@ const (
 	mailgunKey = "e2e-mailgun-key"
 )
 
-// resetd is the real binary, over the real Supabase Auth and a stand-in for Mailgun.
+// resetd is the real binary, with the real Supabase Auth and a stand-in for Mailgun.
 type resetd struct {
 	t       *testing.T
 	url     string
@@ -35,7 +35,7 @@ type resetd struct {
 	log     *log
 }
 
-// build makes the binary.
+// build builds the binary.
 func build(dir string) (string, error) {
 	path := filepath.Join(dir, "resetd")
 	out, err := exec.Command("go", "build", "-o", path, "../../cmd/resetd").CombinedOutput()
@@ -88,7 +88,7 @@ func (r *resetd) await(complaint string, done func() bool) {
 	}
 }
 
-// ask asks for a mail, and returns the status and the request's id.
+// ask sends a request, and returns the status and the request's id.
 func (r *resetd) ask(email string) (status int, id string) {
 	r.t.Helper()
 	body, _ := json.Marshal(map[string]string{"email": email})
@@ -100,7 +100,7 @@ func (r *resetd) ask(email string) (status int, id string) {
 	return response.StatusCode, response.Header.Get("X-Request-Id")
 }
 
-// outcome asks, and returns how the delivery ended.
+// outcome sends a request, and returns how its delivery ended.
 func (r *resetd) outcome(email string) string {
 	r.t.Helper()
 	status, id := r.ask(email)
@@ -112,7 +112,7 @@ func (r *resetd) outcome(email string) string {
 	return outcome
 }
 
-// ended returns how the delivery of a request ended; empty while it has not.
+// ended returns how the delivery of a request ended; empty if it has not ended.
 func (r *resetd) ended(id string) string {
 	for line := range strings.Lines(r.log.String()) {
 		var record struct {
@@ -129,7 +129,7 @@ func (r *resetd) ended(id string) string {
 
 var mailLink = regexp.MustCompile(`https?://\S+`)
 
-// link is the one of the latest mail, which went to that address alone.
+// link returns the link of the latest mail, which must have gone to this address alone.
 func (r *resetd) link(stored string) string {
 	r.t.Helper()
 	mails := r.mailgun.Mails()
@@ -142,7 +142,7 @@ func (r *resetd) link(stored string) string {
 	return mailLink.FindString(mails[0].Text)
 }
 
-// check runs `resetd check`, and returns what it prints and its exit status.
+// check runs `resetd check`, and returns its output and exit status.
 func (r *resetd) check(args ...string) (out string, status int) {
 	r.t.Helper()
 	command := exec.Command(program, append([]string{"check"}, args...)...)
@@ -155,7 +155,7 @@ func (r *resetd) check(args ...string) (out string, status int) {
 	return string(text), command.ProcessState.ExitCode()
 }
 
-// log is written while it is read.
+// log can be read while it is written.
 type log struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -173,7 +173,7 @@ func (l *log) String() string {
 	return l.text.String()
 }
 
-// The one Supabase Auth and the one program of all tests.
+// All tests share one Supabase Auth and one binary.
 var (
 	supabase *auth
 	program  string
