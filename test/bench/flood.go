@@ -12,20 +12,19 @@ import (
 
 const (
 	floodClients   = 100_000
-	floodPerSecond = 100 // valid requests of others
+	floodPerSecond = 100 // valid requests from other clients
 	floodTime      = 10 * time.Second
 )
 
-// flood is what others saw of a flood.
+// flood is the result of a flood for other clients.
 type flood struct {
-	refused        float64 // requests of the flood, a second
+	refused        float64 // requests of the flood per second
 	answered, late []time.Duration
 	peak           uint64
 }
 
-// flooding floods a server from many addresses at full speed, most of whose requests are refused by the
-// default limit of a client, and sends valid requests about accounts from others meanwhile. Each of
-// those must be answered 200 and mailed.
+// flooding floods a server from many addresses at full speed. The default limit of a client refuses most of these
+// requests. Meanwhile others send valid requests for accounts, which must all be answered 200 and mailed.
 func (b *bench) flooding() (f flood, err error) {
 	upstreams, err := b.standIns(measure.Upstreams{})
 	if err != nil {
@@ -41,7 +40,7 @@ func (b *bench) flooding() (f flood, err error) {
 	to := newLoad(resetd, refusal, invalid, b.options.connections)
 	defer to.close()
 	to.client = func(number int) string { return client64(number % floodClients) }
-	if _, _, err := to.send(b.ctx, 5*floodClients); err != nil { // all that the limit lets through
+	if _, _, err := to.send(b.ctx, 5*floodClients); err != nil { // all that the limit admits
 		return f, err
 	}
 	ctx, stop := context.WithCancelCause(b.ctx)

@@ -12,16 +12,16 @@ import (
 	"github.com/resetd/resetd/test/measure"
 )
 
-// asFloor is what this program is told when it is started again to be the floor.
+// asFloor is the argument that makes this program the floor.
 const asFloor = "floor"
 
-// floor does what the requests cost at least, written in the obvious way: nothing is checked,
-// limited, counted, logged, tried again or kept secret, and the answer waits for the mail. It does
-// reuse its connections and set a timeout, as anybody's second version does.
+// floor does the least that the requests need, in the obvious way: it checks, limits, counts, logs and encrypts
+// nothing, does not try again, and its answer waits for the mail. It does reuse its connections and set a
+// timeout.
 type floor struct {
 	Upstream    string
 	MailBytes   int    // of the body of one call to Mailgun
-	Status      int    // of every answer; unless it is 200, nothing is called
+	Status      int    // of every answer; unless it is 200, no upstream is called
 	AnswerBytes uint64 // of every answer's body
 
 	client *http.Client
@@ -29,7 +29,7 @@ type floor struct {
 	html   []byte
 }
 
-// floor starts one.
+// floor starts a floor server.
 func (b *bench) floor(f floor) (*measure.Process, error) {
 	settings, err := json.Marshal(f)
 	if err != nil {
@@ -46,7 +46,7 @@ func (f *floor) serve(settings string) error {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.MaxIdleConnsPerHost = 64
 	f.client = &http.Client{Transport: transport, Timeout: 5 * time.Second}
-	// The HTML is filled up until the whole form has the size of resetd's.
+	// The HTML is padded until the whole form has the size of resetd's.
 	empty, _ := f.form(new(measure.People).Of(true), strings.Repeat("0", 56))
 	f.html = filled(`<a href="LINK">`, `</a>`, max(f.MailBytes-empty.Len(), 0))
 	return measure.Serve(f)
@@ -71,7 +71,7 @@ func (f *floor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(f.answer)
 }
 
-// reset makes the two calls, or one where there is no account.
+// reset makes both calls, or without an account only the first.
 func (f *floor) reset(email string) error {
 	question, err := json.Marshal(map[string]string{"type": "recovery", "email": email, "redirect_to": measure.Site + "/reset-password"})
 	if err != nil {
@@ -113,7 +113,7 @@ func (f *floor) form(email, token string) (*bytes.Buffer, string) {
 		{"html", strings.Replace(string(f.html), "LINK", link, 1)},
 		{"o:tag", "password-reset"}, {"o:tracking", "no"}, {"o:require-tls", "yes"},
 	} {
-		_ = form.WriteField(field[0], field[1]) // a buffer takes everything
+		_ = form.WriteField(field[0], field[1]) // a buffer returns no errors
 	}
 	_ = form.Close()
 	return body, form.FormDataContentType()
@@ -132,7 +132,7 @@ func (f *floor) call(request *http.Request, answer any) error {
 	return json.Unmarshal(body, answer)
 }
 
-// filled has size bytes, most of them between the two ends.
+// filled returns size bytes, most of them between the two ends.
 func filled(first, last string, size int) []byte {
 	return []byte(first + strings.Repeat("x", max(size-len(first)-len(last), 0)) + last)
 }

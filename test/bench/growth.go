@@ -8,16 +8,16 @@ import (
 	"github.com/resetd/resetd/test/measure"
 )
 
-// growth is what a request costs a server that has seen so many clients, or holds so many requests.
+// growth is the cost of a request at a server that has seen so many clients, or holds so many requests.
 type growth struct {
 	number    int
 	processor time.Duration
-	ratio     float64 // to the floor, which knows neither
+	ratio     float64 // to the floor, which keeps neither
 	memory    uint64  // resident
 }
 
-// growing sends requests from more and more clients, each of a /64 of its own, and measures those of
-// clients that were seen before. They are refused by the schema, so that nothing else grows.
+// growing sends requests from more and more clients, each from its own /64, and measures requests from clients
+// that were seen before. The schema refuses all of them, so that nothing else grows.
 func (b *bench) growing() (table []growth, err error) {
 	resetd, err := b.resetd("http://127.0.0.1:9", noLog, "TRUSTED_PROXIES=127.0.0.0/8")
 	if err != nil {
@@ -45,7 +45,7 @@ func (b *bench) growing() (table []growth, err error) {
 			return nil, err
 		}
 		seen = clients
-		// From all over those seen, so that what is kept of them is not in a processor's cache.
+		// The clients are from all parts of those seen, so that a processor's cache does not have their counters.
 		to.client = func(number int) string { return client64(1 + number*7919%clients) }
 		toFloor.client = to.client
 		row, err := b.besideFloor(resetd, floor, to, toFloor, 5*b.options.requests)
@@ -58,8 +58,7 @@ func (b *bench) growing() (table []growth, err error) {
 	return table, nil
 }
 
-// growingPending fills the outbox with requests whose lookup hangs, and measures the answers to more of
-// them.
+// growingPending fills the outbox with requests whose lookup hangs, and measures further requests.
 func (b *bench) growingPending() (table []growth, err error) {
 	upstreams, err := b.standIns(measure.Upstreams{AccountFault: "hang"})
 	if err != nil {
@@ -74,7 +73,7 @@ func (b *bench) growingPending() (table []growth, err error) {
 	to := newLoad(resetd, http.StatusOK, upstreams.ask(true), b.options.connections)
 	defer to.close()
 	const few, some = 200, 2000                       // processor time is counted in ticks of 10 ms
-	if _, _, err := to.send(b.ctx, few); err != nil { // the first of them wait for the probes
+	if _, _, err := to.send(b.ctx, few); err != nil { // the first requests wait for the probes
 		return nil, err
 	}
 	floor, err := b.floor(floor{Status: http.StatusBadRequest, AnswerBytes: to.answerBytes})
@@ -88,7 +87,7 @@ func (b *bench) growingPending() (table []growth, err error) {
 		return nil, err
 	}
 	for _, pending := range []int{few, 10_000, 20_000} {
-		if _, _, err := to.send(b.ctx, pending-int(to.number.Load())); err != nil { // none where there are as many already
+		if _, _, err := to.send(b.ctx, pending-int(to.number.Load())); err != nil { // none if there are enough already
 			return nil, err
 		}
 		row, err := b.besideFloor(resetd, floor, to, toFloor, some)
@@ -121,7 +120,7 @@ func (b *bench) besideFloor(resetd, floor *measure.Process, to, toFloor *load, r
 	return row, err
 }
 
-// cost returns the processor time of one of many requests.
+// cost returns the processor time per request of many.
 func (b *bench) cost(of *measure.Process, to *load, requests int) (time.Duration, error) {
 	before, err := of.ProcessorTime()
 	if err != nil {

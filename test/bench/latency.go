@@ -23,19 +23,19 @@ const (
 	steadyConnections = 64
 )
 
-// likeHosted takes as long as the real services were measured to, as in test/timing.
+// likeHosted takes as long as the real services, as in test/timing.
 var likeHosted = measure.Upstreams{AccountTakes: measure.AccountTakes, UnknownTakes: measure.UnknownTakes, MailTakes: measure.MailTakes}
 
-// latency is what a steady stream of valid requests saw.
+// latency is the result of a steady stream of valid requests.
 type latency struct {
 	deliveries     string // at once
 	answered, late []time.Duration
-	pending        int             // as the last request was answered
+	pending        int             // when the last request was answered
 	sent           []time.Duration // from the acceptance of a request to the end of its mail
 	peak           uint64
 }
 
-// latency measures with a setting of MAX_DELIVERIES; empty: the default.
+// latency measures with a value of MAX_DELIVERIES; empty: the default.
 func (b *bench) latency(setting string) (l latency, err error) {
 	upstreams, err := b.standIns(likeHosted)
 	if err != nil {
@@ -53,7 +53,7 @@ func (b *bench) latency(setting string) (l latency, err error) {
 	defer resetd.Kill()
 	var number atomic.Int64
 	body := func() string { return upstreams.ask(number.Add(1)%2 == 0)() }
-	// A second of it warms up, and is answered after the first verdicts of the probes.
+	// The first second warms up, and begins after the first verdicts of the probes.
 	first := newLoad(resetd, http.StatusOK, body, 1)
 	defer first.close()
 	if _, _, err := first.send(b.ctx, perSecond); err != nil {
@@ -81,21 +81,21 @@ func (b *bench) latency(setting string) (l latency, err error) {
 	if err := upstreams.await(b.ctx); err != nil {
 		return l, err
 	}
-	time.Sleep(pollEvery) // for the last record
+	time.Sleep(pollEvery) // wait for the last record
 	if l.sent, err = sent(resetd); err != nil {
 		return l, err
 	}
 	return l, upstreams.exactlyOnce()
 }
 
-// What resetd says of itself, in its log and its metrics.
+// These patterns read resetd's log and metrics.
 var (
 	adminAddr       = regexp.MustCompile(`"admin_addr":"([^"]+)"`)
 	pendingRequests = regexp.MustCompile(`(?m)^resetd_pending_requests (\S+)$`)
 	sentAfter       = regexp.MustCompile(`"outcome":"sent",.*"duration_ms":([0-9.]+)`)
 )
 
-// pending asks resetd how many requests are accepted and not delivered yet.
+// pending returns how many requests are accepted and not yet delivered.
 func pending(resetd *measure.Process) (int, error) {
 	log, err := resetd.Log()
 	if err != nil {
@@ -121,7 +121,7 @@ func pending(resetd *measure.Process) (int, error) {
 	return int(number), err
 }
 
-// sent reads from resetd's log how long each mail took, from the acceptance of its request.
+// sent returns from resetd's log how long each mail took from the acceptance of its request.
 func sent(resetd *measure.Process) (took []time.Duration, err error) {
 	log, err := resetd.Log()
 	if err != nil {

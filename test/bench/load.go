@@ -19,7 +19,7 @@ type load struct {
 	status    int
 	body      func() string
 	rate      vegeta.Rate             // the zero Rate: as fast as they are answered
-	client    func(number int) string // the address that a proxy says; nil: no proxy says any
+	client    func(number int) string // the client's address in the header of a proxy; nil: no proxy
 	number    atomic.Int64            // of the last request
 	workers   uint64
 	transport *http.Transport
@@ -27,7 +27,7 @@ type load struct {
 	answerBytes uint64 // of the last answer's body
 }
 
-// refusal is the status of a load whose requests may be answered with any 4xx.
+// refusal is the status of a load whose requests may get any 4xx.
 const refusal = 4
 
 func newLoad(server *measure.Process, status int, body func() string, connections int) *load {
@@ -49,8 +49,8 @@ func (u upTo) Pace(elapsed time.Duration, sent uint64) (wait time.Duration, stop
 	return wait, sent >= u.n
 }
 
-// send sends n requests, each at its time while there is a connection that waits for no answer, and returns
-// when all are answered as expected: how long each took, to the last byte, and how late it was sent.
+// send sends n requests, each at its time if a connection is free, and returns when all have the expected answer.
+// It returns how long each took until the last byte, and how late it was sent.
 func (l *load) send(ctx context.Context, n int) (took, late []time.Duration, err error) {
 	attacker := vegeta.NewAttacker(vegeta.Client(&http.Client{Transport: l.transport, Timeout: 30 * time.Second}),
 		vegeta.Workers(l.workers), vegeta.MaxWorkers(l.workers))
@@ -71,7 +71,7 @@ func (l *load) send(ctx context.Context, n int) (took, late []time.Duration, err
 	return took, late, errors.Join(err, context.Cause(ctx))
 }
 
-// target is the next request.
+// target returns the next request.
 func (l *load) target(t *vegeta.Target) error {
 	number := int(l.number.Add(1))
 	*t = vegeta.Target{

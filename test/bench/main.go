@@ -80,12 +80,12 @@ import (
 	"github.com/resetd/resetd/test/measure"
 )
 
-// The aims. A ratio is processor time per request over that of the floor. The floor spends nearly all of it in
-// net/http, on the connection and the headers. Of a 400 without the log, of 77 µs (profile of November 2026),
-// resetd spends on top: 5 µs to judge by the schema, 3 to read the JSON strictly, 2 to count the client, 1 to find its
-// address, 2 to keep idle connections few, 3 for six further headers, 1 for the request's id, 1 for the metrics. Of a
-// 429, of 55 µs: 3 to count the client, 1 for a time to read the rest of the body, and likewise for the others. Each is
-// a promise of the answer; less would be another server.
+// These are the aims. A ratio is processor time per request over that of the floor, which spends nearly all of it
+// in net/http, on the connection and the headers. Of the 77 µs of a 400 without the log (profile of November
+// 2026), resetd spends 5 µs on the schema, 3 on strict JSON, 2 on counting the client, 1 on finding its address, 2
+// on keeping idle connections few, 3 on six further headers, 1 on the request's id, and 1 on the metrics. Of the
+// 55 µs of a 429, it spends 3 µs on counting the client, 1 on a time limit for the rest of the body, and the same
+// on the others. Each of these is a promise; less would be another server.
 const (
 	aimKnownRatio   = 1.5
 	aimUnknownRatio = 1.6
@@ -104,18 +104,18 @@ const (
 	aimP99          = 10 * time.Millisecond
 )
 
-// path is one way that a request can go.
+// path is a way that a request can go.
 type path struct {
 	name    string
 	status  int
-	account bool   // whether those that are answered 200 are mailed
+	account bool   // whether requests answered 200 are mailed
 	limit   string // RATE_LIMIT
-	setting string // a further one of resetd's; may be empty
-	weight  int    // times -requests, so that rounds take about equally long
+	setting string // a further setting; may be empty
+	weight  int    // factor for -requests, so that rounds take similar times
 	aim     float64
 }
 
-// noLog is what the answers cost without the records of the log.
+// noLog turns off the records of answers, to measure what they cost.
 const noLog = "LOG_LEVEL=error"
 
 var paths = []path{
@@ -129,7 +129,7 @@ var paths = []path{
 
 func invalid() string { return `{"email":"not an address"}` }
 
-// The parts that are no path.
+// These parts are no paths.
 const (
 	partLatency = "latency"
 	partOutbox  = "outbox"
@@ -184,7 +184,7 @@ func main() {
 	}
 }
 
-// run measures and prints; met says whether no aim was missed by more than margin.
+// run measures and prints. met says whether no aim was missed by more than margin.
 func run(ctx context.Context, o options) (met bool, err error) {
 	b := &bench{ctx: ctx, options: o}
 	before, err := processors()
@@ -243,7 +243,7 @@ type bench struct {
 	options options
 }
 
-// measured is everything that is printed.
+// measured is all that is printed.
 type measured struct {
 	ready     time.Duration
 	idle      uint64
@@ -269,8 +269,8 @@ func processors() (procfs.Stat, error) {
 	return proc.Stat()
 }
 
-// othersSince returns the part of the processors' time since then that was taken by programs other than
-// this one and its children, all of which have ended.
+// othersSince returns the share of the processors' time since then that went to programs other than this one and
+// its children, which must all have ended.
 func othersSince(before procfs.Stat) (float64, error) {
 	now, err := processors()
 	if err != nil {
@@ -291,7 +291,7 @@ func othersSince(before procfs.Stat) (float64, error) {
 	return max(0, (busy-ours/100)/(busy+idle)), nil // a tick is 10 ms
 }
 
-// standIns answer for Supabase Auth and Mailgun, and know what they must have been asked so far.
+// standIns answer for Supabase Auth and Mailgun, and know which calls they must have had so far.
 type standIns struct {
 	measure.StandIns
 	people *measure.People
@@ -303,16 +303,16 @@ func (b *bench) standIns(u measure.Upstreams) (*standIns, error) {
 	return &standIns{StandIns: s, people: &measure.People{Seed: u.Seed}}, err
 }
 
-// ask returns bodies about an address of one kind, each about another.
+// ask returns bodies for an address of one kind, each for another address.
 func (s *standIns) ask(account bool) func() string {
 	return func() string { return `{"email":"` + s.people.Of(account) + `"}` }
 }
 
-// pollEvery is how often the stand-ins are asked whether all is delivered. The server under test is
-// not asked, because its answer would be counted in.
+// pollEvery is how often the stand-ins are asked whether all is delivered. The server under test is not asked,
+// because its answer would count.
 const pollEvery = 25 * time.Millisecond
 
-// await waits until everything that was accepted is delivered.
+// await waits until all accepted requests are delivered.
 func (s *standIns) await(ctx context.Context) error {
 	for began := time.Now(); ; time.Sleep(pollEvery) {
 		is, err := s.Tally()
@@ -342,7 +342,7 @@ func (s *standIns) exactlyOnce() error {
 	return nil
 }
 
-// emptyRedis forgets what an earlier path has counted, where -set names a Redis.
+// emptyRedis removes the counts of earlier paths, if -set names a Redis.
 func (b *bench) emptyRedis() error {
 	for _, entry := range b.options.env {
 		url, isRedis := strings.CutPrefix(entry, "REDIS_URL=")
@@ -375,13 +375,13 @@ func (b *bench) resetd(upstreams string, settings ...string) (*measure.Process, 
 	return measure.StartResetd(b.ctx, b.options.resetd, addr, upstreams, slices.Concat(env, settings, b.options.env)...)
 }
 
-// starting measures the time from exec to the first 200 of /healthz, and the resident set of a
-// server that has done nothing else, a second later.
+// starting measures the time from exec to the first 200 of /healthz, and a second later the resident set of this
+// idle server.
 func (b *bench) starting() (ready time.Duration, idle uint64, err error) {
 	var times []time.Duration
 	for i := range max(b.options.starts, 1) {
 		began := time.Now()
-		p, err := b.resetd("http://127.0.0.1:9") // the port of nobody: without a request, nothing is called
+		p, err := b.resetd("http://127.0.0.1:9") // nothing listens there; without a request, nothing is called
 		if err != nil {
 			return 0, 0, err
 		}
@@ -411,7 +411,7 @@ func (b *bench) starting() (ready time.Duration, idle uint64, err error) {
 	return median(times), idle, nil
 }
 
-// side is one of the two that are compared, over all rounds.
+// side is one of the two compared servers, over all rounds.
 type side struct {
 	processor []time.Duration // per request
 	rate      []float64       // answers per second
@@ -445,7 +445,7 @@ func (b *bench) path(p path) (r result, err error) {
 	}
 	defer resetd.Stop()
 	t := &trial{bench: b, path: p, upstreams: upstreams}
-	if p.status == http.StatusTooManyRequests { // use up the one that is let through
+	if p.status == http.StatusTooManyRequests { // use up what the limit admits
 		first := t.load(resetd, http.StatusOK, 1)
 		defer first.close()
 		if err := t.warmUp(first, 1); err != nil {
@@ -492,7 +492,7 @@ func (b *bench) path(p path) (r result, err error) {
 	if _, r.floor.peak, err = floor.Memory(); err != nil {
 		return r, err
 	}
-	resetd.Stop() // delivers what is left, and nothing must be
+	resetd.Stop() // delivers what is left, which must be nothing
 	return r, upstreams.exactlyOnce()
 }
 
@@ -532,7 +532,7 @@ func (t *trial) deliver(to *load, requests int) (answered, delivered time.Durati
 		return 0, 0, err
 	}
 	delivered = time.Since(began)
-	time.Sleep(pollEvery) // for what a server does after the answer of its last call
+	time.Sleep(pollEvery) // wait for a server's work after its last call
 	return answered, delivered, t.upstreams.exactlyOnce()
 }
 
@@ -541,7 +541,7 @@ func (t *trial) warmUp(to *load, requests int) error {
 	return err
 }
 
-// round sends the requests and returns the processor time of one, with its delivery.
+// round sends the requests, and returns the processor time of a request with its delivery.
 func (t *trial) round(s *side, p *measure.Process, to *load, requests int) (time.Duration, error) {
 	before, err := p.ProcessorTime()
 	if err != nil {
@@ -562,7 +562,7 @@ func (t *trial) round(s *side, p *measure.Process, to *load, requests int) (time
 	return each, nil
 }
 
-// margin is by how much an aim may be missed for what else the machine does.
+// margin is by how much an aim may be missed because of other work on the machine.
 const margin = 1.15
 
 // report prints the tables, and says whether no aim was missed by more than that.

@@ -8,16 +8,16 @@ import (
 	"github.com/resetd/resetd/test/measure"
 )
 
-// outboxSize is as many as are let in within 10 s by default.
+// outboxSize is the number of requests that are admitted within 10 s by default.
 const outboxSize = 10_000
 
-// outbox is the resident set of a server whose mail fails.
+// outbox is the resident set of a server whose mails fail.
 type outbox struct {
 	idle uint64 // before the first request
-	full uint64 // with outboxSize pending requests, when each has been tried
+	full uint64 // with outboxSize pending requests, after each was tried
 }
 
-// fullOutbox fills the outbox with requests for accounts whose mail is answered 500.
+// fullOutbox fills the outbox with requests for accounts whose mails are answered 500.
 func (b *bench) fullOutbox() (o outbox, err error) {
 	upstreams, err := b.standIns(measure.Upstreams{MailFault: "500"})
 	if err != nil {
@@ -28,7 +28,7 @@ func (b *bench) fullOutbox() (o outbox, err error) {
 	if err != nil {
 		return o, err
 	}
-	defer resetd.Kill() // it would go on trying
+	defer resetd.Kill() // otherwise it would go on trying
 	time.Sleep(time.Second)
 	if o.idle, _, err = resetd.Memory(); err != nil {
 		return o, err

@@ -40,7 +40,7 @@ import (
 	"github.com/resetd/resetd/impl/devstack"
 )
 
-// What both sides are told. The keys open nothing else.
+// Both sides get these settings. The keys open nothing else.
 const (
 	supabaseKey   = "container-service-role-key"
 	mailgunKey    = "container-mailgun-key"
@@ -49,7 +49,7 @@ const (
 	known         = "known@example.com"
 )
 
-// patience is more than anything here takes, and less than anybody waits for a test.
+// patience is longer than anything here takes, and shorter than people wait for a test.
 const patience = 20 * time.Second
 
 func main() {
@@ -149,7 +149,7 @@ func serve(dir string) error {
 			server.Start()
 			continue
 		}
-		// Of 127.0.0.1 and the names under example.com, and its own authority.
+		// The certificate is for 127.0.0.1 and names under example.com, from its own authority.
 		server.StartTLS()
 		ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
 		if err := os.WriteFile(filepath.Join(dir, "ca.pem"), ca, 0o644); err != nil {
@@ -159,7 +159,7 @@ func serve(dir string) error {
 	select {} // until it is killed
 }
 
-// names is a server of DNS that knows one address.
+// names is a DNS server that knows one address.
 func names() error {
 	connection, err := net.ListenPacket("udp", "127.0.0.1:53")
 	if err != nil {
@@ -191,11 +191,11 @@ func names() error {
 	}
 }
 
-// gate holds messages back between their arrival at Mailgun and its answer, but for those in test
-// mode: resetd sends them when it likes to.
+// gate holds back messages that have arrived at Mailgun, before their answer, except for messages in test mode,
+// which resetd sends at any time.
 type gate struct {
 	open  sync.RWMutex // locked while messages are held back
-	holds atomic.Bool  // one has arrived
+	holds atomic.Bool  // a message has arrived
 }
 
 func (g *gate) around(next http.Handler) http.Handler {

@@ -455,7 +455,7 @@ func (w *writer) write(value any) {
 	}
 }
 
-// quote escapes what RFC 8259, section 7, requires, and more at random.
+// quote escapes what RFC 8259, section 7, requires, and as many others as w.escapes says.
 func (w *writer) quote(text string) {
 	w.text.WriteByte('"')
 	for _, c := range text {

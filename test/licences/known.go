@@ -1,17 +1,17 @@
 package main
 
-// platforms are those that .goreleaser.yaml releases, as GOOS/GOARCH.
+// platforms are the platforms that .goreleaser.yaml releases, as GOOS/GOARCH.
 var platforms = []string{"linux/amd64", "linux/arm64", "darwin/amd64", "darwin/arm64"}
 
-// allowed are the licences under which works of others may be in the program. None of them asks
-// anything of the program itself; each asks that its text, or where its source is, goes with it.
+// allowed are the licences that works in the program may have. None of them asks anything of the program itself;
+// each asks that its text, or the address of its source, is shipped with the work.
 var allowed = map[string]bool{
 	"Apache-2.0": true, "BSD-2-Clause": true, "BSD-3-Clause": true, "ISC": true, "MIT": true,
-	"MPL-2.0": true, // for single files, which are shipped unchanged
+	"MPL-2.0": true, // covers single files, which are shipped unchanged
 }
 
-// known are the texts that a person has read, by fingerprint, with what they grant. All that
-// a text holds must be accounted for.
+// known are the texts that a person has read, by fingerprint, with the licences in them. Everything in a text must
+// be accounted for.
 var known = map[string][]string{
 	"95f35d79ea3bab75": {"Apache-2.0"},
 	"37599287c15c2f2e": {"Apache-2.0"},                 // without its appendix
@@ -30,10 +30,10 @@ var known = map[string][]string{
 	"0cf21bdfd1964a97": {"MIT"},          // without a heading
 }
 
-// extra is what no licence file says of a module.
+// extra is what no licence file of a module says.
 type extra struct {
 	licences []string
-	embeds   []string // packages with files whose origin was looked up
+	embeds   []string // packages with embedded files whose origin is known
 	note     string
 }
 
@@ -54,6 +54,6 @@ var extras = map[string]extra{
 	"std":                        {nil, nil, "Go's library and runtime"},
 }
 
-// image is what the container image has beyond the program.
+// image has the works in the container image beside the program.
 const image = "The container image also has the certificates of ca-certificates, which are Mozilla's, under MPL-2.0\n" +
 	"(https://mozilla.org/MPL/2.0/); their source is at https://gitlab.alpinelinux.org/alpine/ca-certificates.\n"

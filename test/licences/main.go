@@ -35,7 +35,7 @@ import (
 	"strings"
 )
 
-// program is what is shipped, and list where its licences are written down.
+// program is the shipped program, and list is the page with its licences.
 const (
 	program = "./cmd/resetd"
 	list    = "docs/licences.md"
@@ -91,14 +91,14 @@ func run(write bool, texts, sbom string) error {
 type module struct {
 	path, version, dir string
 	packages           map[string]bool // directories
-	embeds             map[string]bool // import paths of the packages that bring files along
+	embeds             map[string]bool // import paths of packages with embedded files
 }
 
-// work is a module, or something else that has a licence of its own.
+// work is a module, or something else with its own licence.
 type work struct {
 	name, version string
-	licences      []string // SPDX identifiers, all of which hold
-	files         []file   // what has to be handed on
+	licences      []string // SPDX identifiers; all of them apply
+	files         []file   // what must be shipped with it
 	note          string
 }
 
@@ -107,7 +107,7 @@ type file struct {
 	text []byte
 }
 
-// linked asks the go command what is in the program, on every platform that is released.
+// linked returns the modules that the go command links into the program, on every released platform.
 func linked() ([]module, error) {
 	found := map[string]*module{}
 	for _, platform := range platforms {
@@ -139,7 +139,7 @@ func linked() ([]module, error) {
 				continue
 			}
 			if listed.Module.Replace != nil {
-				return nil, fmt.Errorf("%s is replaced: what is shipped is not what is listed", listed.Module.Path)
+				return nil, fmt.Errorf("%s is replaced, so the shipped module is not the listed one", listed.Module.Path)
 			}
 			m := found[listed.Module.Path]
 			if m == nil {
@@ -159,7 +159,7 @@ func linked() ([]module, error) {
 	if err != nil {
 		return nil, fmt.Errorf("go env GOROOT: %w", err)
 	}
-	// The library and the runtime are in every program too.
+	// Every program also contains the standard library and the runtime.
 	found["std"] = &module{path: "std", dir: strings.TrimSpace(string(root))}
 	modules := make([]module, 0, len(found))
 	for _, path := range slices.Sorted(maps.Keys(found)) {
@@ -168,7 +168,7 @@ func linked() ([]module, error) {
 	return modules, nil
 }
 
-// judge finds each module's licences. All that is wrong is named at once.
+// judge finds each module's licences. It names all mistakes together.
 func judge(modules []module) ([]work, error) {
 	var works []work
 	var wrong []error
@@ -182,7 +182,7 @@ func judge(modules []module) ([]work, error) {
 		judged := false
 		for _, f := range files {
 			if !strings.HasPrefix(strings.ToUpper(filepath.Base(f.name)), "LICEN") && !strings.HasPrefix(strings.ToUpper(filepath.Base(f.name)), "COPYING") {
-				continue // notices and grants of patents come on top
+				continue // notices and patent grants are additions
 			}
 			judged = true
 			id, ok := known[fingerprint(f.text)]
@@ -200,7 +200,7 @@ func judge(modules []module) ([]work, error) {
 		w.licences, w.note = append(w.licences, more.licences...), more.note
 		for _, embedding := range slices.Sorted(maps.Keys(m.embeds)) {
 			if !slices.Contains(more.embeds, embedding) {
-				wrong = append(wrong, fmt.Errorf("%s brings files along: look up whose they are, and put it into extras in known.go", embedding))
+				wrong = append(wrong, fmt.Errorf("%s embeds files: look up where they are from, and add it to extras in known.go", embedding))
 			}
 		}
 		works = append(works, w)
@@ -219,7 +219,7 @@ func judge(modules []module) ([]work, error) {
 
 var legalName = regexp.MustCompile(`(?i)^(LICEN[CS]E|COPYING|NOTICE|PATENTS)([-._].*)?$`)
 
-// legal reads what a module says about its licence: at its root, and above each linked package.
+// legal reads a module's files about its licence, at its root and above each linked package.
 func legal(m module) ([]file, error) {
 	directories := map[string]bool{m.dir: true}
 	for directory := range m.packages {
@@ -252,20 +252,20 @@ func legal(m module) ([]file, error) {
 }
 
 var (
-	// With a year, as conditions have none.
+	// These lines have a year, which conditions do not have.
 	copyrightLine = regexp.MustCompile(`(?im)^[\W_]*(portions )?(copyright|\(c\)|©)[^\n]{0,20}\b(19|20)\d\d\b[^\n]{0,80}$|^[\W_]*all rights reserved\.?\s*$`)
 	notWords      = regexp.MustCompile(`[^\p{L}\p{N}]+`)
 )
 
-// fingerprint is the hash of a text's words, without its lines of copyright, punctuation, case
-// and layout. One more word is another text.
+// fingerprint is the hash of a text's words, without copyright lines, punctuation, case and layout. One more word
+// makes another text.
 func fingerprint(text []byte) string {
 	words := notWords.ReplaceAll(bytes.ToLower(copyrightLine.ReplaceAll(text, nil)), []byte(" "))
 	sum := sha256.Sum256(bytes.TrimSpace(words))
 	return hex.EncodeToString(sum[:8])
 }
 
-// table is docs/licences.md.
+// table returns docs/licences.md.
 func table(works []work) []byte {
 	var page bytes.Buffer
 	fmt.Fprintf(&page, "# Licences of what is in the program\n\n"+
@@ -286,7 +286,7 @@ func table(works []work) []byte {
 	return page.Bytes()
 }
 
-// notices is THIRD_PARTY_LICENSES: each text once, above it the works that it belongs to.
+// notices returns THIRD_PARTY_LICENSES: each text once, after the works that it belongs to.
 func notices(works []work) []byte {
 	var page bytes.Buffer
 	page.WriteString("resetd contains the following works of others, under these licences.\n\n" + image)
@@ -310,8 +310,8 @@ func notices(works []work) []byte {
 	return page.Bytes()
 }
 
-// enrich puts the licences into a CycloneDX document, and takes out of it what depends on the
-// machine that wrote it: the hashes of the tool that did.
+// enrich adds the licences to a CycloneDX document, and removes what depends on the machine that wrote it: the
+// hashes of the tool.
 func enrich(document []byte, works []work) ([]byte, error) {
 	decoder := json.NewDecoder(bytes.NewReader(document))
 	decoder.UseNumber()
@@ -335,7 +335,7 @@ func enrich(document []byte, works []work) ([]byte, error) {
 		name, _ := component["name"].(string)
 		w, ok := byName[name]
 		if !ok {
-			return nil, fmt.Errorf("%s is in the program, and not in the list of its modules", name)
+			return nil, fmt.Errorf("%s is in the program, but not in the list of its modules", name)
 		}
 		component["licenses"] = []any{map[string]any{"expression": strings.Join(w.licences, " AND ")}}
 	}

@@ -17,7 +17,7 @@ Copyright (c) 2020 Somebody
 Permission is hereby granted, free of charge, to any person obtaining a copy of this software.
 `
 
-// made writes a module: files by name, a package in each directory named.
+// made writes a module with these files, and a package in each of these folders.
 func made(t *testing.T, files map[string]string, packages ...string) module {
 	t.Helper()
 	m := module{path: "example.com/made", version: "v1.2.3", dir: t.TempDir(), packages: map[string]bool{}, embeds: map[string]bool{}}
@@ -36,7 +36,7 @@ func made(t *testing.T, files map[string]string, packages ...string) module {
 	return m
 }
 
-// read adds texts to those that were read, for one test.
+// read adds texts to the known ones, for one test.
 func read(t *testing.T, texts map[string][]string) {
 	for text, ids := range texts {
 		hash := fingerprint([]byte(text))
@@ -75,7 +75,7 @@ func TestJudge(t *testing.T) {
 			licences: "ISC MIT", files: "LICENSE a/b/LICENCE", wrong: "",
 		},
 		"one that is not run": {module: made(t, map[string]string{"LICENSE": mit, "a/COPYING": "Share alike.", "b/x.go": ""}, "b"), licences: "MIT", files: "LICENSE", wrong: ""},
-		"files of others":     {module: embedding, licences: "", files: "", wrong: "example.com/made/assets brings files along"},
+		"files of others":     {module: embedding, licences: "", files: "", wrong: "example.com/made/assets embeds files"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			works, err := judge([]module{c.module})
@@ -102,7 +102,7 @@ func TestJudge(t *testing.T) {
 	}
 }
 
-// TestTexts: what a licence asks to be handed on is in the file, whole.
+// TestTexts: the file has the whole text of everything that a licence requires to be shipped.
 func TestTexts(t *testing.T) {
 	read(t, map[string][]string{mit: {"MIT"}})
 	works, err := judge([]module{made(t, map[string]string{"LICENSE": mit, "NOTICE": "Made by Somebody."}, ".")})
@@ -138,7 +138,7 @@ func TestEnrich(t *testing.T) {
 	}
 }
 
-// TestKnown: an identifier that is written in known.go is one that can be allowed.
+// TestKnown: every identifier in known.go is an allowed licence.
 func TestKnown(t *testing.T) {
 	if len(known) == 0 {
 		t.Fatal("nothing is known")
@@ -150,8 +150,7 @@ func TestKnown(t *testing.T) {
 	}
 }
 
-// TestOwnLicence: LICENSE is the whole text of the licence that each file names which goes out into
-// the world by itself.
+// TestOwnLicence: LICENSE is the whole text of the licence that each separately published file names.
 func TestOwnLicence(t *testing.T) {
 	text, err := os.ReadFile("../../LICENSE")
 	if err != nil {
@@ -176,7 +175,7 @@ func TestOwnLicence(t *testing.T) {
 	}
 }
 
-// TestPlatforms: the licences are those of the platforms that are released.
+// TestPlatforms: licences are looked up for the platforms that are released.
 func TestPlatforms(t *testing.T) {
 	content, err := os.ReadFile("../../.goreleaser.yaml")
 	if err != nil {

@@ -9,8 +9,8 @@ import (
 	"sync/atomic"
 )
 
-// People are addresses that are each asked for once. Who has an account is drawn by a hash that the
-// stand-ins know too, so nothing in a request tells them apart, and nobody knows who comes next.
+// People are addresses, each for one request. A hash, which the stand-ins know too, draws which of them have
+// accounts, so nothing in a request tells them apart, and nobody knows who comes next.
 type People struct {
 	Seed uint64
 	last atomic.Int64
@@ -22,7 +22,7 @@ func (p *People) Next() (address string, account bool) {
 	return fmt.Sprintf("person%09d@example.com", number), hasAccount(p.Seed, number)
 }
 
-// Of returns an address of one kind.
+// Of returns an address of the given kind.
 func (p *People) Of(account bool) string {
 	for {
 		if address, is := p.Next(); is == account {
@@ -37,7 +37,7 @@ func hasAccount(seed uint64, number int) bool {
 	return sha256.Sum256(drawn)[0]&1 == 1
 }
 
-// isAccount reads an address. Those of the probes are nobody's.
+// isAccount says whether an address has an account. The addresses of the probes have none.
 func isAccount(seed uint64, address string) bool {
 	digits, found := strings.CutPrefix(strings.TrimSuffix(address, "@example.com"), "person")
 	number, err := strconv.Atoi(digits)

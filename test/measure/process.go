@@ -1,5 +1,5 @@
-// Package measure runs resetd, and stand-ins for what it talks to, as processes of their own, and reads
-// what they cost. test/bench and test/timing measure with it.
+// Package measure runs resetd, and stand-ins for its upstreams, as separate processes, and reads what they cost.
+// test/bench and test/timing measure with it.
 package measure
 
 import (
@@ -24,7 +24,7 @@ import (
 // Site is the app's origin.
 const Site = "https://app.example.com"
 
-// Wide limits refuse nothing, and count in as many windows as the default ones.
+// Wide limits refuse nothing, and count in as many windows as the default limits.
 const Wide = "1000000000-M,1000000000-H"
 
 // Process is a child that serves on the loopback.
@@ -35,11 +35,11 @@ type Process struct {
 	ended chan struct{}
 }
 
-// listening is what resetd's log says when it listens; the other children write the same.
+// listening is in resetd's log when it listens; the other children write the same.
 var listening = regexp.MustCompile(`"msg":"listening","addr":"([^"]+)"`)
 
-// StartResetd runs a binary of resetd between stand-ins. It listens at addr, which may be empty where its
-// log says where it does.
+// StartResetd runs a binary of resetd with stand-ins. It listens at addr, which may be empty if its log says
+// where it listens.
 func StartResetd(ctx context.Context, program, addr, upstreams string, settings ...string) (*Process, error) {
 	env := []string{
 		"LISTEN_ADDR=" + cmp.Or(addr, "127.0.0.1:0"), "SHUTDOWN_DELAY=0s", "SITE_URL=" + Site, "RATE_LIMIT=" + Wide, "RECIPIENT_LIMIT=" + Wide,
@@ -58,7 +58,7 @@ func StartSelf(ctx context.Context, args ...string) (*Process, error) {
 	return start(ctx, "", nil, self, args...)
 }
 
-// Serve serves in a child, and says where in the words of resetd's own log.
+// Serve serves in a child, and says where it listens in the words of resetd's log.
 func Serve(handler http.Handler) error {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -69,8 +69,8 @@ func Serve(handler http.Handler) error {
 	return server.Serve(listener)
 }
 
-// start runs a program and waits until it listens, at addr, or where its log says if that is empty. The
-// log goes to a file: a pipe would have this process work for each line.
+// start runs a program, and waits until it listens, at addr, or if addr is empty where its log says. The log goes
+// to a file, because this process would have to work for each line of a pipe.
 func start(ctx context.Context, addr string, env []string, program string, args ...string) (*Process, error) {
 	file, err := os.CreateTemp("", "resetd-measure-*.log")
 	if err != nil {
@@ -78,7 +78,7 @@ func start(ctx context.Context, addr string, env []string, program string, args 
 	}
 	defer file.Close()
 	p := &Process{Addr: addr, cmd: exec.CommandContext(ctx, program, args...), log: file.Name(), ended: make(chan struct{})}
-	p.cmd.Env = env // nothing of the caller's settings
+	p.cmd.Env = env // without the caller's settings
 	p.cmd.Stdout, p.cmd.Stderr = file, file
 	if err := p.cmd.Start(); err != nil {
 		_ = os.Remove(p.log)
@@ -96,14 +96,14 @@ func start(ctx context.Context, addr string, env []string, program string, args 
 		case <-p.ended:
 			defer p.Stop()
 			return nil, fmt.Errorf("%s has ended:\n%s", program, p.head())
-		case <-time.After(500 * time.Microsecond): // bounds the error of the start's time
+		case <-time.After(500 * time.Microsecond): // bounds the error of the measured start
 		}
 	}
 	defer p.Stop()
 	return nil, fmt.Errorf("%s does not listen after 10 s:\n%s", program, p.head())
 }
 
-// listens says whether the process does, and notes where.
+// listens says whether the process listens, and stores its address.
 func (p *Process) listens() bool {
 	if p.Addr == "" {
 		if found := listening.FindSubmatch(p.head()); found != nil {
@@ -118,7 +118,7 @@ func (p *Process) listens() bool {
 	return conn.Close() == nil
 }
 
-// head is the beginning of the log.
+// head returns the beginning of the log.
 func (p *Process) head() []byte {
 	file, err := os.Open(p.log)
 	if err != nil {
@@ -129,19 +129,19 @@ func (p *Process) head() []byte {
 	return bytes.TrimSpace(head)
 }
 
-// URL is where the process serves.
+// URL returns the URL of the process.
 func (p *Process) URL() string { return "http://" + p.Addr }
 
-// Log is what the process has logged.
+// Log returns the log of the process.
 func (p *Process) Log() ([]byte, error) { return os.ReadFile(p.log) }
 
-// Kill ends a server that has more to do than is worth waiting for.
+// Kill ends a process that would take too long to stop.
 func (p *Process) Kill() {
 	_ = p.cmd.Process.Kill()
 	p.Stop()
 }
 
-// Stop ends the process, after its own time to end but at most 5 s.
+// Stop ends the process, and waits at most 5 s for that.
 func (p *Process) Stop() {
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)
 	select {
@@ -153,8 +153,8 @@ func (p *Process) Stop() {
 	_ = os.Remove(p.log)
 }
 
-// ProcessorTime is user and system time of all threads, past ones too. The kernel counts it in ticks of
-// 10 ms, and a round takes a second or so, which makes it an error of one in a hundred.
+// ProcessorTime returns user and system time of all threads, also of ended ones. The kernel counts it in ticks of
+// 10 ms; a round takes about a second, so the error is about one in a hundred.
 func (p *Process) ProcessorTime() (time.Duration, error) {
 	proc, err := procfs.NewProc(p.cmd.Process.Pid)
 	if err != nil {
@@ -164,7 +164,7 @@ func (p *Process) ProcessorTime() (time.Duration, error) {
 	return time.Duration(stat.CPUTime() * float64(time.Second)), err
 }
 
-// Memory is the resident set of the process, now and at most since its start, in bytes.
+// Memory returns the resident set of the process in bytes, now and its maximum since the start.
 func (p *Process) Memory() (resident, peak uint64, err error) {
 	proc, err := procfs.NewProc(p.cmd.Process.Pid)
 	if err != nil {

@@ -19,49 +19,49 @@ import (
 // for an account would change the time of the next answer. (impl/devstack knows its accounts by a list and
 // keeps every call: it would use more processor time than the server under test.)
 type Upstreams struct {
-	Seed uint64 // of the People who have accounts
+	Seed uint64 // of the People
 
-	Away         time.Duration // the way to Supabase and back
+	Away         time.Duration // round trip to Supabase
 	AccountTakes time.Duration // median of generate_link
 	UnknownTakes time.Duration
 	LookupSigma  float64 // of the log-normal distribution around the median
 	MailTakes    time.Duration
 	MailSigma    float64
 
-	// Faults, by name: of lookups for accounts, of those for unknown addresses (so of the probe
-	// too), and of mails that are no test messages. They come after the time that an answer takes.
+	// These are faults, by name: of lookups for accounts, of lookups for unknown addresses (also of the probe),
+	// and of mails (not of test messages). They come after the time that an answer takes.
 	AccountFault, UnknownFault, MailFault string
 
-	Slots     int  // lookups that are worked for at once; 0: all
+	Slots     int  // lookups that run at once; 0: all
 	Sessions  int  // database sessions; 0: no bound. An account takes four, one after another
-	Passwords bool // one core is busy in bursts of 60 ms, as by checks of passwords
+	Passwords bool // one core is busy in bursts of 60 ms, as with checks of passwords
 	Quota     int  // real mails that are accepted until the next Forget, 429 after that; 0: all
 }
 
-// What the upstreams take. generate_link was measured on a running Supabase Auth (November 2026).
-// Mailgun's median is made up.
+// These are the times of the upstreams. generate_link was measured on a running Supabase Auth (November 2026).
+// Mailgun's median is assumed.
 const (
 	AccountTakes = 29 * time.Millisecond
 	UnknownTakes = 8 * time.Millisecond
 	MailTakes    = 200 * time.Millisecond
 )
 
-// Tally counts the mails and lookups of addresses. Questions and messages of probes are not in it.
+// Tally counts the mails and lookups of addresses, without those of the probes.
 type Tally struct {
-	Lookups   int // addresses that were looked up
-	Mails     int // addresses that were mailed
+	Lookups   int // looked up addresses
+	Mails     int // mailed addresses
 	Refused   int // addresses whose mail was answered with MailFault
-	Repeated  int // lookups and mails beyond the first of their address
-	MailBytes int // of the last form that was sent to Mailgun
+	Repeated  int // further lookups and mails of the same address
+	MailBytes int // of the last form sent to Mailgun
 }
 
-// StandIns are the process that answers for Supabase Auth and Mailgun.
+// StandIns is the process that stands in for Supabase Auth and Mailgun.
 type StandIns struct{ *Process }
 
-// asStandIns is what a program is told when it is started again to stand in.
+// asStandIns is the argument that makes this program the stand-ins.
 const asStandIns = "stand-ins"
 
-// StartStandIns runs this program again, whose main has to begin with IsStandIns.
+// StartStandIns runs this program again. Its main must begin with IsStandIns.
 func StartStandIns(ctx context.Context, u Upstreams) (StandIns, error) {
 	settings, err := json.Marshal(u)
 	if err != nil {
@@ -71,7 +71,7 @@ func StartStandIns(ctx context.Context, u Upstreams) (StandIns, error) {
 	return StandIns{process}, err
 }
 
-// Tally asks for what was counted.
+// Tally returns what the stand-ins have counted.
 func (s StandIns) Tally() (t Tally, err error) {
 	response, err := http.Get(s.URL() + "/tally")
 	if err != nil {
@@ -90,8 +90,8 @@ func (s StandIns) Forget() error {
 	return response.Body.Close()
 }
 
-// IsStandIns serves, and does not return before it fails, in a program that StartStandIns has started with
-// these arguments; in others it returns false at once.
+// IsStandIns serves until it fails, if StartStandIns has started this program with these arguments. Otherwise it
+// returns false.
 func IsStandIns(args []string) (is bool, err error) {
 	if len(args) != 3 || args[1] != asStandIns {
 		return false, nil
@@ -114,7 +114,7 @@ func IsStandIns(args []string) (is bool, err error) {
 	return true, Serve(mux)
 }
 
-// standIns are the stand-ins at work.
+// standIns are the stand-ins within their process.
 type standIns struct {
 	Upstreams
 	slots, sessions places
@@ -131,7 +131,7 @@ func (s *standIns) change(what func()) {
 	what()
 }
 
-// count counts an address once in first, and in repeated from then on.
+// count counts the first time of an address in first, and further times in repeated.
 func (s *standIns) count(first, repeated *int, name, address string) {
 	s.change(func() {
 		if name += address; s.seen[name] {
@@ -142,7 +142,7 @@ func (s *standIns) count(first, repeated *int, name, address string) {
 	})
 }
 
-// account is an answer of Supabase Auth for the account EMAIL, in the form and length of a real one.
+// account returns the answer of Supabase Auth for an account, in the form and length of a real one.
 const account = `{"id":"4fd2ff89-dc94-413b-8a6d-6897afe12c19","aud":"authenticated","role":"authenticated",` +
 	`"email":"EMAIL","email_confirmed_at":"2026-11-23T15:13:27.752788Z","phone":"",` +
 	`"confirmed_at":"2026-11-23T15:13:27.752788Z","recovery_sent_at":"2026-11-23T15:45:08.360404829Z",` +
@@ -188,7 +188,7 @@ func (s *standIns) generateLink(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// lookUp takes the time of a lookup.
+// lookUp takes as long as a lookup.
 func (s *standIns) lookUp(ctx context.Context, account bool) bool {
 	takes, steps := s.UnknownTakes, 1
 	if account {
@@ -238,7 +238,7 @@ func (s *standIns) sendMail(w http.ResponseWriter, r *http.Request) {
 	reply(w, http.StatusOK, `{"id":"<20261123154508.1a2b3c4d5e6f7081@mg.example.com>","message":"Queued. Thank you."}`)
 }
 
-// field finds the value of a field in a multipart form; empty where there is none.
+// field returns the value of a field in a multipart form; empty if it has none.
 func field(form []byte, name string) string {
 	_, after, _ := bytes.Cut(form, []byte(`name="`+name+"\"\r\n\r\n"))
 	value, _, _ := bytes.Cut(after, []byte("\r\n"))
@@ -251,7 +251,7 @@ func reply(w http.ResponseWriter, status int, body string) {
 	_, _ = io.WriteString(w, body)
 }
 
-// faults answer in the place of an upstream.
+// faults answers instead of an upstream.
 var faults = map[string]http.HandlerFunc{
 	"400": refuse(400), "401": refuse(401), "404": refuse(404), "429": refuse(429), "500": refuse(500),
 	"reset": reset, "drip": drip,
@@ -268,7 +268,7 @@ func reset(w http.ResponseWriter, _ *http.Request) {
 		panic(http.ErrAbortHandler)
 	}
 	if tcp, ok := conn.(*net.TCPConn); ok {
-		_ = tcp.SetLinger(0) // close with RST
+		_ = tcp.SetLinger(0) // so that the kernel closes it with RST
 	}
 	_ = conn.Close()
 }
@@ -282,7 +282,7 @@ func drip(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// places bound what is done at once, in the order in which it came; nil is no bound.
+// places bounds how much is done at once, first come, first served; nil is no bound.
 type places chan struct{}
 
 func newPlaces(n int) places {
@@ -308,7 +308,7 @@ func logNormal(median time.Duration, sigma float64) time.Duration {
 	return time.Duration(float64(median) * math.Exp(sigma*rand.NormFloat64()))
 }
 
-// Pause says whether the time has passed; ctx may end before.
+// Pause waits, and says whether the time has passed before the end of ctx.
 func Pause(ctx context.Context, d time.Duration) bool {
 	if d <= 0 {
 		return ctx.Err() == nil
@@ -323,7 +323,7 @@ func Pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// checkPasswords works as Supabase Auth does for a password: 60 ms of bcrypt, and again after a while.
+// checkPasswords works like Supabase Auth for passwords: 60 ms of bcrypt, and again after a while.
 func checkPasswords() {
 	for {
 		for began := time.Now(); time.Since(began) < 60*time.Millisecond; {

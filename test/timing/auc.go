@@ -11,14 +11,14 @@ import (
 type observation struct {
 	took    time.Duration
 	account bool // whether the request before, or the one that is timed, was for an account
-	cluster int  // observations of one cluster are not independent of each other
+	cluster int  // observations of the same cluster depend on each other
 }
 
-// auc is the chance that the answer of a random account came later than that of a random unknown
-// address, ties counting half, and its standard error.
+// auc is the probability that the answer for a random account came later than that for a random unknown address,
+// with its standard error. Ties count half.
 type auc struct{ value, se float64 }
 
-// Quantiles of the normal distribution, for intervals of 95 % and 99.9 %.
+// These are quantiles of the normal distribution, for intervals of 95 % and 99.9 %.
 const (
 	z95  = 1.960
 	z999 = 3.291
@@ -27,15 +27,15 @@ const (
 // half is half the width of the 95 % interval.
 func (a auc) half() float64 { return z95 * a.se }
 
-// tells says whether 0.5 is outside the interval.
+// tells says whether the interval does not contain 0.5.
 func (a auc) tells(z float64) bool { return math.Abs(a.value-0.5) > z*a.se }
 
 func (a auc) String() string { return fmt.Sprintf("%.4f ± %.4f", a.value, a.half()) }
 
-// newAUC compares accounts with unknown addresses. The variance is that of DeLong, DeLong and
-// Clarke-Pearson (Biometrics 44, 1988): of the share of the other sample that each member exceeds.
-// Unlike Hanley and McNeil's it assumes nothing of the distribution, and takes ties as they are.
-// Observations of one cluster count together (Obuchowski, Biometrics 53, 1997).
+// newAUC compares accounts with unknown addresses. The variance is that of DeLong, DeLong and Clarke-Pearson
+// (Biometrics 44, 1988), from the share of the other sample that each member exceeds. Unlike that of Hanley and
+// McNeil it assumes no distribution, and handles ties. Observations of one cluster count together (Obuchowski,
+// Biometrics 53, 1997).
 func newAUC(observations []observation) auc {
 	accounts, unknown := split(observations)
 	if len(accounts) == 0 || len(unknown) == 0 {

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// TestAUC compares with values worked out by hand: of the 3 × 2 pairs, the account is later in
-// three, and as late in one.
+// TestAUC compares with values calculated by hand: of the 3 × 2 pairs, the account is later in three, and equal
+// in one.
 func TestAUC(t *testing.T) {
 	var observations []observation
 	for i, took := range []time.Duration{1, 3, 5, 3, 2} {
@@ -28,8 +28,8 @@ func TestAUC(t *testing.T) {
 
 func sq(x float64) float64 { return x * x }
 
-// TestAUCInterval counts how often the 95 % interval holds the true value of samples that do not
-// differ: about 95 times in a hundred, also where the observations of a cluster are alike.
+// TestAUCInterval: the 95 % interval contains the true value of samples that do not differ about 95 times in a
+// hundred, also if the observations of a cluster are alike.
 func TestAUCInterval(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	for name, size := range map[string]int{"independent": 1, "clusters of ten": 10} {
@@ -49,7 +49,7 @@ func TestAUCInterval(t *testing.T) {
 			}
 		}
 		if held < 915 || held > 980 {
-			t.Errorf("%s: %d of %d intervals hold 0.5", name, held, rounds)
+			t.Errorf("%s: %d of %d intervals contain 0.5", name, held, rounds)
 		}
 	}
 }

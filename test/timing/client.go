@@ -10,15 +10,15 @@ import (
 	"time"
 )
 
-// connection is one of the client's. It writes bytes and reads bytes: an http.Client would add its
-// own goroutines to the time.
+// connection is a connection of the client. It reads and writes bytes, because an http.Client would add its
+// goroutines to the measured time.
 type connection struct {
 	target string
-	conn   net.Conn // nil where it is yet to be opened
+	conn   net.Conn // nil: not open
 	reader *bufio.Reader
 }
 
-// answer is what came, and how long after the request its first byte.
+// answer is an answer, with the time from the request to its first byte.
 type answer struct {
 	took   time.Duration
 	status int
@@ -41,7 +41,7 @@ func (c *connection) open() (err error) {
 
 func (c *connection) close() {
 	if c.conn != nil {
-		_ = c.conn.Close() // nothing is lost with it
+		_ = c.conn.Close() // nothing is lost
 		c.conn = nil
 	}
 }

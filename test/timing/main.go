@@ -145,7 +145,7 @@ func selected(o options) (table []row) {
 			if !r.old {
 				continue
 			}
-			r.env, r.warmUp = nil, 1 // no settings that it does not know, and it takes its time
+			r.env, r.warmUp = nil, 1 // it does not know these settings, and is slow
 		}
 		if slices.ContainsFunc(strings.Split(o.only, ","), func(part string) bool { return strings.Contains(r.name, part) }) {
 			table = append(table, r)
@@ -201,7 +201,7 @@ func measureRow(ctx context.Context, o options, r row, moments []moment, n int) 
 	return r.measure(ctx, subjects, o, r, moments, n)
 }
 
-// isUniform says whether all that came is the same, and prints it where it is not.
+// isUniform says whether all answers are the same. If not, it prints them.
 func (m *measured) isUniform() bool {
 	if len(m.answers) == 1 {
 		return true
@@ -252,7 +252,7 @@ func headingOf(r row) string {
 		}
 		last = at
 		fmt.Fprintf(&times, cellColumn, when)
-		// A kind may reach over the columns that follow, which have none.
+		// A kind may span the next columns, which have none.
 		if kind != "" {
 			fmt.Fprintf(&kinds, "%*s", max(0, i*7-kinds.Len()), "")
 			kinds.WriteString(kind)
@@ -280,10 +280,10 @@ func lineOf(r row, m *measured) string {
 	return fmt.Sprintf("%s "+nameColumn+statusColumn+"%s± %.3f  %.3f %.3f", mark, r.name, m.statuses(), cells, half, median(accounts), median(unknown))
 }
 
-// statusIn finds the statuses in what came: each is followed by a body.
+// statusIn finds the statuses in answers, each before a body.
 var statusIn = regexp.MustCompile(`\b[1-5][0-9]{2} \{`)
 
-// statuses returns those that came, as far as they fit.
+// statuses returns the statuses, as many as fit.
 func (m *measured) statuses() string {
 	var found []string
 	for what := range m.answers {

@@ -13,18 +13,18 @@ import (
 	"github.com/resetd/resetd/test/measure"
 )
 
-// moment is when a request is sent whose answer is timed. The zero moment is the first request,
-// which is for an account or an unknown address. The others are later ones, for unknown addresses.
+// moment is the time of a request that is timed. The zero moment is the first request, which is for an account or
+// an unknown address. The others are later, for unknown addresses.
 type moment struct {
 	after time.Duration // since the first request was sent
-	other bool          // on another connection
+	other bool          // on the other connection
 }
 
-// measured is what one row has brought.
+// measured is the result of one row.
 type measured struct {
 	mu      sync.Mutex
 	times   map[moment][]observation
-	answers map[string]int // what came, how often: it must be the same every time
+	answers map[string]int // answers by count: all must be the same
 }
 
 func newMeasured() *measured {
@@ -43,7 +43,7 @@ func (m *measured) came(what string) {
 	m.answers[what]++
 }
 
-// beside calls work n times at once. The first error ends the context of the others.
+// beside runs work n times concurrently. The first error ends the context of the others.
 func beside(ctx context.Context, n int, work func(ctx context.Context, number int) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -59,12 +59,11 @@ func beside(ctx context.Context, n int, work func(ctx context.Context, number in
 	return context.Cause(ctx)
 }
 
-// think is the longest pause of a connection between its chains, so that they keep no time with
-// each other.
+// think is the longest pause of a connection between its chains, so that connections do not run in step.
 const think = 100 * time.Millisecond
 
-// chains asks 2n times for an account or an unknown address, whichever comes, and then for unknown
-// addresses at the given moments. As many connections do so beside each other as the rate needs.
+// chains sends 2n requests for an account or an unknown address, at random, and after each further ones for
+// unknown addresses at the given moments, on as many connections as the rate needs.
 func chains(ctx context.Context, subjects []*subject, o options, _ row, moments []moment, n int) (*measured, error) {
 	var last time.Duration
 	requests := 1
@@ -110,7 +109,7 @@ func (c *chainer) close() {
 }
 
 func (c *chainer) chain(ctx context.Context, moments []moment, cluster int) error {
-	// Opened here, so that no moment is late for it.
+	// It is opened here, so that no moment is late because of it.
 	if err := c.other.open(); err != nil {
 		return err
 	}
@@ -140,8 +139,7 @@ func (c *chainer) chain(ctx context.Context, moments []moment, cluster int) erro
 	return nil
 }
 
-// inTime returns the first request and the moments in the order of time, those of the same time at
-// random.
+// inTime returns the first request and the moments in the order of time; those of the same time in random order.
 func inTime(moments []moment) []moment {
 	result := []moment{own}
 	for _, at := range moments {
@@ -155,10 +153,10 @@ func inTime(moments []moment) []moment {
 	return result
 }
 
-// burstOf is how many requests a burst has, one of them for an account.
+// burstOf is how many requests a burst has. One of them is for an account.
 const burstOf = 40
 
-// bursts asks for burstOf addresses at once, n/2 times.
+// bursts sends bursts of burstOf requests at once, n/2 times.
 func bursts(ctx context.Context, subjects []*subject, _ options, _ row, _ []moment, n int) (*measured, error) {
 	m := newMeasured()
 	var burst atomic.Int64
@@ -190,7 +188,7 @@ func (s *subject) burst(ctx context.Context, m *measured, connections []connecti
 		}
 	}
 	now := make(chan struct{})
-	time.AfterFunc(10*time.Millisecond, func() { close(now) }) // all wait for it by then
+	time.AfterFunc(10*time.Millisecond, func() { close(now) }) // by then all wait for it
 	return beside(ctx, len(connections), func(_ context.Context, number int) error {
 		account := number == target
 		address := s.people.Of(account)
@@ -205,15 +203,15 @@ func (s *subject) burst(ctx context.Context, m *measured, connections []connecti
 	})
 }
 
-// sequence is what is sent in one trial: first for accounts or for unknown addresses, then for
-// unknown ones.
+// sequence describes the requests of a trial: the first ones for accounts or for unknown addresses, the next ones
+// for unknown addresses.
 type sequence struct {
 	first   int           // requests
 	wait    time.Duration // after them
 	next    int           // requests that are timed
 	every   time.Duration // from one of them to the next
 	length  time.Duration // of a trial, from the last of the first requests, at least
-	restart bool          // at last, ask another instance, which has just started
+	restart bool          // at the end, ask another instance that has just started
 }
 
 // sequences runs trials until n answers of each kind are timed.
@@ -227,7 +225,7 @@ func sequences(ctx context.Context, subjects []*subject, _ options, r row, momen
 			if cluster > pairs {
 				break
 			}
-			// One trial of each kind at nearly the same time, of the same resetd.
+			// Each kind has one trial at nearly the same time, on the same resetd.
 			account := rand.N(2) == 0
 			for range 2 {
 				if err := subjects[number].trial(ctx, m, r.sequence, moments[0], account, cluster); err != nil {
@@ -281,7 +279,7 @@ func (s *subject) trial(ctx context.Context, m *measured, q sequence, at moment,
 	return nil
 }
 
-// askAnother asks a second instance of resetd, which starts beside the same stand-ins.
+// askAnother sends a request to a second instance of resetd, which starts with the same stand-ins.
 func (s *subject) askAnother(ctx context.Context) (answer, error) {
 	another, err := s.startResetd(ctx)
 	if err != nil {
@@ -293,7 +291,7 @@ func (s *subject) askAnother(ctx context.Context) (answer, error) {
 	return c.ask(s.people.Of(false))
 }
 
-// runs writes answers down, equal ones that follow each other as one.
+// runs writes answers down, with equal neighbours as one.
 type runs struct {
 	before string
 	last   string

@@ -13,7 +13,7 @@ import (
 	"github.com/resetd/resetd/test/measure"
 )
 
-// subject is a resetd between stand-ins of its own.
+// subject is a resetd with its own stand-ins.
 type subject struct {
 	*measure.Process
 	people   *measure.People
@@ -27,7 +27,7 @@ func (s *subject) stop() {
 	s.standIns.Stop()
 }
 
-// startAll starts as many subjects as a row wants.
+// startAll starts as many subjects as a row needs.
 func startAll(ctx context.Context, o options, r row) (subjects []*subject, stop func(), err error) {
 	stop = func() {
 		for _, s := range subjects {
@@ -45,7 +45,7 @@ func startAll(ctx context.Context, o options, r row) (subjects []*subject, stop 
 	return subjects, stop, nil
 }
 
-// start runs the stand-ins and resetd, and has it answer a few requests.
+// start runs the stand-ins and resetd, and sends it a few requests.
 func start(ctx context.Context, o options, r row) (*subject, error) {
 	s := &subject{people: &measure.People{Seed: rand.Uint64()}, program: o.resetd}
 	if r.blind {
@@ -56,7 +56,7 @@ func start(ctx context.Context, o options, r row) (*subject, error) {
 	if s.standIns, err = measure.StartStandIns(ctx, r.standIns); err != nil {
 		return nil, err
 	}
-	s.env = []string{"ADMIN_ADDR=off", "SHUTDOWN_TIMEOUT=0s"} // what is pending need not be delivered
+	s.env = []string{"ADMIN_ADDR=off", "SHUTDOWN_TIMEOUT=0s"} // pending requests need not be delivered
 	if o.old {
 		s.env = append(s.env, "MAIL_DECOY_LIMIT=1000000000-H")
 	} else {
@@ -80,7 +80,7 @@ func start(ctx context.Context, o options, r row) (*subject, error) {
 	return s, nil
 }
 
-// startResetd runs an instance beside the stand-ins.
+// startResetd runs an instance with the stand-ins.
 func (s *subject) startResetd(ctx context.Context) (*measure.Process, error) {
 	return measure.StartResetd(ctx, s.program, "", s.standIns.URL(), s.env...)
 }

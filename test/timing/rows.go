@@ -9,21 +9,21 @@ import (
 	"github.com/resetd/resetd/test/measure"
 )
 
-// row is one line of the table: circumstances, and how they are measured.
+// row is a line of the table: circumstances, and how they are measured.
 type row struct {
 	name     string
 	standIns measure.Upstreams
 	env      []string // of resetd, beyond what all rows have
-	subjects int      // resetds beside each other, each with stand-ins of its own; 0: one
-	warmUp   int      // requests to each of them before those that are timed
+	subjects int      // resetds at the same time, each with its own stand-ins; 0: one
+	warmUp   int      // requests to each resetd before the timed ones
 	moments  []moment
 	measure  func(ctx context.Context, subjects []*subject, o options, r row, moments []moment, n int) (*measured, error)
 	sequence sequence // where sequences measures
-	blind    bool     // measured with the build whose deliveries begin at once, and has to tell
-	old      bool     // has to tell with a resetd that looks the account up before it answers
+	blind    bool     // uses the build whose deliveries begin at once, and must show a difference
+	old      bool     // must show a difference with a resetd that looks the account up before it answers
 }
 
-// usual is what the upstreams do without a fault. Mailgun's distribution is made up: a 99th percentile of
+// usual describes the upstreams without a fault. Mailgun's distribution is assumed, with a 99th percentile of
 // 700 ms (2.33 standard deviations, e^(2.33 σ) = 3.5).
 var usual = measure.Upstreams{
 	AccountTakes: measure.AccountTakes, UnknownTakes: measure.UnknownTakes, LookupSigma: 0.1,
@@ -33,8 +33,8 @@ var usual = measure.Upstreams{
 // own is the moment of the first request.
 var own = moment{}
 
-// The moments of most rows, and of those where the end of a lookup would be found, whose delivery
-// began at once: the account's takes 29 ms, and the request is half a millisecond on its way there.
+// These are the moments of most rows, and of rows that would find the end of a lookup whose delivery begins at
+// once: an account's takes 29 ms, and the request needs half a millisecond to get there.
 var (
 	usualMoments = slices.Concat([]moment{own},
 		after(false, 5*time.Millisecond, 20*time.Millisecond, 50*time.Millisecond, 200*time.Millisecond),
@@ -64,19 +64,19 @@ func rows() (table []row) {
 	for _, fault := range []string{"400", "401", "429", "500", "reset", "hang"} {
 		add("Mailgun "+fault+", accounts only", func(r *row) { r.standIns.MailFault = fault })
 	}
-	for _, fault := range []string{"404", "500"} { // of the probe too, so all are refused
+	for _, fault := range []string{"404", "500"} { // the probe gets it too, so all are refused
 		add("Supabase "+fault+", unknown only", func(r *row) { r.standIns.UnknownFault = fault })
 	}
 	add("passwords are checked beside", func(r *row) { r.standIns.Passwords = true })
 	add("Supabase has one slot", func(r *row) {
 		r.standIns.Slots = 1
 		r.env = []string{"MAX_DELIVERIES=8"}
-		r.subjects = 12 // one slot does a hundred lookups a second
+		r.subjects = 12 // one slot makes a hundred lookups a second
 	})
 
 	add("one of 40 at once", func(r *row) {
-		// Supabase Auth with its default pool, on two processors. Mailgun is such that the old
-		// resetd answered half a second later whatever was looked up a tenth of a second later.
+		// Supabase Auth has its default pool, on two processors. Mailgun is set so that the answers of the old
+		// resetd came half a second later if something was looked up a tenth of a second later.
 		r.standIns.Sessions, r.standIns.Slots = 10, 2
 		r.standIns.MailTakes, r.standIns.MailSigma = 220*time.Millisecond, 0.1
 		r.env = []string{"MAX_DELIVERIES=8"}
@@ -104,12 +104,12 @@ func rows() (table []row) {
 		first: 20, wait: 1500 * time.Millisecond, next: 25, every: 40 * time.Millisecond, length: 3 * time.Second, restart: true,
 	}, func(r *row) {
 		r.standIns.Quota = 10
-		r.env = []string{"DELIVERY_TIMEOUT=1s"} // those that are refused have ended before the next trial
+		r.env = []string{"DELIVERY_TIMEOUT=1s"} // refused mails have ended before the next trial
 	})
 	trials("MAX_ACCEPTED is used up", sequence{
 		first: 20, wait: 1500 * time.Millisecond, next: 50, every: 120 * time.Millisecond, length: 10500 * time.Millisecond,
 	}, func(r *row) {
-		r.standIns.MailFault = "hang" // so that those for accounts are long unfinished
+		r.standIns.MailFault = "hang" // so that deliveries for accounts take long
 		r.env = []string{"MAX_ACCEPTED=20", "UPSTREAM_TIMEOUT=5s", "DELIVERY_TIMEOUT=1m"}
 		r.warmUp = 0
 	})
