@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Checks and tests the alerts, the example configuration and the queries of the dashboard with
-# promtool. Where it is missing and apt-get can, promtool is taken out of Debian's package of
-# Prometheus into .cache: the package is not installed, so no server is started or enabled.
+# Checks and tests the alerts, the example configuration and the queries of the dashboard with promtool. If
+# promtool is missing and there is apt-get, it is unpacked from Debian's package of Prometheus into .cache.
+# The package is not installed, so no server is started or enabled.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -29,8 +29,8 @@ fi
 "$promtool" check config deploy/prometheus/prometheus.yaml
 "$promtool" test rules deploy/prometheus/alerts_test.yaml
 
-# A query of the dashboard is one of Prometheus once Grafana has put values in the place of its
-# variables. As the expressions of recording rules they are parsed without a server.
+# Grafana replaces the variables of a query before Prometheus reads it. promtool parses queries without a
+# server as the expressions of recording rules.
 rules=$(mktemp --suffix .yaml)
 trap 'rm -rf "${download:-}" "$rules"' EXIT
 jq '

@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
-# Fails if openapi.yaml breaks callers of the last release (test/released/openapi.yaml) and its
-# version does not say so: that takes a greater minor version before 1.0, a greater major one from
-# 1.0 on. What oasdiff does not compare, and whether that document is the one that was tagged, is in
-# test/repo.
+# Fails if openapi.yaml breaks callers of the last release (test/released/openapi.yaml) and its version does not
+# say so by a greater minor version before 1.0, or a greater major version from 1.0 on. test/repo compares what
+# oasdiff does not compare, and checks that the released document is the tagged one.
 #
 # After a release: cp openapi.yaml test/released/openapi.yaml, then raise the version.
 set -euo pipefail
@@ -11,9 +10,8 @@ dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 go build -modfile=tools/oasdiff/go.mod -o "$dir/oasdiff" github.com/oasdiff/oasdiff
 
-# What oasdiff takes for information only, and what breaks a client all the same: one that was
-# generated loses a type, a method or the class that has it, one written by hand the status, member,
-# header or media type that it looks at.
+# For oasdiff these are only information, but they break clients: a generated client loses a type, a method or its
+# class; a client written by hand looks at the status, member, header or media type that is gone.
 cat >"$dir/levels" <<'END'
 response-non-success-status-removed  err
 response-optional-property-removed   err
@@ -24,7 +22,8 @@ api-schema-removed                   err
 api-tag-removed                      err
 END
 
-# The parts of a version that callers go by: all but the patch before 1.0, the first from 1.0 on.
+# compatible prints the parts of a version that matter to callers: all but the patch before 1.0, the first from
+# 1.0 on.
 compatible() { # document
 	awk '/^info:/ {info=1} info && $1 == "version:" {split($2, v, "."); print v[1] == 0 ? "0." v[2] : v[1]; exit}' "$1"
 }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Finds Chromium for the tests of the pages, or installs it; they start it themselves. CHROMIUM may name
-# another one, such as a Chrome.
+# Finds Chromium for the tests of the pages, or installs it. The tests start it themselves. CHROMIUM may name
+# another browser, such as Chrome.
 set -euo pipefail
 for name in ${CHROMIUM:+"$CHROMIUM"} chromium-browser google-chrome; do
 	if command -v "$name" >/dev/null; then

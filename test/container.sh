@@ -1,20 +1,18 @@
 #!/usr/bin/env bash
-# Builds the image from the Dockerfile as it is and runs it as deploy/ does: read-only, without
-# capabilities, as its own user, with secrets as files and a Redis with deploy/'s users.
+# Builds the image from the Dockerfile, and runs it as deploy/ does: read-only, without capabilities, as its own
+# user, with secrets as files and a Redis with deploy/'s users.
 #
 #	test/container.sh [--clean]
 #
-# --clean compiles everything anew, twice, instead of using this machine's cache of compiled
-# packages. It takes some minutes more and says more about whether builds are reproducible.
+# --clean compiles everything again, twice, instead of using this machine's cache of compiled packages. It takes
+# some minutes longer, and tests better whether builds are reproducible.
 #
-# Nothing is pulled from a registry. The Dockerfile's base is replaced by an image that is made
-# here of busybox and this machine's Go, and Redis by this machine's redis-server. So every step
-# of the Dockerfile and everything about the image it makes is tested; what is behind the digests
-# that it and deploy/ name is not.
+# Nothing is pulled from a registry. An image made of busybox and this machine's Go replaces the Dockerfile's base,
+# and this machine's redis-server replaces Redis. So every step of the Dockerfile and the whole resulting image are
+# tested, but not the images behind the digests in the Dockerfile and deploy/.
 #
-# Storage, containers and images are its own and are gone at the end, whatever the end is. It
-# needs root on Linux and podman, buildah, runc, static busybox and redis-server, and installs
-# them where apt-get can.
+# Storage, containers and images are separate, and are removed at the end, also after an error. It needs root on
+# Linux, and podman, buildah, runc, static busybox and redis-server, which it installs if there is apt-get.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 began=$SECONDS
@@ -24,7 +22,7 @@ if [ $# -gt 1 ] || [[ $clean != "" && $clean != --clean ]]; then
 	exit 2
 fi
 
-# In bytes; a third more than it has. The smallest base with a shell would add 8 MB.
+# In bytes; a third more than the image has. The smallest base with a shell would add 8 MB.
 max_size=40000000
 version=0.0.0-container
 revision=0123456789abcdef0123456789abcdef01234567
@@ -34,7 +32,7 @@ if [ "$(uname -s)" != Linux ] || [ "$(id -u)" != 0 ]; then
 	echo "container.sh gives containers file systems and networks of their own: it needs root on Linux." >&2
 	exit 1
 fi
-# A busybox with libraries of its own would want them in the image.
+# A busybox with shared libraries would need them in the image.
 busybox=busybox
 if ! command -v busybox >/dev/null || ldd "$(command -v busybox)" >/dev/null 2>&1; then
 	busybox=:busybox-static
@@ -45,11 +43,11 @@ certificates=()
 
 dir=$(mktemp -d /tmp/resetd-container-XXXXXX)
 export CONTAINERS_CONF=$dir/containers.conf CONTAINERS_STORAGE_CONF=$dir/storage.conf
-# What works inside of another container as well: no systemd, no journal, no higher limits.
+# These settings also work inside of another container: no systemd, no journal, no higher limits.
 cat >"$CONTAINERS_CONF" <<-CONF
 	[containers]
-	# AppArmor of Ubuntu 24.04 does not let runc's signals through to containers with podman's own
-	# profile: podman stop would wait for nothing, and kill. Where there is no AppArmor it says nothing.
+	# With podman's own profile, AppArmor of Ubuntu 24.04 does not pass runc's signals to containers: podman
+	# stop would wait in vain, and kill. Without AppArmor the option has no effect.
 	apparmor_profile = "unconfined"
 	default_ulimits = ["nofile=1024:4096", "nproc=4096:4096"]
 	log_driver = "k8s-file"
@@ -66,7 +64,7 @@ cat >"$CONTAINERS_STORAGE_CONF" <<-CONF
 	runroot = "$dir/run"
 CONF
 
-# Without systemd nothing fires health checks by itself, which podman calls an error each time.
+# Without systemd nothing runs health checks, which podman reports as an error each time.
 podman() { command podman "$@" 2> >(grep -v 'systemd connection' >&2); }
 
 clean_up() {
@@ -84,7 +82,7 @@ clean_up() {
 		podman image umount --all --force
 		podman rmi --all --force
 		wait
-		# podman leaves its storage mounted on itself, and whatever it still ends mounts it again.
+		# podman leaves its storage mounted on itself, and its remaining processes mount it again.
 		for _ in $(seq 20); do
 			awk -v dir="$dir/" 'index($2, dir) == 1 { print $2 }' /proc/mounts | sort -r | xargs -r umount -l
 			rm -rf "$dir" && break
@@ -112,9 +110,9 @@ has() { # NAME TEXT IN
 	[[ $3 == *"$2"* ]] || failed "$1 has no '$2': ${3:0:1000}"
 }
 
-# --- The images that stand in.
+# --- The replacing images.
 
-# install_into puts programs into /bin of an image's root, and their libraries where they are here.
+# install_into copies programs into /bin of an image's root, and their libraries to the same paths as here.
 install_into() { # ROOT PROGRAM...
 	local root=$1 program library
 	shift
@@ -138,7 +136,7 @@ mkdir -p "$root"/{tmp,etc/ssl/certs,usr/local/go,downloaded}
 install_into "$root" "$(command -v busybox)"
 ln -s busybox "$root/bin/sh"
 cp /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/"
-# Modules are those that this machine has downloaded.
+# Modules come from this machine's downloads.
 buildah config --env HOME=/root --env PATH=/usr/local/go/bin:/bin --env GOPATH=/go --env "GOPROXY=file:///downloaded,$(go env GOPROXY)" "$container"
 buildah commit --quiet "$container" localhost/golang >/dev/null
 
@@ -146,7 +144,7 @@ container=$(buildah from scratch)
 root=$(buildah mount "$container")
 mkdir -p "$root/run/secrets"
 install_into "$root" "$(command -v redis-server)" "$(command -v redis-cli)"
-# The published image's entrypoint loads modules, so deploy/ replaces it: here it is none that runs.
+# The entrypoint of the published image loads modules, so deploy/ replaces it. Here it is a program that fails.
 buildah config --env PATH=/bin --entrypoint '["/not-replaced"]' "$container"
 buildah commit --quiet "$container" localhost/redis >/dev/null
 
@@ -158,7 +156,7 @@ buildah rm --all >/dev/null
 
 # --- The build.
 
-# From a copy, which holds still, with things in it that must stay out.
+# The build uses a copy, which does not change, with files in it that must stay out.
 context=$dir/context
 mkdir -p "$context"/{.git,deploy/compose/secrets,test}
 cp -R Dockerfile .dockerignore LICENSE go.mod go.sum README.md cmd gen impl "$context/"
@@ -190,7 +188,7 @@ build() { # TAG OPTION...
 build resetd
 ok "the Dockerfile builds ($((SECONDS - began)) s)"
 
-# --- What the image is.
+# --- The contents of the image.
 
 inspect() { podman image inspect --format "$1" localhost/resetd; }
 same user 65532:65532 "$(inspect '{{.Config.User}}')"
@@ -217,7 +215,7 @@ has "the binary" "GOARCH=$(go env GOHOSTARCH)"$'\n' "$built"$'\n'
 go run ./test/licences -texts "$dir/licences"
 cmp "$mounted/licenses/THIRD_PARTY_LICENSES" "$dir/licences" || failed "the licences in the image are not those of the release"
 cmp "$mounted/licenses/LICENSE" LICENSE || failed "the licence in the image is not that of the project"
-# Every module of the binary is named in them.
+# The files name every module of the binary.
 dependencies=$(awk '$1 == "dep" { print $2, $3 }' <<<"$built")
 has "the binary's modules" github.com/redis/go-redis/v9 "$dependencies"
 while IFS= read -r dependency; do
@@ -227,7 +225,7 @@ size=$(inspect '{{.Size}}')
 [ "$size" -le "$max_size" ] || failed "the image has $size bytes, more than $max_size"
 ok "one binary, the TLS roots and the licences of both: $((size / 1000000)) MB, at most $((max_size / 1000000))"
 
-# Another folder, and no container: the same bytes.
+# Another folder without a container gives the same bytes.
 mkdir -p "$dir/else/where"
 cp -R "$context"/{go.mod,go.sum,cmd,gen,impl} "$dir/else/where/"
 (cd "$dir/else/where" && GOCACHE=${caches[1]} CGO_ENABLED=0 GOFLAGS=-mod=readonly go build -trimpath -buildvcs=false \
@@ -235,9 +233,9 @@ cp -R "$context"/{go.mod,go.sum,cmd,gen,impl} "$dir/else/where/"
 same "the binary of another build" "$(sha256sum <"$dir/resetd")" "$(sha256sum <"$dir/again")"
 ok "built twice, the same: sha256 $(sha256sum <"$dir/resetd" | cut -c1-16)…"
 
-# For the other architecture, which the release has too: compiled on this one. It is told by
-# arguments, as buildah looks for a base that stands in on the platform that --platform names; and
-# its modules have been downloaded and unpacked once above.
+# The release also has the other architecture, which is compiled here. Arguments choose it, because with
+# --platform buildah would look for a replacing base on that platform. Its modules were downloaded and unpacked
+# above.
 other=arm64
 [ "$(go env GOHOSTARCH)" != arm64 ] || other=amd64
 build "resetd-$other" --build-arg TARGETOS=linux --build-arg "TARGETARCH=$other" -v "$(go env GOMODCACHE):/go/pkg/mod:ro"
@@ -248,7 +246,7 @@ has "the binary of linux/$other" "GOARCH=$other"$'\n' "$built"$'\n'
 cmp -s "$foreign/licenses/THIRD_PARTY_LICENSES" "$mounted/licenses/THIRD_PARTY_LICENSES" || failed "the licences of linux/$other are others"
 ok "built for linux/$other too ($((SECONDS - began)) s)"
 
-# --- How it runs. All containers share one network, which has the loopback and nothing else.
+# --- The image at run time. All containers share one network, which has only the loopback.
 
 mkdir "$dir/ca"
 chmod 0777 "$dir/ca"
@@ -258,7 +256,7 @@ podman run --detach --name outside --network none "${hardened[@]}" --user 65532:
 out() { podman exec outside /outside "$@"; }
 resetd=(--network container:outside "${hardened[@]}")
 api=http://127.0.0.1:8080/api/auth/send-password-reset
-# 127.0.0.2 is not where a listener on 127.0.0.1 is: it stands for the pod's address.
+# A listener on 127.0.0.1 is not reachable at 127.0.0.2, which stands for the pod's address.
 admin=http://127.0.0.2:9090
 out until 200 http://127.0.0.1:7000/mails
 
@@ -270,7 +268,7 @@ for program in /bin/sh sh /bin/busybox; do
 done
 ok "there is no shell"
 
-# Without settings: it starts, says no, and is alive.
+# Without settings it starts, is alive, and is not ready.
 podman run --detach --name bare "${resetd[@]}" localhost/resetd >/dev/null
 out until 200 http://127.0.0.1:8080/healthz
 has "the answer without settings" '"code":"auth_not_configured"' "$(out ask POST "$api" '{"email":"known@example.com"}')"
@@ -288,14 +286,14 @@ for capabilities in CapEff CapPrm CapBnd CapInh CapAmb; do
 	same "$capabilities" 0000000000000000 "$(awk -v name="$capabilities:" '$1 == name { print $2 }' "/proc/$pid/status")"
 done
 same "no new privileges" 1 "$(awk '/^NoNewPrivs:/ { print $2 }' "/proc/$pid/status")"
-# Root on the outside, who is stopped by nothing else, cannot write there either.
+# Root on the outside, which nothing else stops, cannot write there either.
 for folder in / /etc /etc/ssl/certs; do
 	if error=$(touch "/proc/$pid/root$folder/written" 2>&1); then
 		failed "$folder can be written"
 	fi
 	has "writing to $folder" "Read-only file system" "$error"
 done
-# What is mounted writable is the runtime's: of it only /dev/shm is open to a user without rights.
+# The runtime mounts these writable. Of them only /dev/shm is open to a user without rights.
 same "what is mounted writable" "/dev/shm " "$(awk '$6 ~ /^rw/ && $5 !~ /^\/(proc|sys)(\/|$)/ &&
 	$5 !~ /^\/(dev|dev\/pts|dev\/mqueue|etc\/hosts|etc\/hostname|etc\/resolv\.conf|run\/\.containerenv)$/ { printf "%s ", $5 }' "/proc/$pid/mountinfo")"
 ok "user 65532, no capability, nothing to write to"
@@ -306,7 +304,7 @@ same "the exit status" 0 "$(podman inspect --format '{{.State.ExitCode}}' bare)"
 [ $((SECONDS - before)) -lt 25 ] || failed "an idle instance took $((SECONDS - before)) s to stop"
 ok "podman stop: status 0 after $((SECONDS - before)) s"
 
-# With everything: settings and secrets as in deploy/compose.yaml, and its Redis.
+# This run has all settings and secrets as in deploy/compose.yaml, and its Redis.
 deploy/compose/redis-secret.sh "$dir/secrets" 127.0.0.1
 if deploy/compose/redis-secret.sh "$dir/secrets" 2>/dev/null; then
 	failed "redis-secret.sh makes up a second password over the first"
@@ -381,7 +379,7 @@ for command in "get other:x" "flushall" "config get maxmemory" "keys resetd:*"; 
 done
 ok "the operation: a mail, a test message, the same answer, limits in Redis"
 
-# SIGTERM, while Mailgun has a message and has not answered.
+# SIGTERM comes while Mailgun has a message and has not answered.
 out ask POST http://127.0.0.1:7000/hold >/dev/null
 same "the answer before the mail is sent" "$acknowledged" "$(out ask POST "$api" '{"email":"known@example.com"}')"
 out ask GET http://127.0.0.1:7000/held >/dev/null

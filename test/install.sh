@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Installs the packages of Debian that commands are missing from, or names them where it cannot.
+# Installs the Debian packages of missing commands, or names them if it cannot.
 #
-#	test/install.sh COMMAND[:PACKAGE]...    PACKAGE where it is not called like the command
+#	test/install.sh COMMAND[:PACKAGE]...    PACKAGE if its name is not the command's
 set -euo pipefail
 missing=()
 for needed in "$@"; do
@@ -9,7 +9,7 @@ for needed in "$@"; do
 done
 [ "${#missing[@]}" != 0 ] || exit 0
 if ! command -v apt-get >/dev/null || [ "$(id -u)" != 0 ]; then
-	echo "This needs, of packages of Debian and Ubuntu: ${missing[*]}. As root it would install them;" >&2
+	echo "This needs packages of Debian or Ubuntu: ${missing[*]}. As root it would install them;" >&2
 	echo "here: sudo apt-get install ${missing[*]}, or on macOS: brew install, under much the same names." >&2
 	exit 1
 fi

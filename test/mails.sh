@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Takes pictures of the mail in every language, in Chromium, and one of all of them. With a revision it
-# says what differs from the mail of then: test/mails.sh FOLDER [REVISION]
+# Takes pictures of the mail in every language with Chromium, and one of all of them. With a revision it says
+# what has changed since then: test/mails.sh FOLDER [REVISION]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source test/node.sh
 ./test/chromium.sh
-# Chinese, Japanese, Korean and Arabic are boxes without a font for them.
+# Without these fonts, Chinese, Japanese, Korean and Arabic are boxes.
 for language in ja ar; do
 	if command -v fc-list >/dev/null && fc-list ":lang=$language" family | grep -qv DejaVu; then
 		continue

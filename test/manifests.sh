@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Checks deploy/compose.yaml and deploy/kubernetes. Neither a cluster nor a container runtime is needed.
+# Checks deploy/compose.yaml and deploy/kubernetes, without a cluster or a container runtime.
 set -euo pipefail
 cd "$(dirname "$0")/../tools/manifests"
 go vet ./...

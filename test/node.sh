@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Finds Node and npm for the tests, or installs them where apt-get can, and then what the lock
-# file of test/web names. To be sourced, for the PATH; or run with a command, which gets it.
+# Finds Node and npm for the tests, or installs them if there is apt-get, and then installs the packages in the lock
+# file of test/web. Source it for the PATH, or run it with a command.
 set -euo pipefail
 
-# 20.19, 22.16, or 24 and later: what the tools of test/web ask for ("engines" in its package.json).
+# The tools of test/web ask for 20.19, 22.16, or 24 and later ("engines" in its package.json).
 node_is_fit() {
 	node -e '
 		const [major, minor] = process.versions.node.split(".").map(Number);
@@ -12,7 +12,7 @@ node_is_fit() {
 	' 2>/dev/null
 }
 
-# npm ci, unless node_modules is what this lock file gives already.
+# npm_ci runs npm ci, unless node_modules is already what the lock file says.
 npm_ci() {
 	local dir=$1 lock
 	lock=$(sha256sum <"$dir/package-lock.json")
@@ -20,7 +20,7 @@ npm_ci() {
 		return
 	fi
 	echo "installing what $dir/package-lock.json names" >&2
-	# No package runs a program of its own on the way in; none of them needs to.
+	# No package runs scripts during the installation; none of them needs to.
 	(cd "$dir" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null)
 	echo "$lock" >"$dir/node_modules/.installed"
 }
@@ -30,7 +30,7 @@ find_node() {
 	web=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/web
 	"$web"/../install.sh node:nodejs npm
 	if ! node_is_fit; then
-		# Debian 12 has Node 18. It is enough to fetch a later one, which npm has as a package too.
+		# Debian 12 has Node 18, which can fetch a later version: npm has Node as a package too.
 		npm_ci "$web/node"
 		for bin in "$web"/node/node_modules/node-*/bin; do
 			export PATH="$bin:$PATH"

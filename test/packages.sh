@@ -1,13 +1,12 @@
 #!/usr/bin/env bash
-# Tests the packages of a release: the .deb is installed, configured, upgraded, removed and purged on
-# a system that systemd has booted, with the service running in its sandbox; so is the .rpm, as far as
-# it differs.
+# Tests the packages of a release: installs, configures, upgrades, removes and purges the .deb on a system that
+# systemd has booted, with the service running in its sandbox; and the .rpm where it differs.
 #
-#	test/packages.sh [DIR]    of DIR (bin/release), where test/release.sh has put them
+#	test/packages.sh [DIR]    packages in DIR (bin/release), as test/release.sh makes them
 #
-# The system is this machine's own, in a container of systemd-nspawn: what is written there goes to
-# memory and is gone at the end, and its network is its own loopback. It needs root on Linux, dpkg,
-# systemd 250 or later, systemd-nspawn, redis-server and rpm, and installs what is missing where apt-get can.
+# The system is this machine's own in a container of systemd-nspawn. It keeps what is written in memory until the
+# end, and its network has only the loopback. It needs root on Linux, dpkg, systemd 250 or later, systemd-nspawn,
+# redis-server and rpm, and installs what is missing if there is apt-get.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 began=$SECONDS
@@ -47,7 +46,7 @@ clean_up() {
 }
 trap clean_up EXIT
 trap 'exit 130' INT TERM
-# A file system of its own: what lies over another one must not lie inside of it.
+# This is a separate file system, because an overlay must not lie within its lower one.
 mount -t tmpfs -o mode=755 tmpfs "$dir"
 mkdir "$dir"/{upper,work,root}
 mount -t overlay overlay -o "lowerdir=/,upperdir=$dir/upper,workdir=$dir/work" "$dir/root"
@@ -58,14 +57,14 @@ cp "${packages[0]}" "$inside/new.deb"
 cp "${packages[1]}" "$inside/new.rpm"
 cp test/packages/inside.sh "$inside/"
 CGO_ENABLED=0 go build -o "$inside/outside" ./test/container
-# The version before: an older number, and a file of settings that has changed since.
+# The version before has an older number, and a file of settings that has changed since.
 dpkg-deb --raw-extract "$inside/new.deb" "$dir/old"
 sed -i 's/^Version: .*/Version: 0.0.1/' "$dir/old/DEBIAN/control"
 sed -i 's/^# The settings of resetd.service/# The old settings of resetd.service/' "$dir/old/etc/resetd/resetd.env"
 (cd "$dir/old" && find usr -type f -exec md5sum {} + >DEBIAN/md5sums)
 dpkg-deb --root-owner-group --build "$dir/old" "$inside/old.deb" >/dev/null
 rm -rf "$dir/old"
-# The names of supabase.example.com and mailgun.example.com are asked for of the one server there is.
+# One server answers for supabase.example.com and mailgun.example.com.
 rm -f "$dir/root/etc/resolv.conf"
 echo "nameserver 127.0.0.1" >"$dir/root/etc/resolv.conf"
 cat >"$dir/root/etc/systemd/system/resetd-test.service" <<-END
@@ -81,7 +80,7 @@ cat >"$dir/root/etc/systemd/system/resetd-test.service" <<-END
 END
 
 how=()
-# Where systemd does not run, nobody gives the container a scope or a name.
+# Without systemd on the outside, nothing gives the container a scope or a name.
 [ -d /run/systemd/system ] || how=(--keep-unit --register=no)
 status=0
 timeout --kill-after 10 400 systemd-nspawn --quiet "${how[@]}" --machine="${dir##*/}" --directory="$dir/root" --bind-ro="$dir/upper:/upper" --private-network \

@@ -1,16 +1,15 @@
 #!/usr/bin/env bash
-# Builds what a release consists of, by .goreleaser.yaml: archives, packages, bills of materials, a
-# cask, checksums; and the notes beside them. The same commit and the same Go give the same bytes, in
-# any folder and at any time.
+# Builds a release by .goreleaser.yaml: archives, packages, bills of materials, a cask, checksums; and the notes.
+# The same commit and the same Go give the same bytes, in any folder and at any time.
 #
 #	test/release.sh [DIR]            into DIR (bin/release), the notes into DIR-notes.md
-#	test/release.sh --twice [DIR]    and a second time from a copy elsewhere, compiled anew: they must agree
+#	test/release.sh --twice [DIR]    and again from a copy elsewhere, compiled again: both must be the same
 #
-# RELEASE_TAG is the tag that is released: it must be that of this commit and this version, and the
-# tree must be clean. Without it, this is a trial. To build a published release again, take the Go
-# that its bill of materials names (std): GOTOOLCHAIN=go1.26.8 RELEASE_TAG=v0.3.0 test/release.sh
+# RELEASE_TAG is the released tag: it must belong to this commit and this version, and the tree must be clean.
+# Without it, this is a trial. To build a published release again, use the Go that its bill of materials
+# names (std): GOTOOLCHAIN=go1.26.8 RELEASE_TAG=v0.3.0 test/release.sh
 #
-# The first time on a machine it compiles GoReleaser, for some minutes.
+# The first time on a machine it compiles GoReleaser, which takes some minutes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -21,11 +20,11 @@ if [ "${1-}" = --twice ]; then
 fi
 out=${1:-bin/release}
 goreleaser() { go tool -modfile=tools/goreleaser/go.mod goreleaser "$@"; }
-# GoReleaser asks Git where the repository is, and a copy of it may not know.
+# GoReleaser reads the repository's address from Git, and a copy may not have it.
 export GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=remote.origin.url GIT_CONFIG_VALUE_0=https://github.com/resetd/resetd
 
 version=$(awk '/^info:/ {info=1} info && $1 == "version:" {print $2; exit}' openapi.yaml)
-# GoReleaser fails if this is not the tag of what is checked out, or anything was changed since.
+# GoReleaser fails if this is not the tag of the commit, or if there are changes.
 export GORELEASER_CURRENT_TAG=${RELEASE_TAG:-v$version}
 skip=publish,announce
 [ -n "${RELEASE_TAG-}" ] || skip+=,validate
@@ -54,7 +53,7 @@ case $said in
 esac
 
 if [ $twice = yes ]; then
-	echo "once more, elsewhere and compiled anew"
+	echo "again, elsewhere and without a cache"
 	git clone --quiet --no-checkout . "$work/elsewhere"
 	git -C "$work/elsewhere" reset --quiet
 	git ls-files -co --exclude-standard -z | xargs -0 cp --parents -t "$work/elsewhere" --

@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source test/node.sh
-# Neither is to call home.
+# These keep both tools from calling home.
 export REDOCLY_TELEMETRY=off REDOCLY_SUPPRESS_UPDATE_NOTICE=true NO_COLOR=1
 cd test/web
 node_modules/.bin/redocly lint --config spec/redocly.yaml --format=stylish ../../openapi.yaml

@@ -1,14 +1,13 @@
 #!/usr/bin/env bash
-# Runs test/supabase, the whole way on a real Supabase Auth: on the one at SUPABASE_AUTH_URL (with its
-# SUPABASE_SERVICE_ROLE_KEY; it is filled with accounts of test.example, which are removed again); on a
-# binary, SUPABASE_AUTH_BIN; or, where there is Docker, on the image that Supabase has published last, or
-# on SUPABASE_AUTH_VERSION of it.
+# Runs test/supabase, the whole way with a real Supabase Auth: the server at SUPABASE_AUTH_URL (with its
+# SUPABASE_SERVICE_ROLE_KEY; accounts of test.example are made and removed); or the binary SUPABASE_AUTH_BIN; or,
+# with Docker, the image that Supabase has published last, or its version SUPABASE_AUTH_VERSION.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-# Of the image only the program is used: it needs nothing else, and is stopped and started by the tests.
+# Only the program is taken from the image: it needs nothing else, and the tests start and stop it.
 from_image() {
 	local version image container
 	version=${SUPABASE_AUTH_VERSION:-$(curl -fsSL https://api.github.com/repos/supabase/auth/releases/latest | sed -nE 's/.*"tag_name": *"(v[0-9.]+)".*/\1/p')}
@@ -33,7 +32,7 @@ source test/node.sh
 tags=supabase,database
 if [ -n "${SUPABASE_AUTH_URL:-}" ]; then
 	tags=supabase
-	echo "This Supabase Auth is somebody else's: what changes its database, or stops something, is not in the suite." >&2
+	echo "This Supabase Auth is not the tests' own: the tests that change its database, or stop something, are left out." >&2
 fi
-# With none of the three, the tests say so and fail.
+# Without any of the three, the tests say so and fail.
 go test -tags "$tags" -count=1 -timeout 20m ./test/supabase "$@"

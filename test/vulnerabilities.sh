@@ -2,8 +2,8 @@
 # Fails if the program calls something with a known vulnerability (govulncheck).
 #
 #	test/vulnerabilities.sh                 the database (GOVULNDB, else vuln.go.dev) must be reached
-#	test/vulnerabilities.sh --offline-ok    where it is not reached, say so and go on; on GitHub, where
-#	                                        there is a network, fail all the same
+#	test/vulnerabilities.sh --offline-ok    if it cannot be reached, say so and go on; but on GitHub, where
+#	                                        there is a network, fail
 set -euo pipefail
 cd "$(dirname "$0")/.."
 database=${GOVULNDB:-https://vuln.go.dev}

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The TypeScript client, the pages, and the examples of docs/examples, against the real server.
+# Tests the TypeScript client, the pages, and the examples of docs/examples with the real server.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source test/node.sh
@@ -10,7 +10,7 @@ trap 'rm -rf "$work"' EXIT
 go build -o "$work/resetd" ./cmd/resetd
 export RESETD="$work/resetd" # the tests start it, and end it
 
-# The examples for React: 250 packages in all, about a minute and a half on two cores.
+# The examples for React have 250 packages, which take about a minute and a half on two cores.
 npm_ci docs/examples/expo
 (cd docs/examples/expo && npx --no-install tsc --noEmit -p .)
 npm_ci docs/examples/nextjs

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs a command with an own redis-server, whose address is put for REDIS in its arguments.
+# Runs a command with its own redis-server, whose address replaces REDIS in the arguments.
 set -euo pipefail
 port=$((20000 + RANDOM % 20000))
 dir=$(mktemp -d)

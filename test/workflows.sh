@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Lints the workflows of GitHub. What is this project's own rule about them is in test/repo.
+# Lints the workflows of GitHub. The project's own rules for them are in test/repo.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-# Without shellcheck: it is not everywhere, and would judge otherwise where it is.
+# shellcheck is off: not every machine has it, so results would differ.
 go tool -modfile=tools/actionlint/go.mod actionlint -shellcheck= -pyflakes= -no-color .github/workflows/*.yaml

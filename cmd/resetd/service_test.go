@@ -23,25 +23,25 @@ var updateServiceEnv = flag.Bool("update", false, "write deploy/systemd/resetd.e
 // serviceEnvHead is the head of the packages' file of settings. It says what is true of every setting.
 const serviceEnvHead = `# The settings of resetd.service, which are read at its start:
 #
-#   systemctl start resetd-check            tries them, on Supabase, Mailgun and Redis;
+#   systemctl start resetd-check            tries them with Supabase, Mailgun and Redis;
 #   journalctl -u resetd-check -o cat       what is wrong, and what to do about it
 #   systemctl enable --now resetd           the first time
 #   systemctl restart resetd                after a change
 #   journalctl -u resetd                    what it says
 #
 # Nothing is set yet. resetd needs SUPABASE_URL, SUPABASE_SERVICE_ROLE_KEY, MAILGUN_API_KEY,
-# MAILGUN_DOMAIN and SITE_URL. What stands behind a # is the default, where there is one.
+# MAILGUN_DOMAIN and SITE_URL. The value after a # is the default, if there is one.
 #
-# A setting is one line, NAME=VALUE, without spaces around the = and without a comment behind it.
-# systemd takes quotes around a value away ('Example <no-reply@example.com>'), and puts no variables
-# into it; docker run --env-file takes the same lines, and leaves the quotes.
+# A setting is one line, NAME=VALUE, without spaces around the = and without a comment after it.
+# systemd removes quotes around a value ('Example <no-reply@example.com>'), and replaces no variables
+# in it; docker run --env-file reads the same lines, but keeps the quotes.
 #
-# Keys belong in files of their own that only root can read, one key in each, in /etc/resetd/secrets.
-# systemd hands them to resetd, and to nobody else, under /run/credentials. For example
+# Put each key into its own file in /etc/resetd/secrets that only root can read. systemd passes the
+# keys to resetd, and to nobody else, under /run/credentials. For example
 #
 #   install -m 0600 /dev/stdin /etc/resetd/secrets/MAILGUN_API_KEY
 #
-# waits for the key: paste it, then Enter and Ctrl-D. Then take the # from MAILGUN_API_KEY_FILE below.
+# waits for the key: paste it, then Enter and Ctrl-D. Then remove the # from MAILGUN_API_KEY_FILE below.
 #
 # Ports below 1024, a Redis behind a unix socket that a group may use, longer stops:
 # https://github.com/resetd/resetd/blob/main/docs/install.md

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The test of the packages, on the system that test/packages.sh has booted: nowhere else.
+# Tests the packages, only on the system that test/packages.sh has booted.
 set -euo pipefail
 cd /resetd-test
 export LC_ALL=C DEBIAN_FRONTEND=noninteractive
@@ -19,13 +19,13 @@ has() { # NAME TEXT IN
 }
 service() { systemctl show --property="$1" --value resetd.service; }
 state() { echo "$(systemctl is-enabled resetd.service 2>/dev/null) $(systemctl is-active resetd.service)"; }
-# All that was written here, and nothing of what changes on the machine meanwhile, but for what dpkg, rpm
-# and systemd write down of their own work.
+# files lists all files that were written, except for those that change by themselves, and the records of
+# dpkg, rpm and systemd.
 files() {
 	find /upper ! -type c \( ! -type d -o -name '*resetd*' \) | sed 's|^/upper||' | grep -vE '^/(resetd-test|root|run|tmp)(/|$)|^/var/(cache|log|tmp|lib/(dpkg|rpm|systemd|private))(/|$)' | sort
 }
 api=http://127.0.0.1:8080/api/auth/send-password-reset
-# --- What it is to reach, before anything is installed.
+# --- Its surroundings, before anything is installed.
 
 mkdir ca
 ./outside serve ca &
@@ -79,7 +79,7 @@ ok "wrong settings are named, status 2, and not tried again"
 
 # --- The service, in its sandbox, with everything that it may reach.
 
-# What is set: the lines that are there, without the #.
+# set_to and secret change lines of the file by removing the #.
 set_to() { # NAME VALUE
 	grep -q "^#$1=" /etc/resetd/resetd.env || failed "resetd.env has no $1"
 	sed -i "s|^#$1=.*|$1=$2|" /etc/resetd/resetd.env
@@ -101,7 +101,7 @@ set_to SHUTDOWN_DELAY 1s
 secret SUPABASE_SERVICE_ROLE_KEY container-service-role-key
 secret MAILGUN_API_KEY container-mailgun-key
 secret REDIS_URL unix:///run/resetd-test-redis/sock
-# As docs/install.md says of a Redis behind a socket.
+# This is what docs/install.md says of a Redis behind a socket.
 mkdir /etc/systemd/system/resetd.service.d
 mkdir /etc/systemd/system/resetd-check.service.d
 printf '[Service]\nSupplementaryGroups=redis\n' | tee /etc/systemd/system/{resetd,resetd-check}.service.d/override.conf >/dev/null
@@ -146,7 +146,7 @@ same "seccomp" 2 "$(awk '/^Seccomp:/ { print $2 }' "/proc/$pid/status")"
 if tr '\0' '\n' <"/proc/$pid/environ" | grep -q container-; then
 	failed "a key is in the environment"
 fi
-# Root on the outside, who is stopped by nothing else, cannot write or run anything there either.
+# Root on the outside, which nothing else stops, cannot write or run anything there either.
 for folder in / /etc /usr /var /etc/resetd /run/credentials/resetd.service; do
 	error=$(touch "/proc/$pid/root$folder/written" 2>&1) && failed "$folder can be written"
 	has "writing to $folder" "Read-only file system" "$error"
@@ -208,7 +208,7 @@ same "what the .rpm has" "/etc/resetd drwxr-xr-x
 same "who owns it" "root root" "$(rpm -qp --queryformat '[%{FILEUSERNAME} %{FILEGROUPNAME}\n]' new.rpm | sort -u)"
 same "its licence" Apache-2.0 "$(rpm -qp --queryformat '%{LICENSE}' new.rpm)"
 same "its settings" /etc/resetd/resetd.env "$(rpm -qp --configfiles new.rpm)"
-# dpkg's world knows nothing of what rpm has installed here: --nodeps.
+# dpkg does not know what rpm installs, hence --nodeps.
 said=$(rpm --install --nodeps new.rpm 2>&1) || failed "the installation of the .rpm: $said"
 has "the installation of the .rpm" "neither started nor enabled" "$said"
 same "the service after the installation of the .rpm" "disabled inactive" "$(state)"
@@ -219,7 +219,7 @@ pid=$(service MainPID)
 sh -c "$(rpm -qp --queryformat '%{POSTIN}' new.rpm)" postinstall 2 # as an upgrade runs it
 ./outside until 200 http://127.0.0.1:8080/healthz
 [ "$(service MainPID)" != "$pid" ] || failed "after an upgrade of the .rpm the old program still runs"
-# As docs/install.md says of a port below 1024.
+# This is what docs/install.md says of a port below 1024.
 set_to LISTEN_ADDR :443
 mkdir /etc/systemd/system/resetd.service.d
 printf '[Service]\nAmbientCapabilities=CAP_NET_BIND_SERVICE\nCapabilityBoundingSet=CAP_NET_BIND_SERVICE\nPrivateUsers=no\n' >/etc/systemd/system/resetd.service.d/override.conf

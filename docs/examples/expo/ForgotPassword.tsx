@@ -3,7 +3,7 @@ import { Pressable, Text, TextInput, View } from 'react-native'
 import { requestReset, type Outcome } from './lib/request-reset'
 
 const endpoint = 'https://reset.example.com/api/auth/send-password-reset'
-// An app has no origin. The link is to lead to the site whose links open the app (app.config.ts).
+// An app has no origin. The link should lead to the site whose links open the app (app.config.ts).
 const site = 'https://app.example.com'
 
 export function ForgotPassword({ language }: { language: string }) {

@@ -3,7 +3,7 @@ import { useEffect, useMemo, useState } from 'react'
 import { Linking, Pressable, Text, TextInput, View } from 'react-native'
 import { passwordSetter } from './lib/set-new-password'
 
-/** The token of the link that opened the app, or that came while it was open. Nothing is done with it yet. */
+/** The token of the link that opened the app, or that came while it was open. It is not used yet. */
 export function useTokenHash(): string | undefined {
 	const [link, setLink] = useState<string | null | undefined>()
 	useEffect(() => {

@@ -1,4 +1,4 @@
-// Links to the page of the mail open the app. The site proves that it agrees by two files: ../app-links.
+// Links to the page of the mail open the app. The site shows that it agrees with two files: ../app-links.
 import type { ExpoConfig } from '@expo/config-types'
 
 const config: ExpoConfig = {

@@ -1,4 +1,4 @@
-// What people are told. Whatever else can go wrong speaks for itself.
+// What users see after these errors. The text of other errors is clear enough.
 const words = {
   otp_expired: 'This link is invalid or has expired. Ask for another one.',
   user_banned: 'This account is blocked.',
@@ -17,7 +17,7 @@ export async function setNewPassword(supabase, password, askForCode) {
   if (token) {
     const { error } = await supabase.auth.verifyOtp({ type: 'recovery', token_hash: token })
     if (error) return toldOf(error)
-    token = null // it is used up; from here on the session counts
+    token = null // it is used up; now the session counts
     history.replaceState(null, '', location.pathname)
   }
   let { error } = await supabase.auth.updateUser({ password })

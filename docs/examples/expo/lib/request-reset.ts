@@ -1,15 +1,15 @@
 // Asks for a password-reset mail, and reads the answer. It needs nothing but fetch: copy it.
 
 export type Outcome =
-	/** 200: taken. The message is the same for every address, whether or not it has an account. */
+	/** 200: accepted. The message is the same for every address, whether or not it has an account. */
 	| { kind: 'taken'; message: string }
-	/** 400: what is wrong, by field, to be shown beside it. */
+	/** 400: what is wrong, by field. Show it beside the field. */
 	| { kind: 'invalid'; message: string; fields: { email?: string; callback_origin?: string } }
 	/** 429: too many requests. Whole seconds to wait. */
 	| { kind: 'wait'; seconds: number }
-	/** 500, 502, 503: no request is taken, of anybody. There is no mail to wait for. */
+	/** 500, 502, 503: the server accepts no request, for any address. There is no mail to wait for. */
 	| { kind: 'unavailable' }
-	/** No answer that can be read: no network, no permission (CORS), or something in between. */
+	/** No readable answer: no network, no permission (CORS), or a proxy in between. */
 	| { kind: 'unreachable' }
 
 export async function requestReset(
@@ -37,7 +37,7 @@ export async function requestReset(
 				return { kind: 'unavailable' }
 		}
 	} catch {
-		// A proxy's page, or nothing at all.
+		// The page of a proxy, or no answer.
 	}
 	return { kind: 'unreachable' }
 }

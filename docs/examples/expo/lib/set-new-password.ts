@@ -1,7 +1,7 @@
-// What the page behind the link does, with the token that the link carries.
+// What the page behind the link does with the token in the link.
 import type { AuthError, SupabaseClient } from '@supabase/supabase-js'
 
-// What people are told. Whatever else can go wrong speaks for itself.
+// What users see after these errors. The text of other errors is clear enough.
 const words: Record<string, string> = {
 	otp_expired: 'This link is invalid or has expired. Ask for another one.',
 	user_banned: 'This account is blocked.',
@@ -22,7 +22,7 @@ export function passwordSetter(supabase: SupabaseClient, tokenHash: string) {
 		if (!verified) {
 			const { error } = await supabase.auth.verifyOtp({ type: 'recovery', token_hash: tokenHash })
 			if (error) return toldOf(error)
-			verified = true // the token is used up; from here on the session counts
+			verified = true // the token is used up; now the session counts
 		}
 		let { error } = await supabase.auth.updateUser({ password })
 		if (error?.code === 'insufficient_aal') {

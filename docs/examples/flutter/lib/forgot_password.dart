@@ -7,7 +7,7 @@ import 'request_reset.dart';
 
 final endpoint = Uri.parse('https://reset.example.com/api/auth/send-password-reset');
 
-// An app has no origin. The link is to lead to the site whose links open the app (../../app-links).
+// An app has no origin. The link should lead to the site whose links open the app (../../app-links).
 const site = 'https://app.example.com';
 
 class ForgotPassword extends StatefulWidget {
@@ -22,7 +22,7 @@ class _ForgotPasswordState extends State<ForgotPassword> {
   final _email = TextEditingController();
   Outcome? _outcome;
   bool _busy = false;
-  DateTime? _until; // nobody can send before
+  DateTime? _until; // no request can be sent before
   Timer? _timer;
 
   int get _left {

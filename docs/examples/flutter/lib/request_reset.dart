@@ -3,41 +3,41 @@ import 'dart:convert';
 
 import 'package:http/http.dart' as http;
 
-/// What can come of a request.
+/// The result of a request.
 sealed class Outcome {
   const Outcome();
 }
 
-/// 200: taken. The message is the same for every address, whether or not it has an account.
+/// 200: accepted. The message is the same for every address, whether or not it has an account.
 class Taken extends Outcome {
   const Taken(this.message);
   final String message;
 }
 
-/// 400: what is wrong, by field, to be shown beside it.
+/// 400: what is wrong, by field. Show it beside the field.
 class Invalid extends Outcome {
   const Invalid(this.message, this.fields);
   final String message;
   final Map<String, String> fields;
 }
 
-/// 429: too many requests. Nobody can send before [seconds] have passed.
+/// 429: too many requests. No request can be sent before [seconds] have passed.
 class Wait extends Outcome {
   const Wait(this.seconds);
   final int seconds;
 }
 
-/// 500, 502, 503: no request is taken, of anybody. There is no mail to wait for.
+/// 500, 502, 503: the server accepts no request, for any address. There is no mail to wait for.
 class Unavailable extends Outcome {
   const Unavailable();
 }
 
-/// No answer that can be read: no network, or something in between.
+/// No readable answer: no network, or a proxy in between.
 class Unreachable extends Outcome {
   const Unreachable();
 }
 
-/// Never throws. [language] is that of the mail, as in Accept-Language (`de-CH, de;q=0.9`).
+/// Never throws. [language] is the language of the mail, as in Accept-Language (`de-CH, de;q=0.9`).
 Future<Outcome> requestReset(
   http.Client client,
   Uri endpoint, {
@@ -74,7 +74,7 @@ Future<Outcome> requestReset(
         return const Unavailable();
     }
   } catch (_) {
-    // A proxy's page, or nothing at all.
+    // The page of a proxy, or no answer.
   }
   return const Unreachable();
 }

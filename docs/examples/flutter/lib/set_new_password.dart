@@ -1,7 +1,7 @@
-// What the page behind the link does, with the token that the link carries.
+// What the page behind the link does with the token in the link.
 import 'package:supabase_flutter/supabase_flutter.dart';
 
-// What people are told. Whatever else can go wrong speaks for itself.
+// What users see after these errors. The text of other errors is clear enough.
 const _words = {
   'otp_expired': 'This link is invalid or has expired. Ask for another one.',
   'user_banned': 'This account is blocked.',
@@ -11,7 +11,7 @@ const _words = {
   'over_request_rate_limit': 'Too many tries. Wait a few minutes.',
 };
 
-/// The token of a link that has opened the app. Nothing is done with it before the user submits.
+/// The token of a link that has opened the app. It is not used before the user submits.
 String? tokenHashOf(Uri link) => link.queryParameters['token_hash'];
 
 class PasswordSetter {
@@ -26,7 +26,7 @@ class PasswordSetter {
     try {
       if (!_verified) {
         await _auth.verifyOTP(type: OtpType.recovery, tokenHash: _tokenHash);
-        _verified = true; // the token is used up; from here on the session counts
+        _verified = true; // the token is used up; now the session counts
       }
       try {
         await _auth.updateUser(UserAttributes(password: password));

@@ -1,7 +1,7 @@
 'use client'
 
-// Where the link of the mail leads. Nothing happens before the form is submitted: mail scanners open
-// links too, and a token works once.
+// The page that the link of the mail leads to. It does nothing before the form is submitted: mail scanners
+// open links too, and a token works once.
 import { createClient } from '@supabase/supabase-js'
 import { useState, type FormEvent } from 'react'
 
@@ -11,7 +11,7 @@ export default function ResetPassword() {
 	async function submit(event: FormEvent<HTMLFormElement>) {
 		event.preventDefault()
 		const password = String(new FormData(event.currentTarget).get('password'))
-		// Here and not above: it reads the address of the page, which only the browser has.
+		// Here and not above, because it reads the address of the page, which only the browser has.
 		const { setNewPassword } = await import('../../lib/set-new-password')
 		const supabase = createClient(process.env.NEXT_PUBLIC_SUPABASE_URL!, process.env.NEXT_PUBLIC_SUPABASE_KEY!)
 		const fault = await setNewPassword(supabase, password, async () => prompt('The code of your authenticator app') ?? '')

@@ -1,4 +1,4 @@
-// The browser asks this server, and this server asks resetd, which no browser has to reach.
+// The browser sends to this server, and this server to resetd, which browsers need not reach.
 import type { NextRequest } from 'next/server'
 
 const maxBody = 16 * 1024 // bytes; resetd reads no more
