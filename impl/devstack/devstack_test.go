@@ -33,7 +33,7 @@ const (
 	site      = "https://app.example.com"
 )
 
-// clock is a time that tests move.
+// clock is a time that a test moves.
 type clock struct {
 	mu sync.Mutex
 	t  time.Time
@@ -51,7 +51,7 @@ func (c *clock) advance(d time.Duration) {
 	c.t = c.t.Add(d)
 }
 
-// rig is a stack with each of its parts listening.
+// rig is a stack whose parts all listen.
 type rig struct {
 	*devstack.Stack
 	t                    *testing.T
@@ -86,7 +86,7 @@ func newRig(t *testing.T, change func(*devstack.Config)) *rig {
 	return r
 }
 
-// answer is a response that has been read.
+// answer is a response with its body.
 type answer struct {
 	status int
 	header http.Header
@@ -114,7 +114,7 @@ func (r *rig) do(method, url, body string, header ...string) answer {
 			req.Host = header[i+1]
 		}
 	}
-	res, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(req) // follows no redirect
+	res, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(req) // a transport does not follow redirects
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -149,7 +149,7 @@ func (r *rig) verify(hash string) answer {
 	return r.do("POST", r.supa.URL+"/auth/v1/verify", `{"type":"recovery","token_hash":"`+hash+`"}`)
 }
 
-// recorded reads an answer of a real Supabase Auth.
+// recorded reads a recorded answer of a real Supabase Auth.
 func recorded(t *testing.T, name string) answer {
 	t.Helper()
 	raw, err := os.ReadFile(filepath.Join("testdata", "supabase-auth", name+".http"))
@@ -178,7 +178,7 @@ var (
 	jwtValue  = regexp.MustCompile(`^[\w-]+\.[\w-]+\.[\w-]+$`)
 )
 
-// shape replaces what differs from one answer to the next by what it is.
+// shape replaces each value that differs between answers by a word for its kind.
 func shape(path string, v any) any {
 	switch v := v.(type) {
 	case map[string]any:
@@ -226,7 +226,7 @@ func shape(path string, v any) any {
 	return v
 }
 
-// members returns the names of a JSON object's top level in the order they stand there.
+// members returns the names of a JSON object's members in their order.
 func members(t *testing.T, body string) []string {
 	t.Helper()
 	var names []string
@@ -322,7 +322,7 @@ func TestBanned(t *testing.T) {
 	}
 }
 
-// shapeFragment makes a Location comparable, order of the fragment's members included.
+// shapeFragment makes a Location comparable, and keeps the order of the fragment's members.
 func shapeFragment(t *testing.T, location string) []string {
 	t.Helper()
 	target, fragment, ok := strings.Cut(location, "#")
@@ -398,7 +398,7 @@ func TestLinkDies(t *testing.T) {
 			t.Errorf("%d %s, want 403 otp_expired", a.status, a.body)
 		}
 	}
-	t.Run("of use", func(t *testing.T) {
+	t.Run("by use", func(t *testing.T) {
 		r := newRig(t, nil)
 		l := r.link()
 		if a := r.verify(l["hashed_token"].(string)); a.status != 200 {
@@ -409,7 +409,7 @@ func TestLinkDies(t *testing.T) {
 			t.Error(a.header)
 		}
 	})
-	t.Run("of the next one", func(t *testing.T) {
+	t.Run("by the next link", func(t *testing.T) {
 		r := newRig(t, nil)
 		first, second := r.link(), r.link()
 		used(t, r.verify(first["hashed_token"].(string)))
@@ -417,7 +417,7 @@ func TestLinkDies(t *testing.T) {
 			t.Error(a.status, a.body)
 		}
 	})
-	t.Run("of age", func(t *testing.T) {
+	t.Run("by age", func(t *testing.T) {
 		r := newRig(t, func(c *devstack.Config) { c.LinkLifetime = 10 * time.Minute })
 		l := r.link()
 		r.clock.advance(10*time.Minute + time.Nanosecond)
@@ -428,7 +428,7 @@ func TestLinkDies(t *testing.T) {
 			t.Error(a.status, a.body)
 		}
 	})
-	t.Run("not of a refused request", func(t *testing.T) {
+	t.Run("not by a refused request", func(t *testing.T) {
 		r := newRig(t, nil)
 		l := r.link()
 		r.generate(`{"type":"recovery","email":"known1@example.com"}`, "Apikey", "wrong", "Authorization", "Bearer wrong")
@@ -439,7 +439,7 @@ func TestLinkDies(t *testing.T) {
 			t.Error(a.status, a.body)
 		}
 	})
-	t.Run("of use by code", func(t *testing.T) {
+	t.Run("by use of the code", func(t *testing.T) {
 		r := newRig(t, nil)
 		l := r.link()
 		body := fmt.Sprintf(`{"type":"recovery","email":"Known1@example.com","token":%q}`, l["email_otp"])
@@ -524,7 +524,7 @@ func TestRedirects(t *testing.T) {
 			t.Errorf("action_link %q does not lead to %q", m["action_link"], want)
 		}
 	}
-	// supabase-js puts it into the query.
+	// supabase-js puts redirect_to into the query.
 	a := r.do("POST", r.supa.URL+"/auth/v1/admin/generate_link?redirect_to=https://other.example.com/reset",
 		`{"type":"recovery","email":"known1@example.com"}`, "Apikey", legacyKey, "Authorization", "Bearer "+legacyKey)
 	if got := a.json(t)["redirect_to"]; got != "https://other.example.com/reset" {
@@ -1006,7 +1006,7 @@ func TestEvents(t *testing.T) {
 	if e := tests(); e["delivered"] != 1.0 || strings.Contains(e["html"].(string), "Arrived by itself") {
 		t.Fatal(e)
 	}
-	// A burst: the last event shows all of it, however many events it takes.
+	// After a burst, the last event shows all of it, however many events there are.
 	for range 10 {
 		r.send(message("o:testmode", "yes", "subject", "burst")...)
 	}
@@ -1027,7 +1027,7 @@ func TestEvents(t *testing.T) {
 	}
 }
 
-// TestResetPage: the page uses the link up when it is submitted, and not before.
+// TestResetPage: the page uses the link up when the form is submitted, and not before.
 func TestResetPage(t *testing.T) {
 	tokenField := regexp.MustCompile(`name="access_token" id="access_token" value="([^"]+)"`)
 	r := newRig(t, nil)
@@ -1079,8 +1079,8 @@ func TestResetPage(t *testing.T) {
 	}
 }
 
-// TestResetPageElsewhere: with AuthURL the page uses the links of another Supabase Auth up, with AuthKey
-// in the header apikey, and shows why that refuses a password.
+// TestResetPageElsewhere: with AuthURL the page uses links of another Supabase Auth, sends AuthKey in the
+// header apikey, and shows why that Auth refuses a password.
 func TestResetPageElsewhere(t *testing.T) {
 	other := newRig(t, func(c *devstack.Config) { c.PublishableKey = "sb_publishable_other" })
 	for _, c := range []struct {
@@ -1105,8 +1105,8 @@ func TestResetPageElsewhere(t *testing.T) {
 	}
 }
 
-// TestSession: what an app does around a new password: who is signed in, on with the session, out, and in
-// again with the password.
+// TestSession: a session can do what apps do around a new password: ask who is signed in, refresh the session,
+// sign out, and sign in again with the password.
 func TestSession(t *testing.T) {
 	const key = "sb_publishable_test"
 	r := newRig(t, func(c *devstack.Config) { c.PublishableKey = key })
@@ -1159,8 +1159,8 @@ func TestSession(t *testing.T) {
 	expect("nobody", r.do("GET", r.supa.URL+"/auth/v1/user", "", "Apikey", key), 401, "no_authorization")
 }
 
-// TestCORS: pages of every origin may call, with all headers that they name, and read every answer,
-// refusals too. The admin endpoint still wants the key.
+// TestCORS: pages of every origin may call with all headers that they name, and read every answer, also
+// refusals. The admin endpoint still requires the key.
 func TestCORS(t *testing.T) {
 	r := newRig(t, nil)
 	const wanted = "apikey,authorization,content-type,x-client-info,x-supabase-api-version"
@@ -1182,9 +1182,9 @@ func TestCORS(t *testing.T) {
 	}
 }
 
-// TestPreview: the mail as a list and as a program shows it, in the language, the look and the brand that
-// are chosen, written anew for each look; or why it cannot be written. Without Config.Preview there is no
-// such page.
+// TestPreview: the preview shows the mail as a list and as a mail program would, in the chosen language, look
+// and brand, and renders it anew each time; or it says why the mail cannot be rendered. Without
+// Config.Preview there is no such page.
 func TestPreview(t *testing.T) {
 	const html = `<!doctype html><html><head><title>no</title><meta name="color-scheme" content="light dark"><style>:root { color-scheme: light dark; } @media (prefers-color-scheme: dark) { a { color: red } }</style></head><body>
 		<!-- no --><div style="display:none">First words &amp; more.&#847;&zwnj;&nbsp;&#847;&zwnj;&nbsp;&#847;&zwnj;&nbsp;</div><p>Hello</p></body></html>`
@@ -1244,8 +1244,7 @@ func (r *rig) preview(query string) answer {
 	return r.do("GET", r.pages.URL+"/dev/preview"+query, "")
 }
 
-// TestSnippet: the list has what mail programs show beside a subject: the first words, those meant for it
-// where there are some.
+// TestSnippet: the list shows what mail programs show beside a subject: the preheader, or else the first words.
 func TestSnippet(t *testing.T) {
 	r := newRig(t, nil)
 	for _, c := range []struct{ html, text, want string }{
@@ -1263,7 +1262,8 @@ func TestSnippet(t *testing.T) {
 	}
 }
 
-// The package comment promises that nothing here can agree with another room's mistake.
+// TestImportsNoOtherRoom: the stand-ins import only the standard library, so that they share no mistake with
+// the rooms under test.
 func TestImportsNoOtherRoom(t *testing.T) {
 	files, err := filepath.Glob("*.go")
 	if err != nil {

@@ -1,4 +1,4 @@
-// Package contract holds the real binary against openapi.yaml: what is documented is what is answered.
+// Package contract compares the answers of the real binary with openapi.yaml.
 package contract
 
 import (
