@@ -16,7 +16,7 @@ func TestMain(m *testing.M) {
 	os.Exit(resetdtest.Main(m))
 }
 
-// The accounts and origins of every test.
+// Every test has these accounts and origins.
 const (
 	knownEmail   = "known@example.com"
 	otherKnown   = "other.known@example.com"
@@ -26,7 +26,7 @@ const (
 	endpoint     = resetdtest.Endpoint
 )
 
-// start starts a server as it is shipped, which has the accounts of every test.
+// start starts a server as it is shipped, with the accounts of every test.
 func start(t testing.TB, config resetdtest.Config) *resetdtest.Server {
 	t.Helper()
 	config.Build = resetdtest.BuildShipped

@@ -11,8 +11,8 @@ import (
 	"github.com/resetd/resetd/test/resetdtest"
 )
 
-// TestAddresses: what Supabase Auth stores as an address can be asked for, and nothing else. The tables
-// are sent to the real endpoint, because what counts is that no layer is looser or stricter than the rule.
+// TestAddresses: requests are accepted exactly for the addresses that Supabase Auth stores. The tables are sent to
+// the real endpoint, so that no layer is looser or stricter than the rule.
 func TestAddresses(t *testing.T) {
 	t.Parallel()
 	odd := []string{"a..b@docomo.example", ".a@b.co", "a.@b.co", strings.Repeat("l", 65) + "@b.co", strings.Repeat("l", 255-len("@example.com")) + "@example.com"}
@@ -61,7 +61,7 @@ func TestAddresses(t *testing.T) {
 	}
 }
 
-// TestBodies: what is no valid request gets the documented body, and reaches no upstream.
+// TestBodies: an invalid request gets the documented body, and reaches no upstream.
 func TestBodies(t *testing.T) {
 	t.Parallel()
 	f := start(t, resetdtest.Config{})
@@ -138,7 +138,7 @@ func TestBodies(t *testing.T) {
 	}
 }
 
-// TestBodiesThatPass: unknown members are ignored, and escapes mean what they say.
+// TestBodiesThatPass: unknown members are ignored, and escapes have their meaning.
 func TestBodiesThatPass(t *testing.T) {
 	t.Parallel()
 	for _, body := range []string{
@@ -191,7 +191,7 @@ func TestMediaTypes(t *testing.T) {
 	}
 }
 
-// TestSizes: 16 KiB pass, one byte more does not, announced or not.
+// TestSizes: 16 KiB are accepted, and one byte more is refused, with or without a Content-Length.
 func TestSizes(t *testing.T) {
 	t.Parallel()
 	f := start(t, resetdtest.Config{})
@@ -205,7 +205,7 @@ func TestSizes(t *testing.T) {
 		} else if want == 413 && got.Body.Code != "payload_too_large" {
 			t.Errorf("%d bytes: code %q", size, got.Body.Code)
 		}
-		// Of unknown length: sent in chunks.
+		// These have no Content-Length and are sent in chunks.
 		request, _ := http.NewRequest(http.MethodPost, f.URL+endpoint, struct{ *strings.Reader }{strings.NewReader(fill(size))})
 		request.ContentLength = -1
 		request.Header.Set("Content-Type", "application/json")
@@ -215,8 +215,8 @@ func TestSizes(t *testing.T) {
 	}
 }
 
-// TestConnectionClose: an answer that comes before the end of a body reaches clients who close the connection, as nginx
-// does by default.
+// TestConnectionClose: an answer that comes before the end of a body also reaches clients that close the
+// connection, as nginx does by default.
 func TestConnectionClose(t *testing.T) {
 	t.Parallel()
 	f := start(t, resetdtest.Config{Settings: map[string]string{"RATE_LIMIT": "100-H"}})
@@ -239,7 +239,7 @@ func TestConnectionClose(t *testing.T) {
 	}
 }
 
-// TestRoutes: 404 and 405 carry the error body, and their answers what every answer carries.
+// TestRoutes: 404 and 405 have the error body, and the headers of every answer.
 func TestRoutes(t *testing.T) {
 	t.Parallel()
 	f := start(t, resetdtest.Config{})
@@ -301,8 +301,7 @@ func TestServedDocument(t *testing.T) {
 	}
 }
 
-// TestLanguages: whatever Accept-Language says, it is no reason to refuse a request, and what it asks
-// for is the language of the mail.
+// TestLanguages: Accept-Language never makes a request invalid, and chooses the language of the mail.
 func TestLanguages(t *testing.T) {
 	t.Parallel()
 	f := start(t, resetdtest.Config{Accounts: []string{

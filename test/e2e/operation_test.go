@@ -19,8 +19,8 @@ import (
 	"github.com/resetd/resetd/test/resetdtest"
 )
 
-// TestDocumentedExample: the request of the published documentation is answered 200, and its
-// mail leads to SITE_URL.
+// TestDocumentedExample: the request of the published documentation is answered 200, and its mail leads to
+// SITE_URL.
 func TestDocumentedExample(t *testing.T) {
 	t.Parallel()
 	f := start(t, resetdtest.Config{})
@@ -38,7 +38,7 @@ func TestDocumentedExample(t *testing.T) {
 	}
 }
 
-// TestWhoIsMailed: the stored address gets the mail, whatever spelling was asked for (SECURITY.md, promise 2).
+// TestWhoIsMailed: the stored address gets the mail, however the request spells it (SECURITY.md, promise 2).
 func TestWhoIsMailed(t *testing.T) {
 	t.Parallel()
 	f := start(t, resetdtest.Config{})
@@ -58,8 +58,8 @@ func TestWhoIsMailed(t *testing.T) {
 	}
 }
 
-// TestStoredAddress: an account whose stored address is not exactly one address gets no mail,
-// and neither does anyone else. It is tried three times, because an upstream may answer wrong once.
+// TestStoredAddress: an account whose stored address is not exactly one address gets no mail, and nobody else does.
+// It is tried three times, because an upstream may answer wrong once.
 func TestStoredAddress(t *testing.T) {
 	t.Parallel()
 	var edits []badLink
@@ -72,8 +72,8 @@ func TestStoredAddress(t *testing.T) {
 	checkBadLinks(t, edits)
 }
 
-// TestLargeMetadata: an account is mailed whose user has filled its metadata with 1.8 MB, and with what
-// looks like an answer about somebody else.
+// TestLargeMetadata: a user gets a mail whose metadata has 1.8 MB, and contains what looks like an answer about
+// another account.
 func TestLargeMetadata(t *testing.T) {
 	t.Parallel()
 	f := start(t, resetdtest.Config{Supabase: editAnswer(func(answer map[string]any) {
@@ -105,15 +105,15 @@ func TestUnusableLinks(t *testing.T) {
 	})
 }
 
-// badLink is what Supabase Auth makes for an account of its own.
+// badLink is a faulty link of Supabase Auth, for its own account.
 type badLink struct {
 	name  string
 	edit  func(map[string]any)
-	tries int // 0: until DELIVERY_TIMEOUT, because it need not be the fault of that account
+	tries int // 0: until DELIVERY_TIMEOUT, because the fault may not be the account's
 }
 
-// checkBadLinks asks for the accounts, and checks that nobody is mailed, and that the operator
-// learns it.
+// checkBadLinks sends requests for the accounts, and checks that nobody gets a mail, and that the operator learns
+// of it.
 func checkBadLinks(t *testing.T, links []badLink) {
 	t.Helper()
 	var accounts []string
@@ -170,8 +170,8 @@ func editAnswer(edit func(map[string]any)) func(http.Handler) http.Handler {
 	}
 }
 
-// TestCallbackOrigins: the link leads to an allowed origin and to nothing else (SECURITY.md, promise 3), by either
-// policy; package origin has the table of attacks. Each origin is asked for with an account of its own.
+// TestCallbackOrigins: with both policies, the link leads only to an allowed origin (SECURITY.md, promise 3). Package
+// origin has the table of attacks. Each origin has its own account.
 func TestCallbackOrigins(t *testing.T) {
 	t.Parallel()
 	allowed := map[string]string{
@@ -192,7 +192,7 @@ func TestCallbackOrigins(t *testing.T) {
 		body, _ := json.Marshal(map[string]string{"email": email, "callback_origin": callback})
 		return f.Post(string(body), nil)
 	}
-	// checkLinks asks for all of them, and checks where the mails lead.
+	// checkLinks sends requests for all of them, and checks where the mails lead.
 	checkLinks := func(t *testing.T, f *fixture, wanted map[string]string) {
 		t.Helper()
 		callbackOf := map[string]string{}
@@ -224,7 +224,7 @@ func TestCallbackOrigins(t *testing.T) {
 			wanted[callback] = site
 		}
 		checkLinks(t, f, wanted)
-		// The operator sees which were replaced, in the record of the request.
+		// The record of each request says whether its origin was replaced.
 		if got := f.Metric("resetd_notices_total", `notice="callback_replaced"`); got != float64(len(refused)) {
 			t.Errorf("%v callbacks are counted as replaced, want %d", got, len(refused))
 		}
@@ -260,8 +260,8 @@ func TestCallbackOrigins(t *testing.T) {
 	})
 }
 
-// TestMessage: what Mailgun is told about the mail, and about the probe's test message, which goes to
-// ourselves in test mode, and says nothing about anybody.
+// TestMessage: these are the fields for Mailgun, of a mail and of the probe's test message. The test message goes to
+// the operator's own address in test mode, and has no personal data.
 func TestMessage(t *testing.T) {
 	t.Parallel()
 	f := start(t, resetdtest.Config{Settings: map[string]string{
@@ -282,7 +282,7 @@ func TestMessage(t *testing.T) {
 	}
 	references := map[string]bool{}
 	check := func(kind string, fields map[string][]string, want map[string]string) {
-		// Of each message its own, and of nobody.
+		// Each message has its own References, which name nobody.
 		if got := fields["h:References"]; len(got) != 1 || !regexp.MustCompile(`^<[a-z2-7]{26}@mg\.example\.com>$`).MatchString(got[0]) || references[got[0]] {
 			t.Errorf("%s: References is %q", kind, got)
 		} else {
@@ -308,7 +308,7 @@ func TestMessage(t *testing.T) {
 	}
 }
 
-// TestSender: who the mail is from, and where replies go, by the settings; and what is asked of TLS.
+// TestSender: the settings decide the sender, the address for replies, and the requirement for TLS.
 func TestSender(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -346,11 +346,11 @@ func TestSender(t *testing.T) {
 	}
 }
 
-// TestUserLanguage: the language of the account goes before that of the request, if the setting names
-// its field, whatever its user has written there. It is nowhere else.
+// TestUserLanguage: if the setting names the field of an account's language, it takes precedence over the
+// request's, whatever the user has written there. It is in no log or answer.
 func TestUserLanguage(t *testing.T) {
 	t.Parallel()
-	written := map[string]any{ // to the language of the mail, by account
+	written := map[string]any{ // and the language of the mail, by account
 		"fr": "fr", "pt_BR": "pt-BR", "zh-TW": "zh-Hant", "eo": "de", "": "de", "fr,it": "de", "French": "de", "fr\r\nBcc: x@evil.org": "de",
 	}
 	var accounts []string
@@ -393,8 +393,7 @@ func TestUserLanguage(t *testing.T) {
 	}
 }
 
-// TestKeys: each kind of key goes into the headers that want it, and into no others, from a delivery
-// and from a probe.
+// TestKeys: each kind of key is in the headers that need it, and in no others, from a delivery and from a probe.
 func TestKeys(t *testing.T) {
 	t.Parallel()
 	for key, bearer := range map[string]bool{"a.service.jwt": true, "sb_secret_abc": false} {
@@ -451,8 +450,7 @@ func TestActionLinks(t *testing.T) {
 	}
 }
 
-// TestPages: the link leads to the page of the origin that is asked for, with the token where that page
-// finds it.
+// TestPages: the link leads to the page of the requested origin, with the token in the part that the page reads.
 func TestPages(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
@@ -506,7 +504,7 @@ func TestPages(t *testing.T) {
 			if !regexp.MustCompile(`href="` + regexp.QuoteMeta(html.EscapeString(before)) + "[0-9a-f]{56}" + regexp.QuoteMeta(html.EscapeString(after)) + `"`).MatchString(mails[0].HTML) {
 				t.Errorf("no link to %s in the HTML", tt.want)
 			}
-			// Supabase is asked for the same page, and has it on its list.
+			// Supabase gets the same page as redirect, and has it on its list.
 			if got := f.Metric("resetd_notices_total", `notice="redirect_replaced"`); got != 0 {
 				t.Errorf("Supabase has replaced the page %v times", got)
 			}
@@ -514,7 +512,7 @@ func TestPages(t *testing.T) {
 	}
 }
 
-// TestApp: an app's own scheme is led to by Supabase's link, where a caller sends just what is listed.
+// TestApp: Supabase's link leads to an app's own scheme, if the caller sends exactly what is listed.
 func TestApp(t *testing.T) {
 	t.Parallel()
 	f := start(t, resetdtest.Config{Accounts: []string{"second@example.com"}, Redirect: []string{"io.example.app://reset"}, Settings: map[string]string{
@@ -544,7 +542,7 @@ func TestApp(t *testing.T) {
 			t.Errorf("the link of %s leads to %.60q, want %s", mail.To[0], location, want)
 		}
 	}
-	// A browser page of that scheme may not call.
+	// A page in a browser, with this scheme, may not call.
 	request := newRequest(t, http.MethodOptions, f.URL+endpoint)
 	request.Header.Set("Origin", "io.example.app://reset")
 	request.Header.Set("Access-Control-Request-Method", http.MethodPost)
@@ -553,7 +551,7 @@ func TestApp(t *testing.T) {
 	}
 }
 
-// TestRedirectReplaced: Supabase's silent replacement of a redirect is the operator's to know.
+// TestRedirectReplaced: the operator learns that Supabase has silently replaced a redirect.
 func TestRedirectReplaced(t *testing.T) {
 	t.Parallel()
 	f := start(t, resetdtest.Config{Settings: map[string]string{"CALLBACK_ORIGINS": "https://new.example.net"}})
@@ -573,7 +571,7 @@ func TestRedirectReplaced(t *testing.T) {
 	}
 }
 
-// TestClientLimit: a refusal is documented, reaches nothing behind it, and counts every
+// TestClientLimit: a refusal by the limit is documented, and reaches nothing behind it. The limit counts every
 // request, valid or not.
 func TestClientLimit(t *testing.T) {
 	t.Parallel()
@@ -606,8 +604,8 @@ func TestClientLimit(t *testing.T) {
 	}
 }
 
-// TestUnconfigured: what is missing is answered as the contract says, to everyone alike, and nobody
-// is asked anything.
+// TestUnconfigured: a missing setting gives the documented answer, the same for every address, and no upstream is
+// called.
 func TestUnconfigured(t *testing.T) {
 	t.Parallel()
 	for missing, want := range map[string]struct {
@@ -650,8 +648,7 @@ func TestUnconfigured(t *testing.T) {
 	}
 }
 
-// TestCORS: browsers on allowed origins may call and read the answer; others may not, and no page may
-// send cookies.
+// TestCORS: pages of allowed origins may call and read the answer; others may not. No page may send cookies.
 func TestCORS(t *testing.T) {
 	t.Parallel()
 	const webViews = "capacitor://localhost,ionic://localhost/,Tauri://localhost,http://tauri.localhost,https://localhost,app://-,chrome-extension://abcdefghijklmnopabcdefghijklmnop"
@@ -718,9 +715,9 @@ func TestCORS(t *testing.T) {
 	}
 }
 
-// TestPreflight: an allowed page may send the headers that its browser asks for, as long as they are
-// names, and not too many. Of a preflight that browsers take for a no the operator learns why, and
-// nothing that a caller has chosen.
+// TestPreflight: an allowed page may send the headers that its browser asks for, if they are valid names and not
+// too many. For a preflight that a browser takes as refused, the log says why, and repeats nothing that the
+// caller has chosen.
 func TestPreflight(t *testing.T) {
 	t.Parallel()
 	f := start(t, resetdtest.Config{Settings: map[string]string{"LOG_LEVEL": "info"}})
@@ -729,7 +726,7 @@ func TestPreflight(t *testing.T) {
 	wantNotices := map[string]float64{}
 	for _, c := range []struct {
 		name, origin, method, ask string
-		lines                     []string // instead of ask, where a proxy has split it
+		lines                     []string // instead of ask, if a proxy has split it
 		said                      string
 		notice                    string
 	}{
@@ -779,7 +776,7 @@ func TestPreflight(t *testing.T) {
 			t.Errorf("%s is counted %v times, want %v", notice, got, want)
 		}
 	}
-	// Those that are answered as their page hopes are no news, nor is what asks nothing.
+	// Preflights with the expected answer are not logged, nor are those that ask nothing.
 	f.Do(newRequest(t, http.MethodOptions, f.URL+endpoint))
 	noticed := 0
 	for _, count := range wantNotices {
@@ -795,7 +792,7 @@ func TestPreflight(t *testing.T) {
 	}
 }
 
-// preflight asks, as a browser does, whether a page may send a request with such headers.
+// preflight asks as a browser does whether a page may send a request with such headers.
 func (f *fixture) preflight(origin, method string, headers ...string) resetdtest.Answer {
 	f.t.Helper()
 	request := newRequest(f.t, http.MethodOptions, f.URL+endpoint)
@@ -807,7 +804,7 @@ func (f *fixture) preflight(origin, method string, headers ...string) resetdtest
 	return f.Do(request)
 }
 
-// TestRequestID: taken over if it is short and plain, and made here otherwise.
+// TestRequestID: the id of a request is kept if it is short and plain, and otherwise the server makes one.
 func TestRequestID(t *testing.T) {
 	t.Parallel()
 	f := start(t, resetdtest.Config{})
@@ -821,7 +818,7 @@ func TestRequestID(t *testing.T) {
 	}
 }
 
-// TestRecordOfRefusal: the log says what decided a 400, in names of the document's.
+// TestRecordOfRefusal: the log says why a request got 400, with names from the document.
 func TestRecordOfRefusal(t *testing.T) {
 	t.Parallel()
 	f := start(t, resetdtest.Config{Settings: map[string]string{"CALLBACK_ORIGIN_POLICY": "reject"}})
@@ -846,5 +843,5 @@ func newRequest(t testing.TB, method, url string) *http.Request {
 	return request
 }
 
-// version returns the version that the server says it is.
+// version returns the server's version from its log.
 func (f *fixture) version() string { return f.Log.Await(f.t, `"listening",.*"version":"([^"]+)"`) }

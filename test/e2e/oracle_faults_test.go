@@ -18,38 +18,38 @@ import (
 	"github.com/resetd/resetd/test/resetdtest"
 )
 
-// fault is a way for an upstream to fail. email is that of the call, to either upstream: what
-// an upstream writes may well repeat it, and must get nowhere.
+// fault is a fault of an upstream. email is the call's address. What an upstream writes may repeat it, and must not
+// get into logs or answers.
 type fault struct {
 	name    string
-	refuse  bool // connections; serve is nil
+	refuse  bool // refuses connections; serve is nil
 	serve   func(w http.ResponseWriter, r *http.Request, email string)
-	rewrite func(link map[string]any) // changes a link that was made all the same
-	// shown is the "status code" of everybody's answers where the fault is everybody's.
+	rewrite func(link map[string]any) // changes the link in a good answer
+	// shown is the "status code" of everybody's answers if everybody's calls fail.
 	shown string
-	// verdict is the probe's, then.
+	// verdict is the probe's verdict then.
 	verdict string
-	// ends are the outcomes of which a delivery has one while the fault lasts. None: it is tried
-	// until the fault ends.
+	// ends are the outcomes of which a delivery has one while the fault lasts. Empty: it is tried until the fault
+	// ends.
 	ends []string
-	// endsOfActionLinks are likewise, with LINK_MODE=action_link. nil: the same.
+	// endsOfActionLinks are the same with LINK_MODE=action_link. nil: equal to ends.
 	endsOfActionLinks []string
-	// unknownFate says that Mailgun may have accepted the message. The delivery ends as unconfirmed
-	// after the second one, which is sent only once a test message was accepted.
+	// unknownFate says that Mailgun may have accepted the message. The delivery ends as unconfirmed after the second
+	// message, which is sent only after a test message was accepted.
 	unknownFate bool
 }
 
-// How deliveries end during a fault that is no mere pause.
+// These are the ends of deliveries during a fault that does not only delay them.
 var (
 	givenUp   = []string{"undelivered"}
 	mailed    = []string{"sent"}
 	noAccount = []string{"no_account"}
 )
 
-// gossip is in everything a faulty upstream writes. No log and no answer may repeat it.
+// gossip is in everything that a faulty upstream writes. No log and no answer may repeat it.
 const gossip = "gossip-of-the-upstream"
 
-// statusFault is an error as Supabase Auth writes it, or nearly as Mailgun does.
+// statusFault is an error as Supabase Auth writes it, and much like Mailgun's.
 func statusFault(status int, shown, verdict string) fault {
 	return fault{name: strconv.Itoa(status), shown: shown, verdict: verdict, serve: func(w http.ResponseWriter, _ *http.Request, email string) {
 		w.Header().Set("Content-Type", "application/json")
@@ -67,7 +67,7 @@ func reset(w http.ResponseWriter, _ *http.Request, _ string) {
 
 func hang(_ http.ResponseWriter, r *http.Request, _ string) { <-r.Context().Done() }
 
-// raw writes what is not, or not all of, an HTTP answer, and closes.
+// raw writes bytes that are no HTTP answer, or only a part of one, and closes.
 func raw(text string) func(http.ResponseWriter, *http.Request, string) {
 	return func(w http.ResponseWriter, _ *http.Request, email string) {
 		if conn := hijack(w); conn != nil {
@@ -93,7 +93,7 @@ func answering(status int, body string) func(http.ResponseWriter, *http.Request,
 	}
 }
 
-// commonFaults are those that any upstream may have.
+// commonFaults are faults that every upstream may have.
 func commonFaults(shown string) []fault {
 	faults := []fault{
 		{name: "resets", serve: reset, unknownFate: true},
@@ -121,7 +121,7 @@ func commonFaults(shown string) []fault {
 				if _, err := io.WriteString(w, chunk); err != nil {
 					return
 				}
-				if n > 2<<20 { // a client that still reads has no bound; this is no test of speed
+				if n > 2<<20 { // slower for a client that reads without a bound
 					time.Sleep(10 * time.Millisecond)
 				}
 			}
@@ -139,8 +139,8 @@ func commonFaults(shown string) []fault {
 				}
 			}
 		}},
-		// A connection that is to be kept and is gone when it is next used. What fails for one
-		// address must not make a probe fail. The next call may have been carried out.
+		// The connection stays open after an answer, and is gone at its next use. What fails for one address must
+		// not make a probe fail. The next call may have been carried out.
 		{name: "an error, and hangs up on the next call", unknownFate: true, serve: func(w http.ResponseWriter, _ *http.Request, _ string) {
 			if conn := hijack(w); conn != nil {
 				io.WriteString(conn, "HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n")
@@ -175,11 +175,11 @@ func supabaseFaults() []fault {
 		fault{name: "a bare 404", shown: unavailable, verdict: "down", serve: answering(404, `{"message":"GOSSIP EMAIL"}`)},
 		fault{name: "a 404 of an older kind", shown: unavailable, verdict: "down", serve: answering(404, `{"code":404,"msg":"User not found GOSSIP"}`)},
 		fault{name: "a 404 whose body is replaced", shown: unavailable, verdict: "down", serve: func(w http.ResponseWriter, r *http.Request, email string) {
-			w.Header().Set("X-Sb-Error-Code", "user_not_found") // which a proxy lets through
+			w.Header().Set("X-Sb-Error-Code", "user_not_found") // a proxy passes it on
 			answering(404, "<html>GOSSIP EMAIL")(w, r, email)
 		}},
 		fault{name: "a bare 400", shown: unavailable, verdict: "down", serve: answering(400, `GOSSIP`)},
-		// The outcome of the probe is shown, and not that of the address asked about.
+		// The probe's outcome is shown, and not that of the requested address.
 		fault{name: "401 for accounts and 500 for others", shown: unavailable, verdict: "down", serve: func(w http.ResponseWriter, r *http.Request, email string) {
 			answering(map[bool]int{true: 401, false: 500}[isAccount(email)], "GOSSIP")(w, r, email)
 		}},
@@ -195,7 +195,7 @@ func supabaseFaults() []fault {
 var linkForEverybody = fault{name: "a link for everybody", shown: unavailable, verdict: "down", serve: answering(200,
 	`{"email":"EMAIL","verification_type":"recovery","hashed_token":"0123456789012345678901234567890123456789","action_link":"https://x.example/verify"}`)}
 
-// accountFaults are such as only an account can have.
+// accountFaults are faults that only an account can have.
 func accountFaults() []fault {
 	set := func(name string, value any) func(map[string]any) {
 		return func(link map[string]any) { link[name] = value }
@@ -222,13 +222,13 @@ func accountFaults() []fault {
 }
 
 func mailgunFaults() []fault {
-	// What real mail can bring about is shown to nobody.
+	// What real mail can cause is not shown to callers.
 	of := func(status int, ends []string) fault {
 		f := statusFault(status, acknowledged, "limited")
 		f.ends = ends
 		return f
 	}
-	gateway := func(status int) fault { // which may have handed the message on
+	gateway := func(status int) fault { // it may have passed the message on
 		f := statusFault(status, undeliverable, "down")
 		f.unknownFate = true
 		return f
@@ -241,7 +241,7 @@ func mailgunFaults() []fault {
 	)
 }
 
-// refusing is an upstream that takes no connection.
+// refusing is an upstream that accepts no connection.
 func refusing(shown string) fault {
 	return fault{name: "refuses connections", refuse: true, shown: shown, verdict: "down"}
 }
@@ -260,27 +260,27 @@ func named(faults []fault, names ...string) (some []fault) {
 	return some
 }
 
-// faulty stands before an upstream and fails while it is told to.
+// faulty stands in front of an upstream, and fails while it is told to.
 type faulty struct {
 	current atomic.Pointer[fault]
-	hits    func(call upstreamCall) bool // nil: everyone
-	hit     atomic.Int64                 // calls that failed and are no probe's
-	probes  atomic.Int64                 // calls of probes that were answered, whatever it was
+	hits    func(call upstreamCall) bool // nil: every call
+	hit     atomic.Int64                 // failed calls, without those of probes
+	probes  atomic.Int64                 // answered calls of probes, with any answer
 }
 
-// upstreamCall is what a stand-in is asked.
+// upstreamCall is a call to a stand-in.
 type upstreamCall struct {
-	email string // asked about, or mailed
+	email string // looked up or mailed
 	test  bool   // a message in test mode
 }
 
-// isProbe says whether the call is about nobody.
+// isProbe says whether the call is a probe's.
 func (c upstreamCall) isProbe() bool { return c.test || strings.HasSuffix(c.email, ".invalid") }
 
-// The scopes of faults.
+// These functions are the scopes of faults.
 func everyone(upstreamCall) bool        { return true }
 func accountsOnly(c upstreamCall) bool  { return isAccount(c.email) && !c.test }
-func strangersOnly(c upstreamCall) bool { return !accountsOnly(c) } // and so probes
+func strangersOnly(c upstreamCall) bool { return !accountsOnly(c) } // also probes
 func probesOnly(c upstreamCall) bool    { return c.isProbe() }
 func askedOnly(c upstreamCall) bool     { return !c.isProbe() }
 func unknownOnly(c upstreamCall) bool   { return !accountsOnly(c) && !c.isProbe() }
@@ -341,8 +341,8 @@ func (k *keeper) Header() http.Header         { return k.header }
 func (k *keeper) WriteHeader(status int)      { k.status = status }
 func (k *keeper) Write(p []byte) (int, error) { return k.body.Write(p) }
 
-// gate is a listener that can be closed and opened again at the same address. It has a
-// loopback address of its own (127.0.0.0/8), so that nothing else takes its port meanwhile.
+// gate is a listener that can be closed, and opened again at the same address. It has its own loopback address
+// (127.0.0.0/8), so that nothing else takes its port meanwhile.
 type gate struct {
 	t       testing.TB
 	addr    string
@@ -380,8 +380,8 @@ func (g *gate) open() {
 	go func(s *http.Server) { _ = s.Serve(listener) }(g.server)
 }
 
-// shut refuses new connections at once. Calls that have begun are answered: the fate of a call that is
-// cut off is another fault.
+// shut refuses new connections at once. Calls that have begun are answered, because the fate of an interrupted
+// call is another fault.
 func (g *gate) shut() {
 	g.mu.Lock()
 	defer g.mu.Unlock()

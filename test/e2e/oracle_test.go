@@ -17,19 +17,19 @@ import (
 	"github.com/resetd/resetd/test/resetdtest"
 )
 
-// The tests of this file look for an oracle: anything by which a caller learns whether an account
-// exists. They ask the same of two fresh servers, one about accounts and one about unknown
-// addresses, and compare the sequences of answers to the byte. What is left out is the date, and the
-// seconds until a limit's window ends; the time that answers take is for `make timing`.
+// The tests of this file look for an oracle: anything that tells a caller whether an account exists. They send the
+// same requests to two fresh servers, one with accounts and one with unknown addresses, and compare the answers
+// byte by byte. They leave out the date, and the seconds until a limit's window ends. `make timing` measures the
+// time of answers.
 
-// who is asked about: accounts, or unknown addresses.
+// who has the addresses of the requests of one side: accounts, or unknown addresses.
 type who struct {
 	name             string
-	same             string // asked about again and again
+	same             string // for many requests
 	sameInCapitals   string
-	fresh, lateFresh string // asked about once
-	twice            string // asked about during the fault, and once more after the next sample
-	banned           string // an account that nobody can sign in to, or one more unknown address
+	fresh, lateFresh string // for one request each
+	twice            string // for one request during the fault, and one after the next sample
+	banned           string // a banned account, or another unknown address
 }
 
 var (
@@ -53,8 +53,8 @@ var (
 	}
 )
 
-// languagesOfAccounts are what the accounts have in their user_metadata: a language of the mail,
-// another one, a text that is no language, and a long text.
+// languagesOfAccounts are the languages in the accounts' user_metadata: one of the mail, another one, a text that is
+// no language, and a long text.
 var languagesOfAccounts = map[string]map[string]any{
 	knownEmail:      {"locale": "ja"},
 	otherKnown:      {"locale": "fa", "picture": strings.Repeat("x", 10<<10)},
@@ -63,8 +63,8 @@ var languagesOfAccounts = map[string]map[string]any{
 	accounts.banned: {"locale": "fr"},
 }
 
-// third is an unknown address that is asked about on both sides: the outcome for the others must not
-// show in its answers either.
+// third is an unknown address with requests on both sides: the outcome for the others must not show in its
+// answers either.
 const third = "third@example.org"
 
 // oracleCase is one circumstance.
@@ -77,21 +77,20 @@ type oracleCase struct {
 	body              map[string]string // further members of the request
 	over              transport
 
-	inTheMiddle bool // the fault begins after the first request has been served; else before it
+	inTheMiddle bool // the fault begins after the first request; else before it
 	rests       bool // the probes rest once, between the requests during the fault and those after it
-	// lasting is the "status code" of all answers where nobody can be served at all, before and
-	// after the fault too.
+	// lasting is the "status code" of all answers if nobody can be served, also before and after the fault.
 	lasting string
 }
 
 // transport is how the requests of one side reach the server.
 type transport string
 
-// The ways to send requests, beside that of a Go program.
+// These are the ways to send requests, apart from that of a Go program.
 const (
 	overOneConnection  transport = "one connection"   // each after the answer before
 	overPipelines      transport = "pipelined"        // on one connection, those of a phase at once
-	overHalfClosed     transport = "half-closed"      // a connection each, whose client has nothing more to say
+	overHalfClosed     transport = "half-closed"      // a connection each, whose client has closed its side
 	overNewConnections transport = "new connections"  // a connection each, which the client asks to close
 	overManyAtOnce     transport = "many connections" // a connection each, those of a phase at once
 )
@@ -99,13 +98,13 @@ const (
 // seen holds the outcome of one side of a case.
 type seen struct {
 	answers  []string // all that a caller can see, in order
-	short    []string // "status code" of each
-	asked    []string // the address of each
+	short    []string // "status code" of each answer
+	asked    []string // the address of each request
 	phases   [][2]int // the answers [from, to) before, during and after the fault
 	verdicts map[string][]string
 }
 
-// TestOracle: whatever fails, answers about accounts and about unknown addresses are the same.
+// TestOracle: whatever fails, answers for accounts and for unknown addresses are the same.
 func TestOracle(t *testing.T) {
 	t.Parallel()
 	cases := slices.Concat(faultCases(), probeOffCases(), twoFaultCases(), limitCases(), settingCases(), transportCases(), restCases())
@@ -117,7 +116,7 @@ func TestOracle(t *testing.T) {
 		names[c.name] = true
 	}
 	if !resetdtest.Full || resetdtest.RaceEnabled {
-		// The detector would find no other race in the rest. make test runs all without it.
+		// The detector would find no further race in the rest, which make test runs without it.
 		some := cases[:0]
 		for i := 0; i < len(cases); i += 16 {
 			some = append(some, cases[i])
@@ -130,7 +129,7 @@ func TestOracle(t *testing.T) {
 
 var probeOff = map[string]string{"MAIL_PROBE": "off"}
 
-// scopes are whom a fault may concern.
+// scopes are the addresses for which a fault happens.
 var scopes = []struct {
 	name string
 	hits func(upstreamCall) bool
@@ -139,10 +138,10 @@ var scopes = []struct {
 	{" for unknown addresses but not the probe's", unknownOnly}, {" for probes only", probesOnly}, {" for all but probes", askedOnly},
 }
 
-// faultCases are one fault of one upstream.
+// faultCases have one fault of one upstream.
 func faultCases() (cases []oracleCase) {
 	cases = append(cases, oracleCase{name: "no fault"})
-	// Most faults have two scopes, because those that differ by their bytes differ in nothing else.
+	// Most faults have two scopes, because faults that differ only in bytes differ in nothing else.
 	inEachScope := []string{"500", "hangs", "resets", "429", "a bare 404", "a 404 of an older kind", "a 404 whose body is replaced"}
 	for _, f := range append(supabaseFaults(), refusing(unavailable), linkForEverybody) {
 		for i, scope := range scopes {
@@ -166,7 +165,7 @@ func faultCases() (cases []oracleCase) {
 	inEachScope = []string{"500", "hangs", "403", "resets"}
 	for _, f := range append(mailgunFaults(), refusing(undeliverable)) {
 		for i, scope := range scopes {
-			// No message is about an unknown address, so of the scopes two are the same as others.
+			// No message is for an unknown address, so two of the scopes equal others.
 			if f.refuse && i > 0 || i == 3 || i == 5 || i > 1 && !slices.Contains(inEachScope, f.name) {
 				continue
 			}
@@ -184,7 +183,7 @@ func faultCases() (cases []oracleCase) {
 	return cases
 }
 
-// probeOffCases are without test messages: the fate of real mail is then shown even less.
+// probeOffCases have no test messages, so that the fate of real mail shows even less.
 func probeOffCases() (cases []oracleCase) {
 	cases = append(cases, oracleCase{name: "no fault/probe off", env: probeOff})
 	for _, f := range append(named(mailgunFaults(), "400", "401", "500", "hangs", "garbage", "429"), refusing(undeliverable)) {
@@ -203,7 +202,7 @@ func probeOffCases() (cases []oracleCase) {
 	return cases
 }
 
-// twoFaultCases are faults of both upstreams at once.
+// twoFaultCases have faults of both upstreams at once.
 func twoFaultCases() (cases []oracleCase) {
 	for _, s := range named(supabaseFaults(), "500", "hangs", "401") {
 		for _, m := range append(named(mailgunFaults(), "500", "hangs", "400"), refusing(undeliverable)) {
@@ -222,8 +221,8 @@ func twoFaultCases() (cases []oracleCase) {
 	return cases
 }
 
-// limitCases are the state of the recipient limit under faults. An answer that shows a fault takes
-// nothing from it, and each other answer takes one.
+// limitCases have states of the recipient limit under faults. An answer that shows a fault does not count for the
+// limit, and every other answer does.
 func limitCases() (cases []oracleCase) {
 	two := map[string]string{"RECIPIENT_LIMIT": "2-H"}
 	for _, middle := range []bool{false, true} {
@@ -246,7 +245,7 @@ func limitCases() (cases []oracleCase) {
 	return cases
 }
 
-// settingCases are other settings, right ones and wrong ones.
+// settingCases have other settings, right and wrong ones.
 func settingCases() (cases []oracleCase) {
 	actionLinks := map[string]string{"LINK_MODE": "action_link"}
 	cases = append(cases,
@@ -297,7 +296,7 @@ func settingCases() (cases []oracleCase) {
 		oracleCase{name: "another Mailgun domain", env: map[string]string{"MAILGUN_DOMAIN": "other.example.com", "MAIL_FROM": "no-reply@mg.example.com"}, lasting: undeliverable})
 }
 
-// transportCases are other ways to send the requests.
+// transportCases have other ways to send the requests.
 func transportCases() (cases []oracleCase) {
 	for _, over := range []transport{overOneConnection, overPipelines, overHalfClosed, overNewConnections, overManyAtOnce} {
 		name := "/" + string(over)
@@ -316,9 +315,9 @@ func transportCases() (cases []oracleCase) {
 	return cases
 }
 
-// restCases are requests that end a rest of the probes.
+// restCases have requests that end a rest of the probes.
 func restCases() (cases []oracleCase) {
-	env := map[string]string{"DELIVERY_TIMEOUT": "5s", "UPSTREAM_TIMEOUT": "2s"} // so a rest begins after 15 s, with the next question
+	env := map[string]string{"DELIVERY_TIMEOUT": "5s", "UPSTREAM_TIMEOUT": "2s"} // so a rest begins with the first question after 15 s
 	cases = append(cases, oracleCase{name: "no fault/after a rest", env: env, rests: true})
 	for _, f := range named(supabaseFaults(), "500", "hangs") {
 		cases = append(cases, oracleCase{name: "Supabase " + f.name + " for accounts only/after a rest", env: env, supabase: &f, supabaseHits: accountsOnly, rests: true})
@@ -329,8 +328,7 @@ func restCases() (cases []oracleCase) {
 	return cases
 }
 
-// runCases runs many at once: they mostly wait. (Parallel subtests would be as many as there
-// are cores.)
+// runCases runs many cases at once, because they mostly wait. (Parallel subtests would only be as many as cores.)
 func runCases(t *testing.T, cases []oracleCase, run func(*testing.T, oracleCase)) {
 	var all sync.WaitGroup
 	places := make(chan struct{}, 60)
@@ -344,16 +342,16 @@ func runCases(t *testing.T, cases []oracleCase, run func(*testing.T, oracleCase)
 	all.Wait()
 }
 
-// starts bounds the servers that start at once, which is the only work of theirs that takes long.
+// starts bounds the servers that start at once, because a start takes much processor time.
 var starts = make(chan struct{}, 4)
 
-// isHit says whether a fault concerns a call.
+// isHit says whether a call has the fault.
 func isHit(f *fault, hits func(upstreamCall) bool, call upstreamCall) bool {
 	return f != nil && (f.refuse || hits(call))
 }
 
-// The verdict that a probe comes to during the fault, and the answer that everybody gets for it;
-// empty where the fault does not concern the probe.
+// supabaseVerdict returns the probe's verdict during the fault, and everybody's answer for it; empty if the probe
+// does not have the fault.
 func (c *oracleCase) supabaseVerdict() (verdict, shown string) {
 	if !isHit(c.supabase, c.supabaseHits, upstreamCall{email: "resetd@x.invalid"}) {
 		return "", ""
@@ -362,7 +360,7 @@ func (c *oracleCase) supabaseVerdict() (verdict, shown string) {
 }
 
 func (c *oracleCase) mailgunVerdict() (verdict, shown string) {
-	// Beginning in the middle, a fault is over before the next sample of Mailgun.
+	// A fault in the middle ends before the next sample of Mailgun.
 	if c.inTheMiddle || c.env["MAIL_PROBE"] == "off" || !isHit(c.mailgun, c.mailgunHits, upstreamCall{test: true}) {
 		return "", ""
 	}
@@ -381,7 +379,7 @@ func (c *oracleCase) shown() string {
 	return acknowledged
 }
 
-// verdicts are those that the log should have, in order, by upstream.
+// verdicts returns the verdicts that the log should have, in order, by upstream.
 func (c *oracleCase) verdicts() map[string][]string {
 	all := map[string][]string{"supabase": {"ok"}, "mailgun": {"ok"}}
 	if v, _ := c.supabaseVerdict(); v != "" {
@@ -394,12 +392,12 @@ func (c *oracleCase) verdicts() map[string][]string {
 	case v != "" && shown != acknowledged:
 		all["mailgun"] = []string{v, "ok"}
 	case v != "":
-		all["mailgun"] = []string{v} // until the next sample, a minute later
+		all["mailgun"] = []string{v} // until the next sample, after a minute
 	}
 	if c.rests {
 		all["supabase"] = append(all["supabase"], "unknown", "ok")
 	}
-	switch c.lasting { // nobody is asked about what is not configured
+	switch c.lasting { // what is not configured is not probed
 	case "":
 	case notValid:
 		all = map[string][]string{}
@@ -420,7 +418,7 @@ func (c *oracleCase) verdicts() map[string][]string {
 	return all
 }
 
-// ends are the outcomes of which the delivery for an account has one, if it ends during the fault.
+// ends returns the outcomes of which the delivery for an account must have one, if it ends during the fault.
 func (c *oracleCase) ends() (outcomes []string) {
 	call := upstreamCall{email: knownEmail}
 	if isHit(c.supabase, c.supabaseHits, call) {
@@ -454,20 +452,20 @@ func (c *oracleCase) compare(t *testing.T) {
 	}
 	known, unknown := sides[0], sides[1]
 	if len(known.answers) != len(unknown.answers) {
-		t.Fatalf("%d answers about accounts, %d about unknown addresses", len(known.answers), len(unknown.answers))
+		t.Fatalf("%d answers for accounts, %d for unknown addresses", len(known.answers), len(unknown.answers))
 	}
 	for i := range known.answers {
 		if known.answers[i] != unknown.answers[i] {
-			t.Errorf("answer %d tells whether there is an account:\n%s\nabout an account, and about an unknown address\n%s\n%q\n%q",
+			t.Errorf("answer %d tells whether there is an account:\n%s\nfor an account, and for an unknown address\n%s\n%q\n%q",
 				i, known.answers[i], unknown.answers[i], known.short, unknown.short)
 		}
 	}
 	if !maps.EqualFunc(known.verdicts, unknown.verdicts, slices.Equal) {
-		t.Errorf("the verdicts are %v after requests about accounts, and %v after those about unknown addresses", known.verdicts, unknown.verdicts)
+		t.Errorf("the verdicts are %v after requests for accounts, and %v after those for unknown addresses", known.verdicts, unknown.verdicts)
 	}
 }
 
-// side is one server and what it is asked.
+// side is one server with its requests.
 type side struct {
 	*oracleCase
 	*fixture
@@ -478,11 +476,11 @@ type side struct {
 	seen              seen
 }
 
-// run asks about one side: during the fault, after it, and before it where it begins in the middle.
+// run sends the requests of one side: during the fault, after it, and before it if it begins in the middle.
 func (c *oracleCase) run(t *testing.T, who who) seen {
 	s := &side{oracleCase: c, who: who, seen: seen{verdicts: map[string][]string{}}}
 	s.supabase.hits, s.mailgun.hits = c.supabaseHits, c.mailgunHits
-	// So long that healthy calls never take it, however busy the machine is.
+	// This is longer than healthy calls ever take, however busy the machine is.
 	env := map[string]string{"UPSTREAM_TIMEOUT": "5s", "RATE_LIMIT": "100000-H", "SHUTDOWN_TIMEOUT": "0s", "API_DOCS": "off"}
 	maps.Copy(env, c.env)
 	gateFor := func(f *fault, variable string) *gate {
@@ -553,7 +551,7 @@ func (c *oracleCase) hitsAccounts() bool {
 	return isHit(c.supabase, c.supabaseHits, call) || isHit(c.mailgun, c.mailgunHits, call)
 }
 
-// begin and end are those of the fault.
+// begin and end begin and end the fault.
 func (s *side) begin() {
 	for at, f := range map[*faulty]*fault{&s.supabase: s.oracleCase.supabase, &s.mailgun: s.oracleCase.mailgun} {
 		if f != nil && !f.refuse {
@@ -589,7 +587,7 @@ func (s *side) phase(ask func()) {
 	s.seen.phases = append(s.seen.phases, [2]int{from, len(s.seen.answers)})
 }
 
-// ask makes requests, and waits for their answers.
+// ask sends requests, and waits for their answers.
 func (s *side) ask(emails ...string) {
 	s.t.Helper()
 	requests := make([]string, len(emails))
@@ -611,7 +609,7 @@ func (s *side) ask(emails ...string) {
 	}
 }
 
-// send sends requests as the case wants.
+// send sends requests in the way of the case.
 func (s *side) send(bodies, ids []string) (answers []resetdtest.Answer) {
 	s.t.Helper()
 	text := func(i int, header string) string {
@@ -682,13 +680,13 @@ func (s *side) send(bodies, ids []string) (answers []resetdtest.Answer) {
 	return answers
 }
 
-// resets is what depends on the time since the window began, which a caller knows anyway.
+// resets is the time until a window ends, which a caller knows anyway.
 var resets = regexp.MustCompile(`;t=\d+`)
 
-// ofLimit is what depends on the order of requests that are made at once.
+// ofLimit is what depends on the order of simultaneous requests.
 var ofLimit = regexp.MustCompile(`;r=\d+`)
 
-// visible is all that a caller can see of an answer, but the date.
+// visible returns all that a caller can see of an answer, except the date.
 func visible(a resetdtest.Answer) string {
 	var b strings.Builder
 	fmt.Fprintln(&b, a.Status)
@@ -700,7 +698,7 @@ func visible(a resetdtest.Answer) string {
 	return b.String() + "\n" + a.Raw
 }
 
-// awaitVerdict waits until the log has a probe's verdict as its latest.
+// awaitVerdict waits until a probe's latest verdict in the log is the wanted one.
 func (s *side) awaitVerdict(upstream, want string) {
 	s.t.Helper()
 	awaitVerdict(s.t, s.Log, upstream, want)
@@ -708,7 +706,7 @@ func (s *side) awaitVerdict(upstream, want string) {
 
 var probeRecord = regexp.MustCompile(`(?m)"msg":"probe","upstream":"([a-z]+)","verdict":"([a-z_]+)"`)
 
-// verdicts are the probes' in the log, in order, by upstream.
+// verdictsIn returns the probes' verdicts in the log, in order, by upstream.
 func verdictsIn(b *resetdtest.Log) map[string][]string {
 	all := map[string][]string{}
 	for _, match := range probeRecord.FindAllStringSubmatch(b.String(), -1) {
@@ -727,8 +725,8 @@ func awaitVerdict(t testing.TB, b *resetdtest.Log, upstream, want string) {
 	t.Fatalf("the probe of %s never came to %q: %v", upstream, want, verdictsIn(b))
 }
 
-// awaitSample waits until Supabase Auth's probe has asked once more since the fault has hit an
-// account. Mailgun's asks once a minute, and no test waits so long but TestQuotas.
+// awaitSample waits until Supabase Auth's probe has asked again after the fault has hit an account. Mailgun's probe
+// asks once a minute, and only TestQuotas waits so long.
 func (s *side) awaitSample() {
 	s.t.Helper()
 	deadline := time.Now().Add(40 * time.Second)
@@ -744,10 +742,10 @@ func (s *side) awaitSample() {
 	}
 	before := s.supabase.probes.Load()
 	wait("no sample was taken", func() bool { return s.supabase.probes.Load() > before })
-	time.Sleep(50 * time.Millisecond) // its answer is on its way
+	time.Sleep(50 * time.Millisecond) // until its answer arrives
 }
 
-// settled waits until each accepted request has been delivered, or given up.
+// settled waits until each accepted request is delivered or given up.
 func (s *side) settled() {
 	s.t.Helper()
 	awaitDeliveries(s.t, s.Log)
@@ -766,7 +764,7 @@ func awaitDeliveries(t testing.TB, b *resetdtest.Log) {
 	t.Errorf("of %d accepted requests %d have ended", accepted, ended)
 }
 
-// checkAnswers holds the answers of each phase against what the case says.
+// checkAnswers compares the answers of each phase with those of the case.
 func (s *side) checkAnswers() {
 	s.t.Helper()
 	for i, want := range []string{acknowledged, s.shown(), acknowledged} {
@@ -795,7 +793,7 @@ func (s *side) checkAnswers() {
 
 var outcomeLine = regexp.MustCompile(`(?m)^resetd_mails_total\{outcome="([a-z_]+)"\} (\d+)$`)
 
-// outcomes are the operator's counters.
+// outcomes returns the operator's counters.
 func (f *fixture) outcomes() map[string]int {
 	f.t.Helper()
 	counts := map[string]int{}
@@ -808,8 +806,8 @@ func (f *fixture) outcomes() map[string]int {
 	return counts
 }
 
-// checkMailed: nobody but an account was ever mailed, not even in a call that failed, and test
-// messages go to ourselves only.
+// checkMailed checks that only accounts were ever mailed, also in calls that failed, and that test messages went
+// only to the operator's own address.
 func (f *fixture) checkMailed() {
 	f.t.Helper()
 	for _, call := range f.Stack.Calls() {
@@ -833,7 +831,7 @@ func (f *fixture) checkMailed() {
 	}
 }
 
-// checkLanguages: where the setting says so, an account is mailed in its own language.
+// checkLanguages checks that, if the setting says so, an account is mailed in its own language.
 func (s *side) checkLanguages() {
 	s.t.Helper()
 	want := "en"
@@ -847,7 +845,7 @@ func (s *side) checkLanguages() {
 	}
 }
 
-// end is how a request ended in the log.
+// end is the end of a request in the log.
 type end struct {
 	accepted bool
 	account  string
@@ -855,8 +853,7 @@ type end struct {
 	record   map[string]any
 }
 
-// ends returns how each request ended, by its id. It reports records that are missing, twice, or not
-// as they should be.
+// ends returns the end of each request by its id. It reports records that are missing, duplicate or wrong.
 func (f *fixture) ends() map[string]*end {
 	f.t.Helper()
 	ends := map[string]*end{}
@@ -913,9 +910,9 @@ func (f *fixture) ends() map[string]*end {
 	return ends
 }
 
-// checkTruth: each request has its record; each that was accepted has one delivery, whose outcome is
-// logged under its id with the hash of its address, is counted, and is what really happened; and of
-// those for one account the last one was mailed, unless the fault has ended it.
+// checkTruth checks that each request has its record. Each accepted request has one delivery, whose outcome is
+// logged under its id with the hash of its address, is counted, and is what really happened. The last request
+// for an account was mailed, unless the fault has ended it.
 func (s *side) checkTruth() {
 	s.t.Helper()
 	ends := s.fixture.ends()
@@ -944,7 +941,7 @@ func (s *side) checkTruth() {
 		case isAccount(email):
 			want = mailed
 		}
-		if isAccount(email) && i < s.seen.phases[1][1] { // asked last during the fault
+		if isAccount(email) && i < s.seen.phases[1][1] { // its last request was during the fault
 			want = append(slices.Clone(s.oracleCase.ends()), want...)
 		}
 		if got := ends[fmt.Sprintf("step-%d", i)]; !slices.Contains(want, got.outcome) {
@@ -972,9 +969,8 @@ var (
 	mailLink  = regexp.MustCompile(`token(?:_hash)?=([0-9a-f]+)`)
 )
 
-// checkSecrets is stricter than the search at the end of every test (SECURITY.md, promise 7): there
-// is nothing in the log, at whatever level, or in the metrics that looks like an address, a link
-// or a token, not even of a probe.
+// checkSecrets is stricter than the search at the end of every test (SECURITY.md, promise 7): the log, at any level,
+// and the metrics have nothing that looks like an address, a link or a token, also not of a probe.
 func checkSecrets(t *testing.T, f *fixture) {
 	t.Helper()
 	// The word "unknown" is a verdict and a revision, and no account's name.
