@@ -228,3 +228,68 @@ func (o outage) run(t *testing.T) {
 		t.Errorf("in the end: %d %s", a.Status, a.Raw)
 	}
 }
+
+// TestBound: the first answer comes within two UPSTREAM_TIMEOUT, and later ones wait for nothing,
+// whatever hangs.
+func TestBound(t *testing.T) {
+	t.Parallel()
+	const timeout, busy = 5 * time.Second, 3 * time.Second // the machine may be
+	hanging := &fault{serve: hang}
+	// slow answers only just in time, so that most time is spent before the next call hangs
+	slow := func(next func(http.ResponseWriter, *http.Request, string)) *fault {
+		return &fault{serve: func(w http.ResponseWriter, r *http.Request, email string) {
+			select {
+			case <-time.After(timeout * 9 / 10):
+				next(w, r, email)
+			case <-r.Context().Done():
+			}
+		}}
+	}
+	notFound := answering(404, `{"code":404,"error_code":"user_not_found","msg":""}`)
+	var all sync.WaitGroup
+	for _, c := range []struct {
+		name                      string
+		supabase, mailgun         *fault
+		supabaseHits, mailgunHits func(upstreamCall) bool
+	}{
+		{name: "all", supabase: hanging, mailgun: hanging},
+		{name: "Supabase", supabase: hanging},
+		{name: "Supabase for accounts", supabase: hanging, supabaseHits: accountsOnly},
+		{name: "Supabase for accounts, and Mailgun", supabase: hanging, supabaseHits: accountsOnly, mailgun: hanging},
+		{name: "Mailgun", mailgun: hanging},
+		{name: "Mailgun for accounts", mailgun: hanging, mailgunHits: accountsOnly},
+		{name: "Mailgun, and Supabase is slow", supabase: slow(notFound), mailgun: hanging},
+		{name: "all, slowly", supabase: slow(reset), supabaseHits: accountsOnly, mailgun: slow(reset)},
+	} {
+		for _, env := range []map[string]string{{}, probeOff} {
+			all.Go(func() {
+				t.Run(fmt.Sprint(c.name, env), func(t *testing.T) {
+					supabase, mailgun := &faulty{hits: c.supabaseHits}, &faulty{hits: c.mailgunHits}
+					supabase.current.Store(c.supabase)
+					mailgun.current.Store(c.mailgun)
+					f := start(t, resetdtest.Config{Settings: with(map[string]string{"UPSTREAM_TIMEOUT": timeout.String(), "SHUTDOWN_TIMEOUT": "0s"}, env), Supabase: supabase.middleware, Mailgun: mailgun.middleware})
+					ask := func(email string, bound time.Duration) {
+						t.Helper()
+						began := time.Now()
+						a := f.Ask(email)
+						if took := time.Since(began); took > bound {
+							t.Errorf("%s: %d after %v", email, a.Status, took)
+						}
+					}
+					var both sync.WaitGroup
+					for _, email := range []string{knownEmail, unknownEmail} {
+						both.Go(func() { ask(email, 2*timeout+busy) })
+					}
+					both.Wait()
+					for range 5 {
+						for _, email := range []string{knownEmail, unknownEmail} {
+							ask(email, timeout/2)
+						}
+						time.Sleep(200 * time.Millisecond)
+					}
+				})
+			})
+		}
+	}
+	all.Wait()
+}

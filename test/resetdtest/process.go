@@ -28,7 +28,7 @@ func Main(m *testing.M) int {
 	set := false
 	flag.Visit(func(f *flag.Flag) { set = set || f.Name == "test.parallel" })
 	if !set {
-		parallel := "8" // these tests wait more than they work
+		parallel := "16" // these tests wait more than they work
 		if RaceEnabled {
 			parallel = "3"
 		}
