@@ -55,7 +55,7 @@ inside=$dir/root/resetd-test
 mkdir "$inside"
 cp "${packages[0]}" "$inside/new.deb"
 cp "${packages[1]}" "$inside/new.rpm"
-cp test/packages/inside.sh "$inside/"
+cp test/assert.sh test/packages/inside.sh "$inside/"
 CGO_ENABLED=0 go build -o "$inside/outside" ./test/container
 # The version before has an older number, and a file of settings that has changed since.
 dpkg-deb --raw-extract "$inside/new.deb" "$dir/old"

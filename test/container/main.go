@@ -6,18 +6,15 @@ tested with it too.
 	container serve DIR                 Supabase Auth on 127.0.0.1:7001 and Mailgun on :7002, both by TLS;
 	                                    their authority's certificate is written to DIR/ca.pem
 	container ask METHOD URL [BODY]     print the status and the body of one answer
-	container until STATUS URL          ask until the status is that one, or "refused", for 20 s
+	container until STATUS URL          ask until the status is that one, for 20 s
 	container names                     answer on port 53 that every name is 127.0.0.1
 
-While /hold has been posted to http://127.0.0.1:7000, Mailgun takes messages and does not
-answer, but for those in test mode; GET /held returns when it has one, and a POST of /release lets
-them go. It can be done once. GET /mails says how many have been delivered, and how many were test messages; GET
-/mails/N waits until N have been delivered.
+GET /mails of http://127.0.0.1:7000 says how many messages have been delivered, and how many were test
+messages; GET /mails/N waits until N have been delivered.
 */
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/pem"
 	"errors"
@@ -30,9 +27,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
-	"sync/atomic"
-	"syscall"
 	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
@@ -102,7 +96,7 @@ func until(status, url string) error {
 	var last string
 	for began := time.Now(); time.Since(began) < patience; time.Sleep(20 * time.Millisecond) {
 		got, body, err := ask(http.MethodGet, url, "")
-		if strconv.Itoa(got) == status || status == "refused" && errors.Is(err, syscall.ECONNREFUSED) {
+		if strconv.Itoa(got) == status {
 			return nil
 		}
 		last = fmt.Sprint(got, " ", body, err)
@@ -111,24 +105,15 @@ func until(status, url string) error {
 }
 
 func serve(dir string) error {
-	var g gate
 	stack := devstack.New(devstack.Config{
 		Accounts: []string{known}, SiteURL: site,
 		ServiceRoleKey: supabaseKey, MailgunKey: mailgunKey, MailgunDomain: mailgunDomain,
-		MailgunMiddleware: g.around,
 	})
 	defer stack.Close()
 	mails := func() string {
 		return fmt.Sprintf("%d delivered, %d test messages", len(stack.Mails()), len(stack.TestMessages()))
 	}
 	control := http.NewServeMux()
-	control.HandleFunc("POST /hold", func(http.ResponseWriter, *http.Request) { g.open.Lock() })
-	control.HandleFunc("POST /release", func(http.ResponseWriter, *http.Request) { g.open.Unlock() })
-	control.HandleFunc("GET /held", func(_ http.ResponseWriter, r *http.Request) {
-		for !g.holds.Load() && r.Context().Err() == nil {
-			time.Sleep(20 * time.Millisecond)
-		}
-	})
 	control.HandleFunc("GET /mails", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, mails()) })
 	control.HandleFunc("GET /mails/{number}", func(w http.ResponseWriter, r *http.Request) {
 		number, _ := strconv.Atoi(r.PathValue("number"))
@@ -189,30 +174,4 @@ func names() error {
 			return err
 		}
 	}
-}
-
-// gate holds back messages that have arrived at Mailgun, before their answer, except for messages in test mode,
-// which resetd sends at any time.
-type gate struct {
-	open  sync.RWMutex // locked while messages are held back
-	holds atomic.Bool  // a message has arrived
-}
-
-func (g *gate) around(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, err := io.ReadAll(r.Body)
-		if err != nil {
-			http.Error(w, "the message did not arrive in full", http.StatusBadRequest)
-			return
-		}
-		r.Body = io.NopCloser(bytes.NewReader(body))
-		if !bytes.Contains(body, []byte(`name="o:testmode"`)) {
-			if !g.open.TryRLock() {
-				g.holds.Store(true)
-				g.open.RLock()
-			}
-			g.open.RUnlock()
-		}
-		next.ServeHTTP(w, r)
-	})
 }
