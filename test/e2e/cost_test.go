@@ -21,15 +21,14 @@ import (
 	"github.com/resetd/resetd/test/resetdtest"
 )
 
-// The tests of this file measure the memory of requests that wait, for their delivery or for the first
-// sample. They read /proc, and the race detector would be measured with them; make test runs them
-// without it.
+// The tests of this file measure the memory of requests that wait for their delivery or for the first sample. They
+// read /proc, and with the race detector they would measure it too, so make test runs them without it.
 
 // many is how many requests wait at once.
 const many = 10_000
 
-// heldUpstreams are stand-ins that cost less than those of package devstack. Supabase Auth answers
-// probes once release is closed, has no account for nobody-…, and fails for every other address.
+// heldUpstreams are stand-ins that cost less than those of package devstack. Supabase Auth answers probes after
+// release is closed, has no account for nobody-…, and fails for every other address.
 func heldUpstreams(t *testing.T, release <-chan struct{}) (env []string) {
 	supabase := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
@@ -83,8 +82,7 @@ func (p *child) end() {
 	}
 }
 
-// resident returns the bytes of memory that the program has taken. Pages of the program's own file
-// are not among them.
+// resident returns the resident memory of the program in bytes, without the pages of its own file.
 func (p *child) resident() int64 {
 	p.t.Helper()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.PID))
@@ -115,8 +113,8 @@ func (p *child) dial() (net.Conn, *bufio.Reader) {
 	return conn, bufio.NewReader(conn)
 }
 
-// text is a request as it is sent. The headers are those of a browser behind a proxy, so that what
-// holds more of them than it needs is seen.
+// text returns a request as bytes. It has the headers of a browser behind a proxy, so that the test notices if too
+// many of them are kept.
 func (p *child) text(email string) string {
 	body := fmt.Sprintf(`{"email":%q,"callback_origin":"https://app.example.com"}`, email)
 	return fmt.Sprintf("POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nAccept-Language: en-GB,en;q=0.9,de;q=0.8\r\n"+
@@ -136,8 +134,8 @@ func (p *child) expectOK(reader *bufio.Reader) {
 	}
 }
 
-// TestPendingIsCheap: 10,000 accepted requests whose deliveries fail cost the real binary less than
-// 40 MB above what it takes idle.
+// TestPendingIsCheap: 10,000 accepted requests whose deliveries fail cost the real binary less than 40 MB more than
+// idle.
 func TestPendingIsCheap(t *testing.T) {
 	const limit, clients, before = 40 << 20, 20, 1000
 	release := make(chan struct{})
@@ -190,7 +188,7 @@ func TestPendingIsCheap(t *testing.T) {
 	took := time.Since(began)
 	await(many)
 	peak := int64(0)
-	for range 30 { // in which all begin, and fail
+	for range 30 { // until all deliveries have begun, and failed
 		peak = max(peak, p.resident())
 		time.Sleep(100 * time.Millisecond)
 	}
@@ -202,7 +200,7 @@ func TestPendingIsCheap(t *testing.T) {
 
 func mb(bytes int64) float64 { return float64(bytes) / (1 << 20) }
 
-// bareServer is what net/http costs by itself: it reads a request, and then waits.
+// bareServer shows what net/http itself costs: it reads a request, and then waits.
 const bareServer = `package main
 
 import (
@@ -231,10 +229,10 @@ func main() {
 }
 `
 
-// TestWaitingIsCheap: 10,000 requests that wait for the first sample take at most 1.6 times the memory
-// of as many that wait in a bare server of net/http, and all are answered when it is there. In November
-// 2026 each took 23 KB, and 15 KB in the bare server: its goroutine's stack is 8 KB instead of 4, and
-// it has a request context, an Echo context and the parsed body beside what net/http keeps.
+// TestWaitingIsCheap: 10,000 requests that wait for the first sample take at most 1.6 times the memory of as many in
+// a bare server of net/http, and all are answered after it. In November 2026 each took 23 KB, and 15 KB in the bare
+// server: its goroutine's stack is 8 KB instead of 4, and it has a request context, an Echo context and the parsed
+// body in addition to what net/http keeps.
 func TestWaitingIsCheap(t *testing.T) {
 	const atMost = 1.6
 	dir := t.TempDir()
@@ -247,8 +245,7 @@ func TestWaitingIsCheap(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
-	// With this setting the heap is collected so often that what is resident is what is held, and not
-	// what waits for the collector.
+	// With this setting the heap is collected so often that the resident memory is what is in use.
 	const collect = "GOGC=20"
 	release := make(chan struct{})
 	cost := func(p *child) (int64, []*bufio.Reader) {
@@ -262,7 +259,7 @@ func TestWaitingIsCheap(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		// All have arrived once no more memory is taken.
+		// When memory no longer grows, all requests have arrived.
 		now := p.resident()
 		for still := 0; still < 10; time.Sleep(100 * time.Millisecond) {
 			before := now

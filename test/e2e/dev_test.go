@@ -16,7 +16,7 @@ import (
 	"github.com/resetd/resetd/test/resetdtest"
 )
 
-// startDev runs `resetd dev` until the test ends, and returns its address and what it prints.
+// startDev runs `resetd dev` until the test ends, and returns its address and its output.
 func startDev(t *testing.T, env map[string]string) (address string, printed *resetdtest.Log) {
 	t.Helper()
 	all := map[string]string{"LISTEN_ADDR": "localhost:0", "LOG_FORMAT": "json"}
@@ -29,7 +29,7 @@ func startDev(t *testing.T, env map[string]string) (address string, printed *res
 	return "http://localhost" + p.URL[strings.LastIndexByte(p.URL, ':'):], p.Log
 }
 
-// get asks, follows no redirect, and returns the answer with its body.
+// get follows no redirect, and returns the answer with its body.
 func get(t *testing.T, method, address, body string, header ...string) (*http.Response, string) {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), method, address, strings.NewReader(body))
@@ -51,7 +51,7 @@ func get(t *testing.T, method, address, body string, header ...string) (*http.Re
 	return response, string(text)
 }
 
-// mailTo asks resetd dev for a mail, and returns its link.
+// mailTo requests a mail from resetd dev, and returns its link.
 func mailTo(t *testing.T, address, email, callback string) string {
 	t.Helper()
 	before := strings.Count(inboxOf(t, address), `"subject"`)
@@ -69,7 +69,7 @@ func mailTo(t *testing.T, address, email, callback string) string {
 	return ""
 }
 
-// inboxOf is the delivered mail as JSON, without the test messages.
+// inboxOf returns the delivered mails as JSON, without test messages.
 func inboxOf(t *testing.T, address string) string {
 	t.Helper()
 	var inbox struct{ Mails json.RawMessage }
@@ -80,7 +80,7 @@ func inboxOf(t *testing.T, address string) string {
 	return string(inbox.Mails)
 }
 
-// mayCall reports whether a browser lets a page of an origin call.
+// mayCall says whether a browser lets a page of an origin call.
 func mayCall(t *testing.T, address, origin string) bool {
 	t.Helper()
 	response, _ := get(t, http.MethodOptions, address+endpoint, "", "Origin", origin,
@@ -88,8 +88,8 @@ func mayCall(t *testing.T, address, origin string) bool {
 	return response.Header.Get("Access-Control-Allow-Origin") != ""
 }
 
-// TestLoopbackOrigins: in dev, links lead to every port of this machine, and its pages may call, whatever
-// the settings list; other origins may not. serve allows none of it unless it is listed.
+// TestLoopbackOrigins: in dev, links lead to every port of this machine, and its pages may call, whatever the
+// settings say; other origins are refused. serve allows only listed origins.
 func TestLoopbackOrigins(t *testing.T) {
 	t.Parallel()
 	origins := []string{"http://localhost:3000", "http://127.0.0.1:8081", "http://[::1]:5173", "https://localhost:3000"}
@@ -141,8 +141,8 @@ func TestLoopbackOrigins(t *testing.T) {
 	}
 }
 
-// TestDevWithSupabase: with SUPABASE_URL the accounts and links are those of that Supabase, where the page
-// of dev uses them up on submission; the mail is in the inbox alone.
+// TestDevWithSupabase: with SUPABASE_URL the accounts and links are those of that Supabase. The page of dev uses a
+// link when its form is submitted, and mails are only in the inbox.
 func TestDevWithSupabase(t *testing.T) {
 	t.Parallel()
 	other := devstack.New(devstack.Config{
@@ -177,14 +177,14 @@ func TestDevWithSupabase(t *testing.T) {
 		t.Errorf("it prints %s", said)
 	}
 	if response, _ := get(t, http.MethodGet, address+"/auth/v1/user", ""); response.StatusCode != http.StatusNotFound {
-		t.Errorf("the stand-in answers beside the real one: %d", response.StatusCode)
+		t.Errorf("the stand-in answers although there is a real one: %d", response.StatusCode)
 	}
 	if inbox, _ := get(t, http.MethodGet, address+"/dev/inbox", ""); inbox.StatusCode != http.StatusOK {
 		t.Errorf("the inbox: %d", inbox.StatusCode)
 	}
 }
 
-// TestDevResetPaths: whatever RESET_PATH is, the page that stands in for the app's is there.
+// TestDevResetPaths: the page that stands in for the app's is at RESET_PATH, whatever that is.
 func TestDevResetPaths(t *testing.T) {
 	t.Parallel()
 	for _, path := range []string{"/reset-password", "/a/{b}", "/dev/reset-password"} {

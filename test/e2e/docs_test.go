@@ -14,7 +14,7 @@ import (
 	"github.com/resetd/resetd/test/resetdtest"
 )
 
-// fetch asks for a path, and does not follow where the answer leads.
+// fetch gets a path, and follows no redirect.
 func (f *fixture) fetch(method, path string) (*http.Response, []byte) {
 	f.t.Helper()
 	request, err := http.NewRequest(method, f.URL+path, nil)
@@ -35,7 +35,7 @@ func (f *fixture) fetch(method, path string) (*http.Response, []byte) {
 	return response, body
 }
 
-// TestDocsPage: the API reference is one answer under a strict policy, and asks for nothing else.
+// TestDocsPage: the API reference is one answer under a strict policy, and loads nothing else.
 func TestDocsPage(t *testing.T) {
 	f := start(t, resetdtest.Config{})
 	response, page := f.fetch(http.MethodGet, "/api/docs")
@@ -83,8 +83,8 @@ func TestDocsPage(t *testing.T) {
 	}
 }
 
-// TestDocsRoutes: there is the page, the same with a slash, and nothing else. Where its links lead
-// does not depend on what a proxy puts before /api.
+// TestDocsRoutes: the page has one path, with or without a slash at the end. Its links work whatever a proxy puts
+// before /api.
 func TestDocsRoutes(t *testing.T) {
 	f := start(t, resetdtest.Config{})
 	for _, method := range []string{http.MethodGet, http.MethodHead} {
@@ -114,7 +114,7 @@ func TestDocsRoutes(t *testing.T) {
 	}
 }
 
-// TestDocsOff: API_DOCS=off leaves nothing of it; anything but on and off stops the start.
+// TestDocsOff: with API_DOCS=off there is no page. A value other than on and off stops the start.
 func TestDocsOff(t *testing.T) {
 	f := start(t, resetdtest.Config{Settings: map[string]string{"API_DOCS": "off"}})
 	for _, path := range []string{"/api/docs", "/api/docs/"} {
@@ -129,7 +129,7 @@ func TestDocsOff(t *testing.T) {
 	}
 }
 
-// TestDocsCountNothing: a client that reads the page can still use the operation.
+// TestDocsCountNothing: reading the page does not count for the limit of the operation.
 func TestDocsCountNothing(t *testing.T) {
 	f := start(t, resetdtest.Config{Settings: map[string]string{"RATE_LIMIT": "1-D"}})
 	for range 5 {
@@ -139,12 +139,12 @@ func TestDocsCountNothing(t *testing.T) {
 		}
 	}
 	if a := f.Ask(knownEmail); a.Status != http.StatusOK {
-		t.Errorf("after five looks at the page: %d %s", a.Status, a.Raw)
+		t.Errorf("after reading the page five times: %d %s", a.Status, a.Raw)
 	}
 	if a := f.Ask(knownEmail); a.Status != http.StatusTooManyRequests {
 		t.Errorf("the second request: %d %s", a.Status, a.Raw)
 	}
 	if response, _ := f.fetch(http.MethodGet, "/api/docs"); response.StatusCode != http.StatusOK {
-		t.Errorf("the page, to a client that is limited: %s", response.Status)
+		t.Errorf("the page, for a limited client: %s", response.Status)
 	}
 }

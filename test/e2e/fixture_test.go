@@ -12,7 +12,7 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(resetdtest.Main(m)) }
 
-// The accounts and origins of every test.
+// Every test has these accounts and origins.
 const (
 	knownEmail   = "known@example.com"
 	otherKnown   = "other.known@example.com"
@@ -22,14 +22,14 @@ const (
 	endpoint     = resetdtest.Endpoint
 )
 
-// fixture is a server that has the accounts of every test.
+// fixture is a server with the accounts of every test.
 type fixture struct {
 	*resetdtest.Server
 	t        testing.TB
 	accounts []string // as they are stored
 }
 
-// start starts a server, with more accounts.
+// start starts a server, with further accounts.
 func start(t testing.TB, config resetdtest.Config) *fixture {
 	t.Helper()
 	config.Accounts = append([]string{knownEmail, otherKnown, "UPPER@example.com"}, config.Accounts...)
@@ -38,8 +38,8 @@ func start(t testing.TB, config resetdtest.Config) *fixture {
 	return f
 }
 
-// The bounds of a connection, as cmd/resetd/serve.go has them.
+// These are the bounds of a connection in cmd/resetd/serve.go.
 const (
 	readHeaderTimeout = 5 * time.Second
-	readTimeout       = 10 * time.Second // of headers and body together
+	readTimeout       = 10 * time.Second // for headers and body together
 )

@@ -20,10 +20,10 @@ import (
 	"github.com/resetd/resetd/test/resetdtest"
 )
 
-// behindProxy makes tests the trusted proxy, so that each request may come from a client of its own.
+// behindProxy makes the test a trusted proxy, so that each request may have its own client.
 var behindProxy = map[string]string{"TRUSTED_PROXIES": "127.0.0.0/8"}
 
-// with returns the settings of all maps, later ones first.
+// with merges maps of settings; later maps win.
 func with(settings ...map[string]string) map[string]string {
 	all := map[string]string{}
 	for _, some := range settings {
@@ -32,7 +32,7 @@ func with(settings ...map[string]string) map[string]string {
 	return all
 }
 
-// askAs posts a valid request as the client that these X-Forwarded-For lines stand for.
+// askAs sends a valid request as the client in these X-Forwarded-For lines.
 func (f *fixture) askAs(email string, forwardedFor ...string) resetdtest.Answer {
 	f.t.Helper()
 	return f.Do(requestAs(f.t, f.URL, email, forwardedFor...))
@@ -51,7 +51,7 @@ func requestAs(t testing.TB, url, email string, forwardedFor ...string) *http.Re
 	return request
 }
 
-// rateFields are what the RateLimit field says of each window.
+// rateFields is what the RateLimit field says of each window.
 type rateFields map[string]struct{ remaining, reset int }
 
 var (
@@ -59,7 +59,7 @@ var (
 	limitPattern  = regexp.MustCompile(`"per-(second|minute|hour|day)";r=([0-9]+);t=([1-9][0-9]*)(?:, |$)`)
 )
 
-// readRateFields checks both fields' form and returns what they say.
+// readRateFields checks the form of both fields, and returns their values.
 func readRateFields(t testing.TB, a resetdtest.Answer, wantPolicy string) rateFields {
 	t.Helper()
 	policies, limits := a.Header["Ratelimit-Policy"], a.Header["Ratelimit"]
@@ -84,7 +84,7 @@ func readRateFields(t testing.TB, a resetdtest.Answer, wantPolicy string) rateFi
 	return fields
 }
 
-// checkRefusal checks a 429 and returns how long it says to wait.
+// checkRefusal checks a 429, and returns the time to wait.
 func checkRefusal(t testing.TB, a resetdtest.Answer, atLeast, atMost int) int {
 	t.Helper()
 	seconds, err := strconv.Atoi(a.Header.Get("Retry-After"))
@@ -99,17 +99,17 @@ func checkRefusal(t testing.TB, a resetdtest.Answer, atLeast, atMost int) int {
 	return seconds
 }
 
-// TestWindows: all windows must allow, a refusal names the longest wait, and costs nothing.
+// TestWindows: all windows must allow. A refusal says the longest wait, and costs nothing.
 func TestWindows(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		rate, policy  string
 		served        int
-		wait          int // that a refusal names, less what has passed since the first request
-		minutes, hour int // what is left after it
+		wait          int // in a refusal, including the time since the first request
+		minutes, hour int // left after it
 	}{
 		{rate: "2-M,3-H", policy: `"per-minute";q=2;w=60, "per-hour";q=3;w=3600`, served: 2, wait: 60, minutes: 0, hour: 1},
-		{rate: "3-H,2-M", policy: `"per-minute";q=2;w=60, "per-hour";q=3;w=3600`, served: 2, wait: 60, minutes: 0, hour: 1}, // in whatever order
+		{rate: "3-H,2-M", policy: `"per-minute";q=2;w=60, "per-hour";q=3;w=3600`, served: 2, wait: 60, minutes: 0, hour: 1}, // in any order
 		{rate: "3-M,3-H", policy: `"per-minute";q=3;w=60, "per-hour";q=3;w=3600`, served: 3, wait: 3600, minutes: 0, hour: 0},
 		{rate: "5-M,2-H", policy: `"per-minute";q=5;w=60, "per-hour";q=2;w=3600`, served: 2, wait: 3600, minutes: 3, hour: 0},
 	} {
@@ -129,7 +129,7 @@ func TestWindows(t *testing.T) {
 				t.Errorf("%s: a request that is served has Retry-After", c.rate)
 			}
 		}
-		for range 3 { // a refusal takes nothing from any window
+		for range 3 { // a refusal does not count in any window
 			a := f.Ask(knownEmail)
 			// Rounded up; a window is open for a millisecond less than its period.
 			least := math.Ceil(float64(c.wait) - time.Since(began).Seconds() - 0.001)
@@ -155,7 +155,7 @@ func TestWindows(t *testing.T) {
 	}
 }
 
-// TestWaitAsTold: a client that waits as long as it is told is served, again and again.
+// TestWaitAsTold: a client that waits as told is served, again and again.
 func TestWaitAsTold(t *testing.T) {
 	t.Parallel()
 	f := start(t, resetdtest.Config{Settings: map[string]string{"RATE_LIMIT": "2-S,100-M", "RECIPIENT_LIMIT": "1-H"}})
@@ -175,7 +175,7 @@ func TestWaitAsTold(t *testing.T) {
 			t.Fatalf("after waiting for %d s as told: %d %s", seconds, a.Status, a.Raw)
 		}
 	}
-	// What was refused has touched nothing behind the limit: the recipient's own is all there.
+	// A refused request changes nothing behind the limit: the recipient's limit is still unused.
 	refused()
 	for range 5 {
 		f.Ask(knownEmail)
@@ -193,7 +193,7 @@ func TestWaitAsTold(t *testing.T) {
 	}
 }
 
-// TestRefusedBodyIsNotRead: a client that is refused is told so before any of the body is there.
+// TestRefusedBodyIsNotRead: a refused client gets its answer before the body arrives.
 func TestRefusedBodyIsNotRead(t *testing.T) {
 	t.Parallel()
 	f := start(t, resetdtest.Config{Settings: map[string]string{"RATE_LIMIT": "1-H", "RECIPIENT_LIMIT": "1-H"}})
@@ -215,12 +215,12 @@ func TestRefusedBodyIsNotRead(t *testing.T) {
 			continue
 		}
 		checkRefusal(t, a, 3000, 3600)
-		// A server that waits for the body does so for readTimeout.
+		// A server that waited for the body would do so for readTimeout.
 		if took := time.Since(began); took > readTimeout/2 {
 			t.Errorf("%s: refused only after %v", name, took)
 		}
 		if strings.Contains(name, "asks") {
-			continue // net/http waits for such a body all the same, to throw it away
+			continue // net/http waits for such a body, and discards it
 		}
 		if !conn.ends(readTimeout / 2) {
 			t.Errorf("%s: the connection goes on, and would read the body", name)
@@ -235,7 +235,7 @@ func TestRefusedBodyIsNotRead(t *testing.T) {
 	}
 }
 
-// wire is a connection to the server on which a test writes what it likes.
+// wire is a connection to the server on which a test writes arbitrary bytes.
 type wire struct {
 	net.Conn
 	t      testing.TB
@@ -252,7 +252,7 @@ func (f *fixture) dial() *wire {
 	return &wire{conn, f.t, bufio.NewReader(conn)}
 }
 
-// answer reads one answer within 20 s, and holds it against the contract.
+// answer reads one answer within 20 s, and checks it against the contract.
 func (w *wire) answer() (resetdtest.Answer, error) {
 	_ = w.SetReadDeadline(time.Now().Add(20 * time.Second))
 	request, _ := http.NewRequest(http.MethodPost, "http://localhost"+endpoint, nil)
@@ -270,7 +270,7 @@ func (w *wire) answer() (resetdtest.Answer, error) {
 	}
 	a := resetdtest.Answer{Status: response.StatusCode, Header: response.Header, Raw: string(body)}
 	if response.Close {
-		a.Header.Set("Connection", "close") // which net/http takes out
+		a.Header.Set("Connection", "close") // net/http removes it
 	}
 	if response.Header.Get("Content-Type") != "application/json" {
 		return a, nil // net/http's own
@@ -279,7 +279,7 @@ func (w *wire) answer() (resetdtest.Answer, error) {
 	return a, json.Unmarshal(body, &a.Body)
 }
 
-// ends says whether the server ends the connection within that time, without another word.
+// ends says whether the server closes the connection within that time, without another byte.
 func (w *wire) ends(within time.Duration) bool {
 	_ = w.SetReadDeadline(time.Now().Add(within))
 	_, err := w.reader.ReadByte()
@@ -287,8 +287,8 @@ func (w *wire) ends(within time.Duration) bool {
 	return err != nil && (!errors.As(err, &timeout) || !timeout.Timeout())
 }
 
-// TestRateLimitFields: on every kind of answer of the operation, and on nothing else. An answer that
-// a fault is shown with has a server of its own, which has the fault from the start.
+// TestRateLimitFields: every kind of answer of the operation has the fields, and no other answer. An answer that
+// shows a fault comes from its own server, which has the fault from the start.
 func TestRateLimitFields(t *testing.T) {
 	t.Parallel()
 	const policy = `"per-minute";q=50;w=60, "per-hour";q=60;w=3600`
@@ -357,7 +357,7 @@ func TestRateLimitFields(t *testing.T) {
 			}
 		}
 	}
-	// Nor do those count.
+	// These requests do not count either.
 	fields := readRateFields(t, f.Ask(knownEmail), policy)
 	if taken++; fields["minute"].remaining != 50-taken {
 		t.Errorf("after %d requests: %v", taken, fields)
@@ -372,10 +372,10 @@ func TestRateLimitFields(t *testing.T) {
 	}
 }
 
-// untold are those at the end of resetdtest.ForwardingHeaders that nobody is told of.
+// untold are the last of resetdtest.ForwardingHeaders. They cause no warning.
 const untold = 10
 
-// TestForgedAddress: a peer that is no trusted proxy is who it is, whatever it writes.
+// TestForgedAddress: a peer that is no trusted proxy counts as itself, whatever headers it sends.
 func TestForgedAddress(t *testing.T) {
 	t.Parallel()
 	for _, trusted := range []string{"", "10.0.0.0/8,::1,192.0.2.1"} {
@@ -397,7 +397,7 @@ func TestForgedAddress(t *testing.T) {
 				t.Errorf("TRUSTED_PROXIES=%s, %s: %d", trusted, name, a.Status)
 			}
 		}
-		// Of all that, the log has one warning, without any of the addresses.
+		// For all of these the log has one warning, without any of the addresses.
 		f.checkProxyWarning("not_trusted", "X-Forwarded-For", "TRUSTED_PROXIES")
 		if found := regexp.MustCompile(`192\.0\.2\.|203\.0\.113\.|2001:db8|10\.0\.0\.1|198\.51\.100`).FindString(f.Log.String()); found != "" {
 			t.Errorf("the log has %q", found)
@@ -412,8 +412,8 @@ func TestForgedAddress(t *testing.T) {
 	}
 }
 
-// checkProxyWarning: there is one warning that clients may not be told apart, which names the header and
-// says what to do.
+// checkProxyWarning checks that there is one warning about clients that cannot be told apart, which names the header
+// and says what to do.
 func (f *fixture) checkProxyWarning(source, header, fix string) {
 	f.t.Helper()
 	var found []map[string]any
@@ -431,7 +431,7 @@ func (f *fixture) checkProxyWarning(source, header, fix string) {
 	}
 }
 
-// TestTrustedProxies: behind one, the client is the rightmost hop that is not one.
+// TestTrustedProxies: behind a trusted proxy, the client is the rightmost hop that is not trusted.
 func TestTrustedProxies(t *testing.T) {
 	t.Parallel()
 	f := start(t, resetdtest.Config{Settings: map[string]string{
@@ -442,8 +442,8 @@ func TestTrustedProxies(t *testing.T) {
 	for i, c := range []struct {
 		what  string
 		lines []string
-		same  string // who it is, as that client would come without any detour
-		other string // who it is not
+		same  string // the client's address, for a request of its own
+		other string // an address that is not the client's
 	}{
 		{what: "one hop", lines: []string{"192.0.2.1"}, same: "192.0.2.1", other: "192.0.2.2"},
 		{what: "what a client writes itself stands left", lines: []string{"203.0.113.9, 192.0.2.3"}, same: "192.0.2.3", other: "203.0.113.9"},
@@ -462,7 +462,7 @@ func TestTrustedProxies(t *testing.T) {
 		{what: "a zone", lines: []string{"fe80::1%eth0"}, same: "fe80::2", other: "fe80:0:0:1::1"},
 		{what: "upper case", lines: []string{"2001:DB8:0:7::A"}, same: "2001:db8:0:7::b", other: "2001:db8:0:8::a"},
 		{what: "blanks and tabs", lines: []string{"203.0.113.13 ,\t192.0.2.15\t"}, same: "192.0.2.15", other: "203.0.113.13"},
-		// What cannot be read ends the search at the last hop before it.
+		// A hop that is invalid ends the search at the last hop before it.
 		{what: "broken, then a proxy", lines: []string{"192.0.2.16, nonsense, 10.9.0.1"}, same: "10.9.0.1", other: "192.0.2.16"},
 		{what: "unknown (RFC 7239)", lines: []string{"192.0.2.17, unknown, 10.9.0.2"}, same: "10.9.0.2", other: "192.0.2.17"},
 		{what: "an octet too many", lines: []string{"192.0.2.18, 1.2.3.4.5, 10.9.0.3"}, same: "10.9.0.3", other: "192.0.2.18"},
@@ -490,7 +490,7 @@ func TestTrustedProxies(t *testing.T) {
 		}
 	}
 
-	// Other headers change nothing about who it is.
+	// Other headers do not change the client.
 	if a := f.askAs(unknownEmail, "192.0.2.100"); a.Status != http.StatusOK {
 		t.Fatalf("%d %s", a.Status, a.Raw)
 	}
@@ -505,7 +505,7 @@ func TestTrustedProxies(t *testing.T) {
 		}
 	}
 
-	// Without the header, or one that says nothing, all are the proxy, and the log says so once.
+	// Without a usable header all requests count as the proxy, and the log says so once.
 	if n := strings.Count(f.Log.String(), `"client_from":"missing"`); n != 0 {
 		t.Errorf("%d warnings before there was a reason", n)
 	}

@@ -14,8 +14,7 @@ import (
 	"github.com/resetd/resetd/test/resetdtest"
 )
 
-// grown are the series that count something and have grown, without buckets and without what probes
-// add by their own clock.
+// grown returns the counters that have grown, without buckets and without what probes add by their own clock.
 func grown(before, after map[string]float64) map[string]float64 {
 	result := map[string]float64{}
 	for name, value := range after {
@@ -27,11 +26,11 @@ func grown(before, after map[string]float64) map[string]float64 {
 	return result
 }
 
-// some is a number that is left to chance.
+// some is a number that depends on chance.
 const some = -1
 
-// TestMetrics: what each kind of request, and each fault of an upstream, adds to which counters.
-// Faults hit deliveries alone, unless probes are to see them.
+// TestMetrics: each kind of request, and each fault of an upstream, adds these numbers to these counters. Faults hit
+// only deliveries, except where the case says probes too.
 func TestMetrics(t *testing.T) {
 	t.Parallel()
 	status := func(code int) http.Handler {
@@ -70,9 +69,9 @@ func TestMetrics(t *testing.T) {
 		name string
 		resetdtest.Config
 		email string
-		twice bool // counted is what the second request adds
+		twice bool // want is what the second request adds
 		want  map[string]float64
-		slow  string // of want: each took UPSTREAM_TIMEOUT
+		slow  string // a histogram of want, each of whose calls took UPSTREAM_TIMEOUT
 	}{
 		{name: "account", email: knownEmail, want: map[string]float64{
 			ok: 1, took("200"): 1, link("ok"): 1, linkTook: 1, send("ok"): 1, sendTook: 1, ended("sent"): 1, delivered("sent"): 1, tries: 1, deliveries: 1,
@@ -108,7 +107,7 @@ func TestMetrics(t *testing.T) {
 			ok: 1, took("200"): 1, link("ok"): 1, linkTook: 1, send("refused"): 3, sendTook: 3, ended("undelivered"): 1, delivered("undelivered"): 1, tries: 3, deliveries: 1,
 		}},
 		{name: "Mailgun hangs for deliveries", Config: resetdtest.Config{Mailgun: toDeliveries(hang), Settings: map[string]string{"UPSTREAM_TIMEOUT": "100ms"}}, email: knownEmail, want: map[string]float64{
-			// The fate of each is unknown, so there is one repeat.
+			// The fate of each message is unknown, so there is one repeat.
 			ok: 1, took("200"): 1, link("ok"): 1, linkTook: 1, send("timeout"): 2, sendTook: 2, ended("unconfirmed"): 1, delivered("unconfirmed"): 1, tries: 2, deliveries: 1,
 		}, slow: sendTook},
 		{name: "limit of the address", Config: resetdtest.Config{Settings: map[string]string{"RECIPIENT_LIMIT": "1-H"}}, email: knownEmail, twice: true, want: map[string]float64{
@@ -132,7 +131,7 @@ func TestMetrics(t *testing.T) {
 			before := f.Scrape()
 			for series := range c.want {
 				if _, known := before[series]; !known && !strings.HasPrefix(series, "resetd_request_duration_seconds") && !strings.Contains(series, "429") {
-					t.Errorf("%s is not there from the start: a rate would miss the first", series)
+					t.Errorf("%s does not exist from the start: a rate would miss its first increase", series)
 				}
 			}
 			if c.twice {
@@ -169,7 +168,7 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
-// toDeliveries lets probes through, and nothing else.
+// toDeliveries makes a fault that spares probes.
 func toDeliveries(fault http.Handler) func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -182,7 +181,7 @@ func toDeliveries(fault http.Handler) func(http.Handler) http.Handler {
 	}
 }
 
-// holdUntil serves calls once that channel is closed.
+// holdUntil delays calls until the channel is closed.
 func holdUntil(released <-chan struct{}, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		select {
@@ -193,8 +192,7 @@ func holdUntil(released <-chan struct{}, next http.Handler) http.Handler {
 	})
 }
 
-// TestPending: the metrics say how many requests are accepted and not delivered yet, and how old the
-// oldest is.
+// TestPending: the metrics say how many requests are accepted and not yet delivered, and how old the oldest is.
 func TestPending(t *testing.T) {
 	t.Parallel()
 	release := make(chan struct{})
@@ -215,7 +213,7 @@ func TestPending(t *testing.T) {
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
-	// The first was accepted between began and allAsked, and the metrics were read after asked.
+	// The first request was accepted between began and allAsked, and the metrics were read after asked.
 	if got, most := series[age], time.Since(began); got < asked.Sub(allAsked).Seconds() || got > most.Seconds() {
 		t.Errorf("the oldest is %v s old, want %v to %v", got, asked.Sub(allAsked), most)
 	}
@@ -226,7 +224,7 @@ func TestPending(t *testing.T) {
 	}
 }
 
-// TestMetricsDescribe: what runs, and where it counts.
+// TestMetricsDescribe: the metrics say which version runs, and where limits count.
 func TestMetricsDescribe(t *testing.T) {
 	t.Parallel()
 	series := start(t, resetdtest.Config{}).Scrape()
@@ -241,7 +239,7 @@ func TestMetricsDescribe(t *testing.T) {
 		}
 	}
 	if series["go_goroutines"] < 1 || series["process_resident_memory_bytes"] < 1 {
-		t.Error("nothing of Go's runtime, or of the process")
+		t.Error("no metrics of Go's runtime or of the process")
 	}
 	found := slices.ContainsFunc(slices.Collect(maps.Keys(series)), func(name string) bool {
 		return regexp.MustCompile(`^resetd_build_info\{goversion="go1\.[^"]+",revision="[^"]+",version="\d+\.\d+\.\d+"\}$`).MatchString(name)
@@ -254,8 +252,8 @@ func TestMetricsDescribe(t *testing.T) {
 	}
 }
 
-// TestMetricsAreClosed: whatever callers send, they add no series beyond those of the closed
-// sets, and nothing that they sent is in a label.
+// TestMetricsAreClosed: requests add no series beyond those of the closed sets, and no label has anything that a
+// caller sent.
 func TestMetricsAreClosed(t *testing.T) {
 	t.Parallel()
 	f := start(t, resetdtest.Config{Settings: map[string]string{"RATE_LIMIT": "60-H", "RECIPIENT_LIMIT": "2-H"}})

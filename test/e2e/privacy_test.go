@@ -16,13 +16,12 @@ import (
 	"github.com/resetd/resetd/test/resetdtest"
 )
 
-// The tests of this file are about promise 7 of SECURITY.md: no address, token, link, code or key, and nothing that an
-// upstream wrote, is in anything that the process writes. They are part of every test that starts
-// a server: at its end all that the server wrote is searched for all that it was told. What was
-// written is the standard output and the log, at its lowest level; the metrics; and what a
-// collector of traces was sent, where there is one.
+// The tests of this file are about promise 7 of SECURITY.md: the process writes no address, token, link, code or key,
+// and nothing that an upstream wrote. Every test that starts a server also tests this: at its end, all that the
+// server wrote is searched for all private texts that it got. This covers standard output and the log at its lowest
+// level, the metrics, and the traces if there is a collector.
 
-// faultsOf is an upstream that has a fault of its own for each address.
+// faultsOf is an upstream with another fault for each address.
 type faultsOf struct {
 	byAddress map[string]fault
 	mu        sync.Mutex
@@ -46,7 +45,7 @@ func (f *faultsOf) middleware(next http.Handler) http.Handler {
 	})
 }
 
-// inject lets an upstream fail that would otherwise answer as next does.
+// inject makes an upstream fail that would otherwise answer like next.
 func (f *fault) inject(w http.ResponseWriter, r *http.Request, next http.Handler, email string) {
 	if f.rewrite != nil {
 		rewriteAnswer(w, r, next, f.rewrite)
@@ -55,7 +54,7 @@ func (f *fault) inject(w http.ResponseWriter, r *http.Request, next http.Handler
 	f.serve(w, r, email)
 }
 
-// askIndiscreetly asks for an address, and writes private things wherever a caller can.
+// askIndiscreetly sends a request with private texts in every place that a caller can fill.
 func (f *fixture) askIndiscreetly(email, from string) resetdtest.Answer {
 	f.t.Helper()
 	body, _ := json.Marshal(map[string]string{"email": email, "callback_origin": "https://callback-of-the-caller.example"})
@@ -65,10 +64,10 @@ func (f *fixture) askIndiscreetly(email, from string) resetdtest.Answer {
 	})
 }
 
-// ofTheCaller are what askIndiscreetly writes.
+// ofTheCaller are the private texts of askIndiscreetly.
 var ofTheCaller = []string{"of-the-caller", "origin-of", "https://origin-of-the-caller.example"}
 
-// loudest are the settings with which a server writes most.
+// loudest are the settings with the most output.
 func loudest(c *collecting, redis string) map[string]string {
 	return with(withWebhooks, behindProxy, map[string]string{
 		"UPSTREAM_TIMEOUT": "100ms", "OTEL_EXPORTER_OTLP_ENDPOINT": c.URL, "OTEL_EXPORTER_OTLP_HEADERS": "authorization=key-of-the-collector",
@@ -76,9 +75,9 @@ func loudest(c *collecting, redis string) map[string]string {
 	})
 }
 
-// TestNothingIsTold is promise 7 of SECURITY.md for the binary itself: its deliveries meet every fault there is, with
-// everything on that writes: the log at debug, metrics, traces, webhooks, and a Redis that repeats its
-// password. Each fault has addresses of its own, so that deliveries meet all of them at the same time.
+// TestNothingIsTold is promise 7 of SECURITY.md for the binary itself. Its deliveries have every fault, with all
+// outputs on: the log at debug, metrics, traces, webhooks, and a Redis that repeats its password. Each fault has its
+// own addresses, so that all deliveries run at the same time.
 func TestNothingIsTold(t *testing.T) {
 	t.Parallel()
 	supabase, mailgun := newFaults(), newFaults()
@@ -95,7 +94,7 @@ func TestNothingIsTold(t *testing.T) {
 	}
 	c := newCollector(t)
 	f := startWith(t, resetdtest.Config{
-		Build: resetdtest.BuildShipped, Remember: 3000, // all of it
+		Build: resetdtest.BuildShipped, Remember: 3000, // all texts
 		Accounts: accounts, Settings: with(loudest(c, accepting(t, repeat)), map[string]string{"DELIVERY_TIMEOUT": "6s", "MAX_DELIVERIES": "100"}),
 		Supabase: supabase.middleware, Mailgun: mailgun.middleware,
 	}, c)
@@ -152,11 +151,10 @@ func TestNothingIsTold(t *testing.T) {
 	if !strings.Contains(metrics, "resetd_webhook_refused_total") {
 		t.Error("there are no metrics to search")
 	}
-	// The search itself comes at the end of every test.
 }
 
-// TestProbesTellNothing is promise 7 of SECURITY.md for the probes of the binary, which meet every fault there is, each at a
-// server of its own.
+// TestProbesTellNothing is promise 7 of SECURITY.md for the probes of the binary. They have every fault, each with its
+// own server.
 func TestProbesTellNothing(t *testing.T) {
 	t.Parallel()
 	ofSupabase, ofMailgun := supabaseFaults(), mailgunFaults()
@@ -195,7 +193,7 @@ func TestProbesTellNothing(t *testing.T) {
 	}
 }
 
-// badRequest is one that is refused.
+// badRequest sends a request that is refused.
 type badRequest struct {
 	body   string
 	header map[string]string
@@ -218,7 +216,7 @@ func badRequests() []badRequest {
 	}
 }
 
-// speakNoHTTP sends what net/http answers by itself.
+// speakNoHTTP sends bytes that net/http itself answers.
 func speakNoHTTP(t *testing.T, f *fixture, texts ...string) {
 	t.Helper()
 	for _, text := range texts {
@@ -233,7 +231,7 @@ func speakNoHTTP(t *testing.T, f *fixture, texts ...string) {
 	}
 }
 
-// repeat is no Redis: it answers whatever it is sent with it.
+// repeat is a server in place of Redis that answers everything with what it gets.
 func repeat(conn net.Conn) {
 	for told := make([]byte, 4096); ; {
 		n, err := conn.Read(told)
@@ -244,7 +242,7 @@ func repeat(conn net.Conn) {
 	}
 }
 
-// accepting serves each connection to the address that it returns, until the test ends.
+// accepting serves each connection to the returned address until the test ends.
 func accepting(t testing.TB, serve func(net.Conn)) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

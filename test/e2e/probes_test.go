@@ -12,8 +12,8 @@ import (
 	"github.com/resetd/resetd/test/resetdtest"
 )
 
-// TestVerdicts: what a probe finds out, and its effect: an answer for everybody, a record in
-// the log, a metric. Quotas of Mailgun, which real mail can use up, are for the operator alone.
+// TestVerdicts: each verdict of a probe has these effects: an answer for everybody, a record in the log, and a
+// metric. Only the operator learns of Mailgun's quotas, because real mail can use them up.
 func TestVerdicts(t *testing.T) {
 	t.Parallel()
 	status := func(code int) func(http.Handler) http.Handler {
@@ -24,7 +24,7 @@ func TestVerdicts(t *testing.T) {
 	for _, c := range []struct {
 		name     string
 		setup    resetdtest.Config
-		upstream string // whose verdict it is; the other's is ok, or unknown with MAIL_PROBE=off
+		upstream string // with this verdict; the other's is ok, or unknown with MAIL_PROBE=off
 		verdict  string
 		level    string // of the record; empty: there is none
 		answer   string // "status code"
@@ -66,7 +66,7 @@ func TestVerdicts(t *testing.T) {
 				}
 			}
 			others := map[string]string{"supabase": "mailgun", "mailgun": "supabase"}[c.upstream]
-			f.awaitVerdict(others, "ok") // an answer waits for no more than it needs
+			f.awaitVerdict(others, "ok") // an answer may come before this verdict
 			f.checkVerdict(c.upstream, c.verdict)
 			if c.setup.Settings["MAIL_PROBE"] == "off" {
 				for _, call := range f.Stack.Calls() {
@@ -112,7 +112,7 @@ func verdictSeries(upstream, verdict string) string {
 	return fmt.Sprintf("resetd_probe_verdict{upstream=%q,verdict=%q}", upstream, verdict)
 }
 
-// checkVerdict checks that the metrics have that verdict on an upstream, and no other.
+// checkVerdict checks that the metrics have this verdict on an upstream, and no other.
 func (f *fixture) checkVerdict(upstream, want string) {
 	f.t.Helper()
 	series := f.Scrape()
@@ -133,8 +133,8 @@ func (f *fixture) awaitVerdict(upstream, verdict string) {
 	}
 }
 
-// TestVerdictsChange: an outage that begins and ends while the server runs is seen by the probes, and
-// each change is logged once. What was accepted before rests meanwhile, and is delivered when it ends.
+// TestVerdictsChange: the probes notice an outage that begins and ends while the server runs, and each change is
+// logged once. Accepted requests rest meanwhile, and are delivered after it ends.
 func TestVerdictsChange(t *testing.T) {
 	t.Parallel()
 	var supabase, mailgun resetdtest.Slot
@@ -173,7 +173,7 @@ func TestVerdictsChange(t *testing.T) {
 	check("when Supabase is back", "200 ")
 	f.Settle()
 	if mails := f.Stack.Mails(); len(mails) != 1 {
-		t.Errorf("%d mails to who asked when the outage began", len(mails))
+		t.Errorf("%d mails for the request at the beginning of the outage", len(mails))
 	}
 	for upstream, want := range map[string]string{"supabase": "ok down ok", "mailgun": "down ok"} {
 		var verdicts []string
@@ -191,12 +191,12 @@ func TestVerdictsChange(t *testing.T) {
 	}
 }
 
-// TestProbesAreNobodys: what a probe asks and sends is about nobody, over connections that no delivery
-// uses; and only two calls are made before the first answer, however many requests wait for it.
+// TestProbesAreNobodys: probes ask and send about nobody, over connections that no delivery uses. Before the first
+// answer there are only two calls, however many requests wait for it.
 func TestProbesAreNobodys(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex
-	connections := map[string]map[bool]bool{} // by the client's address: whether a probe has come over it, and a delivery
+	connections := map[string]map[bool]bool{} // by the client's address: whether probes and deliveries have used it
 	watch := func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			mu.Lock()
@@ -226,7 +226,7 @@ func TestProbesAreNobodys(t *testing.T) {
 			t.Errorf("over the connection %s came a probe and a delivery", from)
 		}
 	}
-	if len(connections) != 4 { // of each to each upstream
+	if len(connections) != 4 { // one of probes and one of deliveries to each upstream
 		t.Errorf("there were %d connections, want 4", len(connections))
 	}
 	asked, tested := 0, 0
@@ -243,7 +243,7 @@ func TestProbesAreNobodys(t *testing.T) {
 			t.Errorf("a call about %q", call.Email)
 		}
 	}
-	// Supabase is asked again every five seconds.
+	// Supabase Auth is probed again every five seconds.
 	if asked < 1 || asked > 1+int(time.Since(began)/(5*time.Second)) || tested != 1 {
 		t.Errorf("probes made %d calls of Supabase and %d of Mailgun, want one each", asked, tested)
 	}

@@ -16,10 +16,10 @@ import (
 	"github.com/resetd/resetd/test/resetdtest"
 )
 
-// TestQuotas: 20 requests for accounts use up a quota of Mailgun, and those for unknown addresses do
-// not. The next answers are the same: of this server, of this one after its next sample a minute
-// later, and of another one that starts while the quota is used up. Real mail that fails for another
-// reason changes no answer a minute later either.
+// TestQuotas: 20 requests for accounts use up a quota of Mailgun, and those for unknown addresses do not. The next
+// answers are the same: of this server, of this server after its next sample a minute later, and of another server
+// that starts while the quota is used up. Real mail that fails for another reason changes no answer a minute later
+// either.
 func TestQuotas(t *testing.T) {
 	t.Parallel()
 	var all sync.WaitGroup
@@ -33,7 +33,7 @@ func TestQuotas(t *testing.T) {
 				}
 				both.Wait()
 				if !slices.Equal(sides[0], sides[1]) {
-					t.Errorf("after requests for accounts the answers are\n%q\nand after those for unknown addresses\n%q", sides[0], sides[1])
+					t.Errorf("after requests for accounts the answers are\n%q\nbut after those for unknown addresses\n%q", sides[0], sides[1])
 				}
 			})
 		})
@@ -41,9 +41,8 @@ func TestQuotas(t *testing.T) {
 	all.Wait()
 }
 
-// TestTestMessages: test messages go to the address that our mail is from, and to nobody else; one
-// goes out a minute at most, whatever is asked, and none while nothing is; none at all without the
-// probe.
+// TestTestMessages: test messages go only to the sender's own address, at most one a minute while requests come, and
+// none without requests; without the probe there is none at all.
 func TestTestMessages(t *testing.T) {
 	t.Parallel()
 	from := map[string]string{"MAIL_FROM": "Example <reset@mg.example.com>", "RATE_LIMIT": "100000-H"}
@@ -57,7 +56,7 @@ func TestTestMessages(t *testing.T) {
 		}
 		time.Sleep(200 * time.Millisecond)
 	}
-	time.Sleep(time.Second) // in which no more come
+	time.Sleep(time.Second) // no more messages come
 	for _, f := range []*fixture{busy, quiet, off} {
 		for _, call := range f.Stack.Calls() {
 			if call.TestMode != slices.Equal(call.To, []string{"reset@mg.example.com"}) {
@@ -81,8 +80,8 @@ func TestTestMessages(t *testing.T) {
 	quiet.await("the request after the silence has its sample", func() bool { return len(quiet.Stack.TestMessages()) == 2 })
 }
 
-// TestUnfinishedDoNotCount: as many accounts as MAX_ACCEPTED wait for their mail, and the next ten
-// seconds' requests are all answered 200, as after as many unknown addresses.
+// TestUnfinishedDoNotCount: MAX_ACCEPTED accounts wait for their mail, and the requests of the next ten seconds are
+// all answered 200, as after as many unknown addresses.
 func TestUnfinishedDoNotCount(t *testing.T) {
 	t.Parallel()
 	const most = 100
@@ -119,8 +118,7 @@ func TestUnfinishedDoNotCount(t *testing.T) {
 	both.Wait()
 }
 
-// useUpQuota returns the answers of one side. A status of 500 is no quota, but the fault of real mail
-// alone.
+// useUpQuota returns the answers of one side. A status of 500 is no quota, but a fault of real mail only.
 func useUpQuota(t *testing.T, status int, who who) (answers []string) {
 	const requests, most = 24, 20
 	limit := &quota{status: status, most: most}
@@ -175,14 +173,14 @@ func useUpQuota(t *testing.T, status int, who who) (answers []string) {
 
 	want := []string{"ok"}
 	if who.name == accounts.name && status != 500 {
-		awaitVerdict(t, f.Log, "mailgun", "limited") // which the operator sees
+		awaitVerdict(t, f.Log, "mailgun", "limited") // the operator sees it
 		want = append(want, "limited")
 		awaitVerdict(t, another.Log, "mailgun", "limited")
 	}
 	if got := verdictsIn(f.Log)["mailgun"]; !slices.Equal(got, want) {
 		t.Errorf("the verdicts on Mailgun are %q, want %q", got, want)
 	}
-	// What was accepted is mailed all the same, at the latest when the server stops.
+	// Accepted mails go out nevertheless, at the latest when the server stops.
 	limit.lifted.Store(true)
 	if err := f.Stop(); err != nil {
 		t.Error(err)
@@ -197,7 +195,7 @@ func useUpQuota(t *testing.T, status int, who who) (answers []string) {
 	return answers
 }
 
-// quota answers status once as many messages have been accepted as most, test messages included.
+// quota answers with status after most messages have been accepted, including test messages.
 type quota struct {
 	status   int
 	most     int64

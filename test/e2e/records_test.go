@@ -13,8 +13,8 @@ import (
 	"github.com/resetd/resetd/test/resetdtest"
 )
 
-// TestRecords: each request has one record in the log, and each delivery one of its own, which names
-// the same request and the same account.
+// TestRecords: each request has one record in the log, and each delivery has one, with the same request id and the
+// same account.
 func TestRecords(t *testing.T) {
 	t.Parallel()
 	f := start(t, resetdtest.Config{Settings: map[string]string{"RECIPIENT_LIMIT": "1-H"}, Accounts: []string{"locked.out@example.com"}, Banned: []string{"locked.out@example.com"}})
@@ -24,8 +24,8 @@ func TestRecords(t *testing.T) {
 	)
 	cases := []struct {
 		id, body          string
-		outcome, delivery string // in the records of the request, and of its delivery; "" is none
-		fields            string // of the record of the request
+		outcome, delivery string // in the records of the request and of its delivery; empty: no delivery
+		fields            string // fields of the request's record
 	}{
 		{id: "id-of-the-account", body: mailed, outcome: "accepted", delivery: "sent", fields: always + " outcome account"},
 		{id: "id-of-the-banned", body: `{"email":"locked.out@example.com"}`, outcome: "accepted", delivery: "banned", fields: always + " outcome account"},
@@ -74,7 +74,7 @@ func TestRecords(t *testing.T) {
 	}
 }
 
-// recordsByID are the log's records with that message, by the request's id.
+// recordsByID returns the log's records with this message, by the request's id.
 func (f *fixture) recordsByID(message string) map[string][]map[string]any {
 	f.t.Helper()
 	records := map[string][]map[string]any{}
@@ -99,16 +99,15 @@ func checkFields(t *testing.T, record map[string]any, want string) {
 	}
 }
 
-// TestNewerRequest: of an account's requests that are not delivered yet, the newest counts, whether or
-// not a delivery of an older one is under way. The others end as suppressed, and the limit of the
-// address has nothing to do with it.
+// TestNewerRequest: of an account's undelivered requests the newest counts, whether or not the delivery of an older
+// one is running. The others end as suppressed, and do not count for the limit of the address.
 func TestNewerRequest(t *testing.T) {
 	t.Parallel()
 	const older, newer, newest = "id-of-the-older", "id-of-the-newer", "id-of-the-newest"
 	outcomes := map[string]string{"id-of-the-first": "sent", older: "suppressed", newer: "suppressed", newest: "sent"}
 	for _, c := range []struct {
 		name  string
-		first string // whose lookup takes the one place
+		first string // its lookup takes the one place
 		mails int    // to the account
 	}{
 		{name: "while the older one waits", first: otherKnown, mails: 1},
@@ -162,8 +161,8 @@ func TestNewerRequest(t *testing.T) {
 	}
 }
 
-// TestLogRefusals: a flood of refusals has a sample of records, which say how many were left out, or
-// all of them where the operator wants that.
+// TestLogRefusals: in a flood of refusals, the log has a sample of them and says how many were left out, or has all
+// of them if the operator wants that.
 func TestLogRefusals(t *testing.T) {
 	t.Parallel()
 	for _, setting := range []string{"", "all"} {

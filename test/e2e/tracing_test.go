@@ -24,19 +24,19 @@ import (
 type collecting struct {
 	*httptest.Server
 	mu       sync.Mutex
-	raw      bytes.Buffer // all that it was sent
+	raw      bytes.Buffer // all that it has received
 	spans    []*otlp.Span
 	resource []*common.KeyValue
 }
 
-// sent is all that it was sent.
+// sent returns all that it has received.
 func (c *collecting) sent() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.raw.String()
 }
 
-// received returns the spans that it was sent.
+// received returns the spans that it has received.
 func (c *collecting) received() []*otlp.Span {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -67,7 +67,7 @@ func newCollector(t *testing.T) *collecting {
 	return c
 }
 
-// traced starts resetd with a collector. What was collected is complete once f.Stop has returned.
+// traced starts resetd with a collector, which has all spans after f.Stop has returned.
 func traced(t *testing.T, config resetdtest.Config) (*fixture, *collecting) {
 	t.Helper()
 	c := newCollector(t)
@@ -75,7 +75,7 @@ func traced(t *testing.T, config resetdtest.Config) (*fixture, *collecting) {
 	return startWith(t, config, c), c
 }
 
-// startWith starts resetd, and searches the collector for private texts when it has ended.
+// startWith starts resetd, and searches the collector for private texts after it has ended.
 func startWith(t *testing.T, config resetdtest.Config, c *collecting) (f *fixture) {
 	t.Helper()
 	t.Cleanup(func() { f.SearchAlso("the collector", c.sent()) })
@@ -83,8 +83,7 @@ func startWith(t *testing.T, config resetdtest.Config, c *collecting) (f *fixtur
 	return f
 }
 
-// trace returns the spans by name, in the order in which they were sent, of the
-// request with that id.
+// trace returns the spans of the request with this id by name, in the order in which they were sent.
 func (c *collecting) trace(t *testing.T, id string) map[string][]*otlp.Span {
 	t.Helper()
 	c.mu.Lock()
@@ -123,12 +122,11 @@ const (
 	sendSpan      = "mailgun send"
 )
 
-// TestTraces: one span a request; in its trace one for each attempt of its delivery, and one below
-// that for each upstream call. Probes make no spans. The context of a call goes to Supabase, and to
-// nobody else.
+// TestTraces: each request has one span. Its trace has a span for each attempt of its delivery, with a span below it
+// for each call of an upstream. Probes make no spans. Only Supabase Auth gets the trace context of a call.
 func TestTraces(t *testing.T) {
 	f, c := traced(t, resetdtest.Config{})
-	ids := map[string]string{} // of the requests, by address
+	ids := map[string]string{} // ids of the requests, by address
 	for _, email := range []string{knownEmail, unknownEmail} {
 		answer := f.Ask(email)
 		if answer.Status != http.StatusOK {
@@ -142,7 +140,7 @@ func TestTraces(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	var sent []string // to Supabase, by deliveries
+	var sent []string // trace contexts of deliveries that Supabase Auth got
 	for _, call := range f.Stack.Calls() {
 		if call.Service == "supabase" && !resetdtest.IsProbe(call) {
 			sent = append(sent, call.Header.Get("Traceparent"))
@@ -150,7 +148,7 @@ func TestTraces(t *testing.T) {
 		}
 		for _, name := range []string{"Traceparent", "Tracestate", "Baggage"} {
 			if value := call.Header.Get(name); value != "" {
-				t.Errorf("%s was sent %s: %s", call.Service, name, value)
+				t.Errorf("%s got %s: %s", call.Service, name, value)
 			}
 		}
 	}
@@ -202,7 +200,7 @@ func TestTraces(t *testing.T) {
 	}
 }
 
-// TestTraceOfRetries: each attempt of a delivery has a span of its own, all in the trace of the request.
+// TestTraceOfRetries: each attempt of a delivery has its own span in the trace of the request.
 func TestTraceOfRetries(t *testing.T) {
 	t.Parallel()
 	f, c := traced(t, resetdtest.Config{Build: resetdtest.BuildShipped, Mailgun: toDeliveries(resetdtest.Saying(http.StatusBadRequest, "{}")(nil))})
@@ -226,8 +224,8 @@ func TestTraceOfRetries(t *testing.T) {
 	}
 }
 
-// TestTraceOfCaller: a caller's traceparent is linked to, and is no parent: it decides neither
-// what is sampled nor where it goes. Nothing that a caller sent reaches an upstream.
+// TestTraceOfCaller: a caller's traceparent becomes a link and no parent. It decides neither what is sampled nor
+// where spans go. Nothing that a caller sent reaches an upstream.
 func TestTraceOfCaller(t *testing.T) {
 	f, c := traced(t, resetdtest.Config{})
 	const callers = "0af7651916cd43dd8448eb211c80319c"
@@ -251,7 +249,7 @@ func TestTraceOfCaller(t *testing.T) {
 		t.Errorf("the links are %v", root.Links)
 	}
 	if strings.Contains(c.sent(), "of-the-caller") {
-		t.Error("the collector was sent the caller's tracestate or baggage")
+		t.Error("the collector got the caller's tracestate or baggage")
 	}
 	for _, call := range f.Stack.Calls() {
 		for name, values := range call.Header {
@@ -262,8 +260,8 @@ func TestTraceOfCaller(t *testing.T) {
 	}
 }
 
-// TestTracesTellNothing: no address, token, link, key, or text of an upstream is in anything
-// that the collector is sent, whatever fails (SECURITY.md, promise 7).
+// TestTracesTellNothing: whatever fails, the collector gets no address, token, link, key or text of an upstream
+// (SECURITY.md, promise 7).
 func TestTracesTellNothing(t *testing.T) {
 	t.Parallel()
 	const gossip = "gossip of the upstream"
@@ -274,7 +272,7 @@ func TestTracesTellNothing(t *testing.T) {
 			})
 		}
 	}
-	// Of the faults, those of deliveries alone are met by calls that have spans.
+	// Only calls of deliveries have spans, so only faults of deliveries are tested.
 	short := map[string]string{"DELIVERY_TIMEOUT": "3s"}
 	for name, s := range map[string]resetdtest.Config{
 		"all well":                  {},
@@ -304,17 +302,17 @@ func TestTracesTellNothing(t *testing.T) {
 			}
 			for _, secret := range []string{"@example", knownEmail, "stranger", "evil.example", "not an address", "192.0.2.7", "127.0.0.1", "test-service-role-key", "test-mailgun-key", "token", gossip} {
 				if strings.Contains(sent, secret) {
-					t.Errorf("the collector was sent %q", secret)
+					t.Errorf("the collector got %q", secret)
 				}
 			}
 			for _, mail := range append(f.Stack.Mails(), f.Stack.TestMessages()...) {
 				for _, token := range regexp.MustCompile(`[0-9a-f]{56}`).FindAllString(mail.Text, -1) {
 					if strings.Contains(sent, token) {
-						t.Error("the collector was sent a token")
+						t.Error("the collector got a token")
 					}
 				}
 			}
-			failed := map[string]bool{} // by the span's name, and only where all of them did
+			failed := map[string]bool{} // by the span's name; only if all of them failed
 			for _, span := range c.received() {
 				once, seen := failed[span.Name]
 				failed[span.Name] = (once || !seen) && span.Status.GetCode() == otlp.Status_STATUS_CODE_ERROR
@@ -337,13 +335,13 @@ func TestTracesTellNothing(t *testing.T) {
 	}
 }
 
-// TestTracingOff: unless the standard variables set an exporter, nothing is exported and no
-// trace context goes anywhere, a caller's neither.
+// TestTracingOff: unless the standard variables set an exporter, nothing is exported, and no trace context goes to
+// an upstream, also not the caller's.
 func TestTracingOff(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		env       map[string]string
-		collector bool // an endpoint is set all the same
+		collector bool // an endpoint is set nevertheless
 	}{
 		"by default":               {},
 		"a service name alone":     {env: map[string]string{"OTEL_SERVICE_NAME": "resetd"}},
@@ -370,11 +368,11 @@ func TestTracingOff(t *testing.T) {
 				t.Errorf("%d calls of a delivery, want 2", calls)
 			}
 			if c.sent() != "" {
-				t.Error("the collector was sent something")
+				t.Error("the collector got something")
 			}
 			for _, call := range f.Stack.Calls() {
 				if value := call.Header.Get("Traceparent"); value != "" {
-					t.Errorf("%s was sent traceparent %s", call.Service, value)
+					t.Errorf("%s got traceparent %s", call.Service, value)
 				}
 			}
 			if strings.Contains(f.Log.String(), "trace_id") {
@@ -384,8 +382,8 @@ func TestTracingOff(t *testing.T) {
 	}
 }
 
-// TestCollectorAway: requests are answered as ever, the loss is logged, and says nothing of
-// where to or with which headers.
+// TestCollectorAway: requests are answered as usual, and the loss is logged without the collector's address and
+// headers.
 func TestCollectorAway(t *testing.T) {
 	f, c := traced(t, resetdtest.Config{Settings: map[string]string{"OTEL_EXPORTER_OTLP_TIMEOUT": "200"}})
 	t.Setenv("OTEL_EXPORTER_OTLP_HEADERS", "authorization=collector-key")

@@ -14,10 +14,10 @@ import (
 	"github.com/resetd/resetd/test/resetdtest"
 )
 
-// The tests of this file are about how connections are served, and their requests.
+// The tests of this file are about connections and their requests.
 
-// TestHalfClosed: a client that closes its sending half after the request is answered, whether its
-// request waits for the first sample or for nothing.
+// TestHalfClosed: a client that closes its sending half after the request gets its answer, also if the request waits
+// for the first sample.
 func TestHalfClosed(t *testing.T) {
 	t.Parallel()
 	release := make(chan struct{})
@@ -37,7 +37,7 @@ func TestHalfClosed(t *testing.T) {
 		return w
 	}
 	first := []*wire{ask(knownEmail), ask(unknownEmail)}
-	time.Sleep(100 * time.Millisecond) // in which a server that gives up would
+	time.Sleep(100 * time.Millisecond) // enough for a server to give up
 	close(release)
 	for _, w := range append(first, ask(otherKnown), ask(unknownEmail)) {
 		if a, err := w.answer(); err != nil || a.Status != http.StatusOK {
@@ -53,8 +53,8 @@ func TestHalfClosed(t *testing.T) {
 	}
 }
 
-// TestPipelined: requests that are sent at once on one connection are answered in their order, on
-// this connection, and the connection goes on.
+// TestPipelined: requests sent at once on one connection are answered in order, on the same connection, which stays
+// open.
 func TestPipelined(t *testing.T) {
 	t.Parallel()
 	var held atomic.Int64
@@ -89,8 +89,8 @@ func TestPipelined(t *testing.T) {
 	}
 }
 
-// TestIdleTimeout: a connection is kept for its next request as long as the setting says, which by
-// default is longer than any known proxy keeps it, and no longer.
+// TestIdleTimeout: the server keeps an idle connection as long as the setting says. The default is longer than any
+// known proxy keeps it.
 func TestIdleTimeout(t *testing.T) {
 	t.Parallel()
 	f := start(t, resetdtest.Config{Settings: map[string]string{"IDLE_TIMEOUT": "1s"}})
@@ -103,8 +103,7 @@ func TestIdleTimeout(t *testing.T) {
 	}
 }
 
-// TestManyIdle: of more idle connections than are kept, as many are closed as are too many. The others
-// go on.
+// TestManyIdle: of too many idle connections, only the surplus is closed.
 func TestManyIdle(t *testing.T) {
 	t.Parallel()
 	f := start(t, resetdtest.Config{})
@@ -128,7 +127,7 @@ func TestManyIdle(t *testing.T) {
 	}
 }
 
-// healthz asks whether the server answers on this connection.
+// healthz says whether the server answers on this connection.
 func (w *wire) healthz(t *testing.T) {
 	t.Helper()
 	if _, err := io.WriteString(w, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {

@@ -31,7 +31,7 @@ const (
 
 var withWebhooks = map[string]string{"MAILGUN_WEBHOOK_SIGNING_KEY": signingKey}
 
-// report is a webhook of Mailgun's about one mail, with what must never be told.
+// report is a webhook of Mailgun about one mail, with texts that must stay private.
 type report struct {
 	at        time.Time // of the signature
 	token     string
@@ -58,7 +58,7 @@ func (r report) signature() string {
 	return hex.EncodeToString(mac.Sum(nil))
 }
 
-// body has every kind of text that Mailgun sends beside what is read.
+// body has every kind of text that Mailgun sends, beside what is read.
 func (r report) body() string {
 	body, err := json.Marshal(map[string]any{
 		"signature": map[string]any{"timestamp": fmt.Sprint(r.at.Unix()), "token": r.token, "signature": r.signature()},
@@ -77,7 +77,7 @@ func (r report) body() string {
 	return string(body)
 }
 
-// hook posts a body to the webhooks' address.
+// hook posts a body to the webhooks' path.
 func (f *fixture) hook(body string) resetdtest.Answer {
 	f.t.Helper()
 	return f.hookAs(strings.NewReader(body), "application/json")
@@ -95,7 +95,7 @@ func (f *fixture) hookAs(body io.Reader, mediaType string) resetdtest.Answer {
 
 var webhookSample = regexp.MustCompile(`(?m)^resetd_(?:delivery_events|webhook_refused)_total\{(?:event|reason)="([a-z_]+)"\} (\d+)$`)
 
-// counted are the webhooks' counters that are not 0.
+// counted returns the webhooks' counters that are not 0.
 func (f *fixture) counted() map[string]string {
 	f.t.Helper()
 	counts := map[string]string{}
@@ -121,7 +121,7 @@ func (f *fixture) checkCounted(when string, want map[string]string) {
 
 const taken = "{\"ok\":true}\n"
 
-// TestWebhooksOff: without a signing key there is nothing at the webhooks' address.
+// TestWebhooksOff: without a signing key there is nothing at the webhooks' path.
 func TestWebhooksOff(t *testing.T) {
 	t.Parallel()
 	f := start(t, resetdtest.Config{})
@@ -130,13 +130,13 @@ func TestWebhooksOff(t *testing.T) {
 	nothing := f.Do(newRequest(t, http.MethodPost, f.URL+"/webhooks/postmark"))
 	for _, body := range []string{newReport(knownEmail).body(), unsigned.body(), ""} {
 		if a := f.hook(body); a.Status != http.StatusNotFound || a.Raw != nothing.Raw {
-			t.Errorf("%d %s, want what is answered anywhere else: %s", a.Status, a.Raw, nothing.Raw)
+			t.Errorf("%d %s, want the answer of any other path: %s", a.Status, a.Raw, nothing.Raw)
 		}
 	}
 	f.checkCounted("without a key", map[string]string{})
 }
 
-// TestWebhooksOn: with one, given in a file as secrets are, it takes POST alone.
+// TestWebhooksOn: with a signing key, which a file may have, the path accepts only POST.
 func TestWebhooksOn(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "key")
@@ -162,8 +162,8 @@ func TestWebhooksOn(t *testing.T) {
 	}
 }
 
-// TestDeliveryEvents: the operator learns which of the mails that were sent did not arrive, by
-// the hash that the request and its delivery have in the log, and of nothing else.
+// TestDeliveryEvents: the operator learns which mails did not arrive, by the hash that their request and delivery
+// have in the log, and no more.
 func TestDeliveryEvents(t *testing.T) {
 	t.Parallel()
 	f := start(t, resetdtest.Config{Settings: withWebhooks})
@@ -193,7 +193,7 @@ func TestDeliveryEvents(t *testing.T) {
 		{change: func(r *report) { r.recipient = otherKnown }, event: "permanent_fail", level: "WARN", code: 550.0, otherRecipient: true},
 		{change: func(r *report) { r.code = 10000 }, event: "permanent_fail", level: "WARN", code: nil},
 		{change: func(r *report) { r.code = "550 secret-code" }, event: "permanent_fail", level: "WARN", code: nil},
-		// Another sender's mail, or no news.
+		// These are another sender's mail, or no news.
 		{change: func(r *report) { r.tags = []string{"newsletter"} }, event: "other", level: "", code: nil},
 		{change: func(r *report) { r.testMode = true }, event: "other", level: "", code: nil},
 		{change: func(r *report) { r.event = "delivered" }, event: "other", level: "", code: nil},
@@ -241,8 +241,8 @@ func TestDeliveryEvents(t *testing.T) {
 	}
 }
 
-// TestWebhookRefusals: what is not believed is not counted as an event, and answered so that
-// Mailgun repeats (not 200 or 406) exactly what may be good later.
+// TestWebhookRefusals: a refused webhook counts as no event. Its answer makes Mailgun repeat (not 200 or 406)
+// exactly the webhooks that may be valid later.
 func TestWebhookRefusals(t *testing.T) {
 	t.Parallel()
 	f := start(t, resetdtest.Config{Settings: withWebhooks})
@@ -272,7 +272,7 @@ func TestWebhookRefusals(t *testing.T) {
 		{name: "cut off", body: good.body()[:100], status: 406, code: "webhook_malformed", reason: "malformed"},
 		{name: "just not too old", body: of(func(r *report) { r.at = time.Now().Add(-12*time.Hour + time.Minute) }), status: 200, code: "", reason: "permanent_fail"},
 		{name: "just not too early", body: of(func(r *report) { r.at = time.Now().Add(4 * time.Minute) }), status: 200, code: "", reason: "permanent_fail"},
-		// Refused with another body it was not remembered.
+		// The webhook was refused with another body, so it was not remembered.
 		{name: "good", body: good.body(), status: 200, code: "", reason: "permanent_fail"},
 	} {
 		a := f.hook(c.body)
@@ -297,8 +297,7 @@ func TestWebhookRefusals(t *testing.T) {
 	}
 }
 
-// TestWebhookBodies: one kind of body, of 256 KiB at most, and what is too long is not waited
-// for.
+// TestWebhookBodies: only one kind of body is accepted, up to 256 KiB, and the server does not wait for a longer one.
 func TestWebhookBodies(t *testing.T) {
 	t.Parallel()
 	f := start(t, resetdtest.Config{Settings: withWebhooks})
@@ -324,11 +323,11 @@ func TestWebhookBodies(t *testing.T) {
 		t.Errorf("a byte too many: %d %s", a.Status, a.Raw)
 	}
 	if a := f.hookAs(unannounced{strings.NewReader(long)}, "application/json"); a.Status != http.StatusRequestEntityTooLarge {
-		t.Errorf("a byte too many, unannounced: %d %s", a.Status, a.Raw)
+		t.Errorf("a byte too many, without a Content-Length: %d %s", a.Status, a.Raw)
 	}
-	// Announced, and never sent.
+	// This one has a Content-Length and is never sent.
 	if status := f.sendHook("Content-Type: application/json\r\nContent-Length: 262145\r\n\r\n{").status(); status != http.StatusRequestEntityTooLarge {
-		t.Errorf("an announcement of too much: %d", status)
+		t.Errorf("a Content-Length of too much: %d", status)
 	}
 	for _, mediaType := range []string{"", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"} {
 		if a := f.hookAs(strings.NewReader(newReport(knownEmail).body()), mediaType); a.Status != http.StatusUnsupportedMediaType {
@@ -338,10 +337,10 @@ func TestWebhookBodies(t *testing.T) {
 	f.checkCounted("in the end", map[string]string{"permanent_fail": "6"})
 }
 
-// unannounced hides a body's length.
+// unannounced removes a body's Content-Length.
 type unannounced struct{ io.Reader }
 
-// sendHook begins a request to the webhooks' address on a connection of its own.
+// sendHook begins a request to the webhooks' path on its own connection.
 func (f *fixture) sendHook(rest string) *wire {
 	f.t.Helper()
 	w := f.dial()
@@ -351,7 +350,7 @@ func (f *fixture) sendHook(rest string) *wire {
 	return w
 }
 
-// status of the one answer to come.
+// status returns the status of the next answer.
 func (w *wire) status() int {
 	w.t.Helper()
 	_ = w.SetReadDeadline(time.Now().Add(20 * time.Second))
@@ -363,8 +362,8 @@ func (w *wire) status() int {
 	return response.StatusCode
 }
 
-// TestWebhookFlood: a sender that never ends a body takes no place from the reports of password-reset mails,
-// takes only so much memory, and not for long.
+// TestWebhookFlood: a sender that never ends a body takes no place from reports of password-reset mails, and takes
+// only a bounded amount of memory, for a bounded time.
 func TestWebhookFlood(t *testing.T) {
 	t.Parallel()
 	f := start(t, resetdtest.Config{Settings: withWebhooks})
@@ -378,26 +377,26 @@ func TestWebhookFlood(t *testing.T) {
 		return f.hook(body[:len(body)-1] + strings.Repeat(" ", 20_000) + "}")
 	}
 	for range 64 {
-		stall(200) // takes none of the places of the large ones
+		stall(200) // these take no places of large bodies
 		stall(200_000)
 	}
-	// They have their places soon, and more of them than there are places have all.
+	// Soon large bodies have all places, because there are more of them than places.
 	a := large()
 	for n := 0; n < 64 && a.Status == http.StatusOK; n++ {
 		stall(200_000)
 		a = large()
 	}
 	if a.Status != http.StatusServiceUnavailable || a.Body.Code != "webhook_overloaded" || a.Header.Get("Retry-After") == "" {
-		t.Errorf("a large body more than there are places: %d %s", a.Status, a.Raw)
+		t.Errorf("a large body without a place: %d %s", a.Status, a.Raw)
 	}
 	if a := f.hook(newReport(knownEmail).body()); a.Status != http.StatusOK {
-		t.Errorf("a good report meanwhile: %d %s", a.Status, a.Raw)
+		t.Errorf("a valid report meanwhile: %d %s", a.Status, a.Raw)
 	}
 	if a := f.Ask(knownEmail); a.Status != http.StatusOK {
 		t.Errorf("a request meanwhile: %d %s", a.Status, a.Raw)
 	}
 	for _, w := range stalled {
-		// Both are repeated.
+		// Mailgun repeats after both.
 		if status := w.status(); status != http.StatusBadRequest && status != http.StatusServiceUnavailable {
 			t.Fatalf("a body that never ends is answered %d", status)
 		}
@@ -412,8 +411,8 @@ func TestWebhookFlood(t *testing.T) {
 	}
 }
 
-// TestWebhookReplay: one signature counts once, whatever body comes with it, and a sender that only
-// repeats what was answered before is told so again.
+// TestWebhookReplay: one signature counts once, whatever the body. A sender that repeats a report gets the same
+// answer again.
 func TestWebhookReplay(t *testing.T) {
 	t.Parallel()
 	f := start(t, resetdtest.Config{Settings: withWebhooks})
@@ -424,7 +423,7 @@ func TestWebhookReplay(t *testing.T) {
 	foreign.tags = nil
 	claimed := foreign
 	claimed.tags = []string{"password-reset"}
-	// Nothing separates time and token where they are signed.
+	// The signed text has no separator between time and token.
 	moved := strings.NewReplacer(`:"`+first.token, `:"`+fmt.Sprint(first.at.Unix())[9:]+first.token,
 		fmt.Sprintf(`"%d"`, first.at.Unix()), fmt.Sprintf(`"%d"`, first.at.Unix()/10)).Replace(first.body())
 	upper := strings.Replace(first.body(), first.signature(), strings.ToUpper(first.signature()), 1)
@@ -461,7 +460,7 @@ func TestWebhookReplay(t *testing.T) {
 	}
 }
 
-// TestWebhookReplayShared: nor does it count once with each instance, where they share a Redis.
+// TestWebhookReplayShared: a signature counts once also for all instances with the same Redis.
 func TestWebhookReplayShared(t *testing.T) {
 	t.Parallel()
 	server := miniredis.RunT(t)
@@ -491,15 +490,15 @@ func TestWebhookReplayShared(t *testing.T) {
 		if !regexp.MustCompile(`^resetd:webhook:\{[A-Za-z0-9_-]{22}\}:D$`).MatchString(key) {
 			t.Errorf("Redis has the key %q", key)
 		}
-		// Longer than Mailgun's signature is believed, and not for ever.
+		// Longer than Mailgun's signature is valid, but not for ever.
 		if ttl := server.TTL(key); ttl < 13*time.Hour || ttl > 24*time.Hour {
 			t.Errorf("%s lives for %v more", key, ttl)
 		}
 	}
 }
 
-// TestWebhookPrivacy: whatever is posted, signed or not, none of it is in an answer, the log or
-// the metrics (SECURITY.md, promise 7); and the answer to a report says nothing about its recipient.
+// TestWebhookPrivacy: no answer, log or metric has anything of a webhook, signed or not (SECURITY.md, promise 7), and
+// the answer to a report says nothing about its recipient.
 func TestWebhookPrivacy(t *testing.T) {
 	t.Parallel()
 	f := start(t, resetdtest.Config{Settings: withWebhooks})
@@ -525,7 +524,7 @@ func TestWebhookPrivacy(t *testing.T) {
 		private = append(private, known.token, known.signature(), unknown.token, unknown.signature())
 		for _, alter := range []func(string) string{
 			func(body string) string { return body },
-			func(body string) string { return body }, // once more
+			func(body string) string { return body }, // the same report again
 			func(body string) string { return body[:len(body)-10] },
 			func(body string) string { return "made-up" + body },
 			func(body string) string {
@@ -548,9 +547,9 @@ func TestWebhookPrivacy(t *testing.T) {
 		t.Fatal(err)
 	}
 	logs := f.Log.String()
-	// The settings' own start is in the log too, with addresses of its listeners alone.
+	// The records of the start are in this log too. They have only the addresses of the listeners.
 	if len(f.Log.Records(t, "delivery event")) == 0 || !strings.Contains(logs, webhooks) {
-		t.Fatalf("the log is not that of debug:\n%s", logs)
+		t.Fatalf("the log is not at debug:\n%s", logs)
 	}
 	for where, text := range map[string]string{"the log": logs, "an answer": answers.String()} {
 		for _, secret := range private {
@@ -561,7 +560,7 @@ func TestWebhookPrivacy(t *testing.T) {
 	}
 }
 
-// TestWebhookMetricsPrivacy: nor in the metrics.
+// TestWebhookMetricsPrivacy: the same holds for the metrics.
 func TestWebhookMetricsPrivacy(t *testing.T) {
 	t.Parallel()
 	f := start(t, resetdtest.Config{Settings: withWebhooks})
@@ -580,8 +579,8 @@ func TestWebhookMetricsPrivacy(t *testing.T) {
 	}
 }
 
-// TestWebhooksChangeNoAnswer: what happened to an address changes nothing for those who ask for
-// it: not the answer, not the calls, not whether there is a mail.
+// TestWebhooksChangeNoAnswer: a report about an address changes nothing for its requests: neither the answer, nor the
+// calls, nor the mail.
 func TestWebhooksChangeNoAnswer(t *testing.T) {
 	t.Parallel()
 	f := start(t, resetdtest.Config{Settings: withWebhooks})
@@ -629,8 +628,7 @@ func TestWebhooksChangeNoAnswer(t *testing.T) {
 	}
 }
 
-// TestWebhooksAndTheLimit: clients' limit is for clients. Mailgun is none, whatever address it
-// posts from.
+// TestWebhooksAndTheLimit: the clients' limit does not count webhooks, whatever address Mailgun sends them from.
 func TestWebhooksAndTheLimit(t *testing.T) {
 	t.Parallel()
 	f := start(t, resetdtest.Config{Settings: with(withWebhooks, map[string]string{"RATE_LIMIT": "2-H"})})
@@ -654,6 +652,6 @@ func TestWebhooksAndTheLimit(t *testing.T) {
 		t.Errorf("%d %s", a.Status, a.Raw)
 	}
 	if a := f.hook(newReport(knownEmail).body()); a.Status != http.StatusOK {
-		t.Errorf("of a client that is limited: %d %s", a.Status, a.Raw)
+		t.Errorf("from a limited client: %d %s", a.Status, a.Raw)
 	}
 }
