@@ -30,7 +30,7 @@ for (const [name, look] of Object.entries(looks)) {
 			await expectVisible(page.locator('dt').getByText(member, { exact: true }))
 		}
 		await expectVisible(page.locator('pre').getByText(/^curl -i https:\/\/example\.com\/api\/auth\/send-password-reset/))
-		await expectVisible(page.getByText('The link leads to the app that asks'))
+		await expectVisible(page.getByText('The link leads to the app that sends the request'))
 		const { responses } = document.paths['/auth/send-password-reset'].post
 		assert(Object.keys(responses).length >= 8)
 		for (const status of Object.keys(responses)) {
