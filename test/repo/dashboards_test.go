@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -13,6 +12,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/VictoriaMetrics/metricsql"
+	"go.yaml.in/yaml/v3"
 
 	"github.com/resetd/resetd/test/resetdtest"
 )
@@ -54,67 +56,58 @@ func exports(t *testing.T) exported {
 	return all
 }
 
-var (
-	// Strings are removed first, so that no word in them counts as a name.
-	selector = regexp.MustCompile(`([a-zA-Z_:][a-zA-Z0-9_:]*)\s*\{([^}]*)\}`)
-	matcher  = regexp.MustCompile(`([a-zA-Z_][a-zA-Z0-9_]*)\s*(=~|!~|!=|=)\s*"([^"]*)"`)
-	grouping = regexp.MustCompile(`\b(by|without|on|ignoring|group_left|group_right)\s*\(([^)]*)\)`)
-	function = regexp.MustCompile(`\b[a-z_0-9]+\s*\(`)
-	operator = regexp.MustCompile(`\b(and|or|unless|bool|offset|by|without|on|ignoring|sum|max|min|count|avg)\b`)
-	duration = regexp.MustCompile(`\[[^\]]*\]`)
-	name     = regexp.MustCompile(`[a-zA-Z_:][a-zA-Z0-9_:]*`)
-)
+// grafana replaces Grafana's variables outside of strings, so that a query can be parsed.
+var grafana = strings.NewReplacer("$__rate_interval", "5m", "$price", "1")
 
-// used has the metrics that a query names, and the labels that it groups by.
-func used(query string) (metrics, groups []string) {
-	for _, by := range grouping.FindAllStringSubmatch(query, -1) {
-		groups = append(groups, name.FindAllString(by[2], -1)...)
-	}
-	rest := grouping.ReplaceAllString(query, " ")
-	rest = selector.ReplaceAllString(rest, "$1 ")
-	for _, noise := range []*regexp.Regexp{duration, regexp.MustCompile(`"[^"]*"`), regexp.MustCompile(`\$[a-z_]+`), function, operator} {
-		rest = noise.ReplaceAllString(rest, " ")
-	}
-	return name.FindAllString(rest, -1), groups
-}
-
-// check reports names in a query that no server exports.
-func (e exported) check(t *testing.T, where, query string) {
+// check reports names in a query that no server exports. It returns the metrics that the query names.
+func (e exported) check(t *testing.T, where, query string) (metrics []string) {
 	t.Helper()
-	metrics, groups := used(query)
+	parsed, err := metricsql.Parse(grafana.Replace(query))
+	if err != nil {
+		t.Errorf("%s: %v", where, err)
+		return nil
+	}
+	var groups []string
+	metricsql.VisitAll(parsed, func(part metricsql.Expr) {
+		switch part := part.(type) {
+		case *metricsql.AggrFuncExpr:
+			groups = append(groups, part.Modifier.Args...)
+		case *metricsql.BinaryOpExpr:
+			groups = slices.Concat(groups, part.GroupModifier.Args, part.JoinModifier.Args)
+		case *metricsql.MetricExpr:
+			for _, filters := range part.LabelFilterss {
+				metrics = append(metrics, filters[0].Value) // the name comes first
+				e.checkFilters(t, where, filters[0].Value, filters[1:])
+			}
+		}
+	})
 	if len(metrics) == 0 && !strings.HasPrefix(query, "vector(") {
 		t.Errorf("%s: names no metric: %s", where, query)
 	}
-	for _, metric := range metrics {
-		if e[metric] == nil {
-			t.Errorf("%s: no server exports %s", where, metric)
-		}
-	}
 	for _, group := range groups {
-		known := group == "job" || group == "instance"
-		for _, metric := range metrics {
-			_, has := e[metric][group]
-			known = known || has
-		}
-		if !known {
+		if !slices.ContainsFunc(metrics, func(metric string) bool { _, has := e[metric][group]; return has }) {
 			t.Errorf("%s: none of %v has a label %s", where, metrics, group)
 		}
 	}
-	for _, s := range selector.FindAllStringSubmatch(query, -1) {
-		for _, m := range matcher.FindAllStringSubmatch(s[2], -1) {
-			label, values := m[1], m[3]
-			have, known := e[s[1]][label]
-			switch {
-			case !known:
-				t.Errorf("%s: %s has no label %s", where, s[1], label)
-				continue
-			case have == nil, strings.Contains(values, "$"), strings.Contains(values, "."):
-				continue // Prometheus adds it, Grafana's user chooses it, or it is a pattern or a bucket's bound
-			}
-			for value := range strings.SplitSeq(values, "|") {
-				if !slices.Contains(have, value) {
-					t.Errorf("%s: %s is never %q in %s", where, label, value, s[1])
-				}
+	return metrics
+}
+
+func (e exported) checkFilters(t *testing.T, where, metric string, filters []metricsql.LabelFilter) {
+	t.Helper()
+	if e[metric] == nil {
+		t.Errorf("%s: no server exports %s", where, metric)
+	}
+	for _, filter := range filters {
+		have, known := e[metric][filter.Label]
+		if !known {
+			t.Errorf("%s: %s has no label %s", where, metric, filter.Label)
+		}
+		if have == nil || strings.ContainsAny(filter.Value, "$.") {
+			continue // Prometheus adds it, Grafana's user chooses it, or it is a pattern or a bucket's bound
+		}
+		for value := range strings.SplitSeq(filter.Value, "|") {
+			if !slices.Contains(have, value) {
+				t.Errorf("%s: %s is never %q in %s", where, filter.Label, value, metric)
 			}
 		}
 	}
@@ -126,45 +119,29 @@ const (
 )
 
 var (
-	ruleStart   = regexp.MustCompile(`(?m)^      - alert: (\S+)\n`)
-	inlineExpr  = regexp.MustCompile(`(?m)^        expr: ([^|\n].*)\n`)
-	blockExpr   = regexp.MustCompile(`(?m)^        expr: \|\n((?:          .*\n|\n)+)`)
-	runbookLine = regexp.MustCompile(`(?m)^          runbook_url: (\S+)\n`)
 	headingLine = regexp.MustCompile(`(?m)^#{1,6} (.+)$`)
 	notInAnchor = regexp.MustCompile(`[^a-z0-9 _-]`)
 )
 
-// rules returns the text of each alert in alerts.yaml, by its name.
-func rules(t *testing.T) map[string]string {
-	t.Helper()
-	text := read(t, "deploy/prometheus/alerts.yaml")
-	alerts := map[string]string{}
-	starts := ruleStart.FindAllStringSubmatchIndex(text, -1)
-	for i, at := range starts {
-		end := len(text)
-		if i+1 < len(starts) {
-			end = starts[i+1][0]
-		}
-		alerts[text[at[2]:at[3]]] = text[at[1]:end]
-	}
-	if have := strings.Count(text, "expr: "); len(alerts) < 15 || len(alerts) != have {
-		t.Fatalf("%d alerts were read of %d rules", len(alerts), have)
-	}
-	return alerts
+// alert is a rule of alerts.yaml.
+type alert struct {
+	Alert, Expr string
+	Annotations map[string]string
 }
 
-// exprOf returns the expression of a rule; empty if there is none.
-func exprOf(t *testing.T, name, rule string) string {
+func alerts(t *testing.T) (all []alert) {
 	t.Helper()
-	expr := inlineExpr.FindStringSubmatch(rule)
-	if expr == nil {
-		expr = blockExpr.FindStringSubmatch(rule)
+	var file struct{ Groups []struct{ Rules []alert } }
+	if err := yaml.Unmarshal([]byte(read(t, "deploy/prometheus/alerts.yaml")), &file); err != nil {
+		t.Fatal(err)
 	}
-	if expr == nil {
-		t.Errorf("%s: no expr was found", name)
-		return ""
+	for _, group := range file.Groups {
+		all = append(all, group.Rules...)
 	}
-	return expr[1]
+	if len(all) < 15 {
+		t.Fatalf("only %d alerts were read", len(all))
+	}
+	return all
 }
 
 // anchors returns the anchors that GitHub gives a page's headings.
@@ -180,32 +157,29 @@ func anchors(page string) (list []string) {
 func TestAlerts(t *testing.T) {
 	t.Parallel()
 	all, sections, tests := exports(t), anchors(read(t, manual)), read(t, "deploy/prometheus/alerts_test.yaml")
-	alerts := rules(t)
-	for alert, rule := range alerts {
-		all.check(t, alert, exprOf(t, alert, rule))
-
-		runbook := runbookLine.FindStringSubmatch(rule)
-		anchor := strings.ToLower(alert)
-		if runbook == nil || runbook[1] != runbookURL+anchor {
-			t.Errorf("%s: runbook_url is %q, want %s", alert, runbook, runbookURL+anchor)
+	names := map[string]bool{}
+	for _, rule := range alerts(t) {
+		all.check(t, rule.Alert, rule.Expr)
+		anchor := strings.ToLower(rule.Alert)
+		names[anchor] = true
+		if runbook := rule.Annotations["runbook_url"]; runbook != runbookURL+anchor {
+			t.Errorf("%s: runbook_url is %q, want %s", rule.Alert, runbook, runbookURL+anchor)
 		}
 		if !slices.Contains(sections, anchor) {
-			t.Errorf("%s: docs/operations.md has no section with this name", alert)
+			t.Errorf("%s: docs/operations.md has no section with this name", rule.Alert)
 		}
 		for _, name := range []string{"fires", "is silent"} {
-			if !strings.Contains(tests, "- name: "+alert+" "+name+" ") {
-				t.Errorf("%s: no test in alerts_test.yaml says that it %s", alert, name)
+			if !strings.Contains(tests, "- name: "+rule.Alert+" "+name+" ") {
+				t.Errorf("%s: no test in alerts_test.yaml says that it %s", rule.Alert, name)
 			}
 		}
-		if !strings.Contains(tests, `alertname="`+alert+`"`) {
-			t.Errorf("%s: no test in alerts_test.yaml expects it", alert)
+		if !strings.Contains(tests, `alertname="`+rule.Alert+`"`) {
+			t.Errorf("%s: no test in alerts_test.yaml expects it", rule.Alert)
 		}
 	}
 	for _, section := range sections {
-		if strings.HasPrefix(section, "resetd") && len(section) > len("resetd") && !strings.Contains(section, "-") {
-			if !slices.ContainsFunc(slices.Collect(maps.Keys(alerts)), func(alert string) bool { return strings.ToLower(alert) == section }) {
-				t.Errorf("docs/operations.md has a section %s, which is no alert", section)
-			}
+		if strings.HasPrefix(section, "resetd") && len(section) > len("resetd") && !strings.Contains(section, "-") && !names[section] {
+			t.Errorf("docs/operations.md has a section %s, which is no alert", section)
 		}
 	}
 }
@@ -245,9 +219,7 @@ func TestDashboard(t *testing.T) {
 				switch query, isText := value.(string); {
 				case isText && key == "expr":
 					queries++
-					all.check(t, title, query)
-					metrics, _ := used(query)
-					for _, metric := range metrics {
+					for _, metric := range all.check(t, title, query) {
 						shown[metric] = true
 					}
 				case isText && key == "query" && strings.HasPrefix(query, "label_values("):
