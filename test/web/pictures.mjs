@@ -1,4 +1,4 @@
-// Takes the pictures of README.md anew, into docs/pictures. By hand, after a change of what is on them:
+// Takes the pictures of README.md again, into docs/pictures. Run it by hand after a change that they show:
 //
 //	go build -o bin/resetd ./cmd/resetd
 //	npm --prefix test/web run build && ./test/node.sh tsc -p test/web/client/test

@@ -1,5 +1,5 @@
-// An app under development: its page on another port asks resetd dev for the mail, the link leads back to
-// it, and supabase-js uses it up at the stand-in, by the code that README.md shows.
+// An app in development: its page on another port requests the mail from resetd dev, the link leads back to it, and
+// supabase-js uses the link at the stand-in, with the code in README.md.
 import assert from 'node:assert/strict'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
@@ -25,7 +25,7 @@ writeFileSync(path.join(folder, 'reset.html'), `<!doctype html><html lang="en"><
 	window.setNewPassword = setNewPassword
 </script>`)
 
-/** What resetd dev prints of its Supabase: the URL and the keys. */
+/** Returns what resetd dev prints about its Supabase: the URL and the keys. */
 async function keys(resetd) {
 	const [, url, publishable, serviceRole] = await resetd.printed(/URL +(\S+)\n +publishable key +(\S+)\n +service_role key +(\S+)\n/)
 	return { url, publishable, serviceRole }
@@ -82,7 +82,7 @@ test('the service_role key makes a link, as on the server of an app', async (t) 
 	const resetd = await startResetd(t, 'dev')
 	const { url, publishable, serviceRole } = await keys(resetd)
 	const { createClient } = require('@supabase/supabase-js')
-	// Node 20 has no WebSocket, which the client wants beforehand.
+	// Node 20 has no WebSocket, which the client needs.
 	const make = (key) => createClient(url, key, { auth: { persistSession: false }, realtime: { transport: class {} } }).auth.admin.generateLink({ type: 'recovery', email: account })
 	const { data, error } = await make(serviceRole)
 	assert.equal(error, null)

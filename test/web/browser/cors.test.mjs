@@ -1,5 +1,5 @@
-// Who may call from a browser, as a browser sees it: pages on other origins, and resetd dev, whose
-// inbox tells what had an effect.
+// Which pages may call, as a browser sees it: pages on other origins, and resetd dev, whose inbox shows which
+// requests had an effect.
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
 import { closeBrowser, openPage, startResetd, startSite } from './harness.mjs'
@@ -8,9 +8,9 @@ after(closeBrowser)
 
 const account = 'hello@example.com'
 const refused = /blocked by CORS policy/
-const failed = /net::ERR_FAILED/ // what Chromium says too, of each that it refuses
+const failed = /net::ERR_FAILED/ // Chromium logs this for each refused request
 
-/** Sends from within the page, and returns what the page's own script can see of the answer. */
+/** Sends a request from the page, and returns what the page's script can see of the answer. */
 function send(page, url, { body = JSON.stringify({ email: account }), headers = { 'Content-Type': 'application/json' }, ...init } = {}) {
 	return page.evaluate(async ([url, init]) => {
 		try {
@@ -26,7 +26,7 @@ function send(page, url, { body = JSON.stringify({ email: account }), headers = 
 	}, [url, { body, headers, ...init }])
 }
 
-/** Sends from a frame whose origin is null, and returns that and what came of it. */
+/** Sends a request from a frame whose origin is null, and returns this origin and the result. */
 function sendFromSandbox(page, url) {
 	return page.evaluate((url) => new Promise((told) => {
 		window.addEventListener('message', (event) => told([event.origin, event.data]))
@@ -76,7 +76,7 @@ test('a page on a listed origin sends the request, and reads every answer and it
 	assert.equal(plain.status, 415)
 	assert.equal(plain.body.code, 'unsupported_media_type')
 
-	// An id of the caller's own is taken over, and may be sent.
+	// The server keeps an id of the caller, and pages may send it.
 	const named = await send(page, resetd.endpoint, {
 		headers: { 'Content-Type': 'application/json', 'X-Request-Id': 'from-the-page', 'Accept-Language': 'de' },
 	})
@@ -99,9 +99,9 @@ test('a page on any other origin gets nothing, and nothing comes of it', async (
 	const json = JSON.stringify({ email: account })
 
 	assert.equal(await send(page, resetd.endpoint), 'TypeError')
-	assert.deepEqual(await resetd.answers(), ['OPTIONS 204'], 'it was sent all the same')
+	assert.deepEqual(await resetd.answers(), ['OPTIONS 204'], 'the request was sent nevertheless')
 
-	// Requests that need no preflight do arrive. They are of no type that the operation takes.
+	// Requests without a preflight do arrive. They have a type that the operation does not accept.
 	for (const [what, options] of Object.entries({
 		'text/plain': { headers: { 'Content-Type': 'text/plain' } },
 		'text/plain that says it is JSON': { headers: { 'Content-Type': 'text/plain; application/json' } },
@@ -116,14 +116,14 @@ test('a page on any other origin gets nothing, and nothing comes of it', async (
 		const form = new FormData()
 		form.append('email', 'hello@example.com')
 		return [
-			await opaque(new Blob([json])), // has no type at all
-			await opaque(new Blob([json], { type: 'application/json' })), // is sent without it
+			await opaque(new Blob([json])), // has no type
+			await opaque(new Blob([json], { type: 'application/json' })), // is sent without its type
 			await opaque(form),
 			await opaque(new TextEncoder().encode(json)),
 		]
 	}, [resetd.endpoint, json]).catch((error) => error.message)
 	assert.deepEqual(types, ['opaque', 'opaque', 'opaque', 'opaque'])
-	// A form that posts what is JSON by its look, into a frame of the page.
+	// A form posts what looks like JSON, into a frame of the page.
 	await page.evaluate(([url, json]) => new Promise((loaded) => {
 		const frame = document.createElement('iframe')
 		frame.name = 'target'
@@ -170,7 +170,7 @@ test('no page may send cookies, or use other methods', async (t) => {
 		}
 		assert.deepEqual([...new Set(await resetd.answers())], ['OPTIONS 204'], 'one of them was sent')
 		assert.deepEqual((await resetd.inbox()).mails, [])
-		assert.equal((await send(page, resetd.endpoint)).status, 200) // it is not that nothing gets through
+		assert.equal((await send(page, resetd.endpoint)).status, 200) // requests as such do get through
 	}
 })
 
@@ -236,7 +236,7 @@ test('a wildcard lists the names of one level, and no others', async (t) => {
 		const page = await pageOn(t, resetd, site.on(host), [refused, failed])
 		assert.equal(await send(page, resetd.endpoint), 'TypeError', host)
 	}
-	const elsewhere = await startSite(t) // the same name at another port
+	const elsewhere = await startSite(t) // same name, another port
 	const page = await pageOn(t, resetd, elsewhere.on('pr-7.preview.localhost'), [refused, failed])
 	assert.equal(await send(page, resetd.endpoint), 'TypeError')
 	assert.equal((await resetd.inbox()).mails.length, 1)
@@ -246,7 +246,7 @@ test('the pages of the app are listed unless others are', async (t) => {
 	const [site, callback, other] = [await startSite(t), await startSite(t), await startSite(t)]
 	const resetd = await startResetd(t, 'serve', { SITE_URL: site.url, CALLBACK_ORIGINS: callback.url })
 	for (const { url } of [site, callback]) {
-		const page = await pageOn(t, resetd, url, [/status of 500/]) // it has no Supabase
+		const page = await pageOn(t, resetd, url, [/status of 500/]) // the server has no Supabase
 		const answer = await send(page, resetd.endpoint)
 		assert.equal(answer.body?.code, 'auth_not_configured', url)
 	}

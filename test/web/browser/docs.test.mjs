@@ -30,7 +30,8 @@ for (const [name, look] of Object.entries(looks)) {
 			await expectVisible(page.locator('dt').getByText(member, { exact: true }))
 		}
 		await expectVisible(page.locator('pre').getByText(/^curl -i https:\/\/example\.com\/api\/auth\/send-password-reset/))
-		await expectVisible(page.getByText('The link leads to the app that sends the request'))
+		const { examples } = document.paths['/auth/send-password-reset'].post.requestBody.content['application/json']
+		await expectVisible(page.getByText(examples.app.summary))
 		const { responses } = document.paths['/auth/send-password-reset'].post
 		assert(Object.keys(responses).length >= 8)
 		for (const status of Object.keys(responses)) {
@@ -42,8 +43,8 @@ for (const [name, look] of Object.entries(looks)) {
 			assert.equal(new URL(page.url()).hash, `#sendPasswordReset-${status}`)
 			assert(await isInView(part), `the link to ${status} does not lead there`)
 		}
-		assert.deepEqual(requests, [`${resetd.url}/api/docs`], 'the page asks for more than itself')
-		if (look.javaScriptEnabled !== false) { // they run in the page
+		assert.deepEqual(requests, [`${resetd.url}/api/docs`], 'the page loads more than itself')
+		if (look.javaScriptEnabled !== false) { // axe runs in the page
 			assert.equal(await page.evaluate(() => getComputedStyle(document.body).maxWidth), '832px', 'the style was refused')
 			await expectFits(page, name)
 			await expectAccessible(page, name)
@@ -118,7 +119,7 @@ test('the policy of the reference holds against what gets into it', async (t) =>
 test('no other page can put the reference into a frame', async (t) => {
 	const resetd = await startResetd(t, 'serve')
 	const { page } = await openPage(t, { origins: [resetd.url], expected: [/frame-ancestors 'none'/] })
-	await page.goto(`${resetd.url}/api/openapi.json`) // even one of the same origin
+	await page.goto(`${resetd.url}/api/openapi.json`) // also on a page of the same origin
 	await page.evaluate((src) => new Promise((loaded) => {
 		const frame = document.createElement('iframe')
 		frame.addEventListener('load', loaded)

@@ -1,4 +1,4 @@
-// The examples of docs/examples that are plain pages, on an origin of their own, against the real server.
+// The plain pages of docs/examples, on another origin, with the real server.
 import assert from 'node:assert/strict'
 import { readFile } from 'node:fs/promises'
 import { createServer } from 'node:http'
@@ -14,7 +14,7 @@ const folder = fileURLToPath(new URL('../../../docs/examples/html', import.meta.
 const account = 'hello@example.com'
 const told = 'If an account exists for that address, a password reset email is on its way.'
 
-/** Opens forgot-password.html with the endpoint of a resetd, or of something in its place. */
+/** Opens forgot-password.html with the endpoint of a resetd, or of a server in its place. */
 async function openForm(t, { url, endpoint }, expected) {
 	const site = await startSite(t, folder, (text) => {
 		const edited = text.replace('http://localhost:8080/api/auth/send-password-reset', endpoint)
@@ -74,7 +74,7 @@ test('the plain form says how long to wait, and lets nobody send until then', as
 })
 
 test('the plain form lets nobody wait for a mail that does not come', async (t) => {
-	// The answers as openapi.yaml has them. That the real server gives them is tested elsewhere.
+	// These are the answers of openapi.yaml. Other tests check that the real server gives them.
 	const { paths } = await (await fetch(`${(await startResetd(t, 'serve')).url}/api/openapi.json`)).json()
 	const { responses } = paths['/auth/send-password-reset'].post
 	for (const status of ['500', '502', '503']) {
@@ -129,7 +129,7 @@ test('the page behind the link does nothing until it is submitted, and says what
 	await submit('another horse battery staple', 'This link is invalid or has expired. Ask for another one.')
 })
 
-/** Something in resetd's place that lets every page call, and has one answer. */
+/** Starts a server in resetd's place that lets every page call, and has one answer. */
 async function startOther(t, status, body) {
 	const server = createServer((request, response) => {
 		response.writeHead(request.method === 'OPTIONS' ? 204 : status, { 'Access-Control-Allow-Origin': '*', 'Access-Control-Allow-Headers': 'content-type' }).end(body)

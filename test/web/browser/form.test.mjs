@@ -1,4 +1,4 @@
-// The example form of ../client, as `npm run build` leaves it in dist/, on an origin of its own.
+// The example form of ../client, as built in dist/ by `npm run build`, on another origin.
 import assert from 'node:assert/strict'
 import { existsSync } from 'node:fs'
 import { after, test } from 'node:test'
@@ -83,7 +83,7 @@ test('the form says how long to wait, and lets nobody send until then', async (t
 	await expectAccessible(page, 'a wait')
 	await expectFits(page, 'a wait')
 
-	// From here on, the page's time goes on by runFor alone.
+	// From here on, only runFor advances the page's time.
 	await page.clock.pauseAt(await page.evaluate(() => Date.now() + 1000))
 	const before = await resetd.answers()
 	const then = await left()

@@ -1,5 +1,4 @@
-// What the tests of this folder share: the real server, a real browser that is watched, and pages
-// on other origins.
+// Shared parts of the tests in this folder: the real server, a watched browser, and pages on other origins.
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
 import { once } from 'node:events'
@@ -14,11 +13,11 @@ import { startResetd as start } from '../client/dist/test/resetd.js'
 
 const require = createRequire(import.meta.url)
 
-// The runner's own hooks run in the order in which they were set, which would end a server before
-// the page that listens to it, and the page would say so.
+// The runner's hooks run in the order in which they were set. This would stop a server before the page that listens
+// to it, and the page would report that.
 const endings = new WeakMap()
 
-/** Has end called when the test t ends, before what was set earlier. */
+/** Calls end when the test t ends, before what was set earlier. */
 function atEnd(t, end) {
 	if (!endings.has(t)) {
 		const all = []
@@ -36,7 +35,7 @@ function atEnd(t, end) {
 	endings.get(t).push(end)
 }
 
-/** Starts the server until the test t ends, on localhost. */
+/** Starts the server on localhost until the test t ends. */
 export async function startResetd(t, command, settings = {}) {
 	const server = await start(command, {
 		LISTEN_ADDR: 'localhost:0', LOG_LEVEL: 'debug', ...settings,
@@ -47,25 +46,25 @@ export async function startResetd(t, command, settings = {}) {
 	return {
 		url,
 		endpoint: `${url}/api/auth/send-password-reset`,
-		/** What resetd dev prints, once it has printed what matches the pattern. */
+		/** Returns what resetd dev has printed, after it matches the pattern. */
 		async printed(pattern) {
 			while (!pattern.test(server.printed())) {
 				await setTimeout(20)
 			}
 			return server.printed().match(pattern)
 		},
-		/** What the server has answered so far on the operation's path, as "METHOD status". */
+		/** Returns the server's answers so far on the operation's path, as "METHOD status". */
 		async answers() {
 			await settle()
 			return records().filter((r) => r.msg === 'request' && r.route !== '/healthz' && !r.route.startsWith('/dev'))
 				.map((r) => `${r.method} ${r.status}`)
 		},
-		/** The records of the log that have this message so far. */
+		/** Returns the log's records with this message so far. */
 		async records(message) {
 			await settle()
 			return records().filter((r) => r.msg === message)
 		},
-		/** What resetd dev has in its inbox, once all that was accepted so far is delivered. */
+		/** Returns the inbox of resetd dev, after all accepted requests are delivered. */
 		async inbox() {
 			await settle()
 			for (const { request_id: id } of records().filter((r) => r.msg === 'request' && r.outcome === 'accepted')) {
@@ -75,8 +74,8 @@ export async function startResetd(t, command, settings = {}) {
 		},
 	}
 
-	// A record is written before its answer goes out, but it comes by another way. One that is asked
-	// for now comes after all of them.
+	// A record is written before its answer goes out, but arrives by another way. The record of a new request
+	// arrives after all earlier ones.
 	async function settle() {
 		const id = `settled-${server.log.length}-${Math.random().toString(36).slice(2)}`
 		await fetch(`${url}/healthz`, { headers: { 'X-Request-Id': id } })
@@ -87,8 +86,8 @@ export async function startResetd(t, command, settings = {}) {
 }
 
 /**
- * Serves files until the test t ends: folder's, or one blank page. url is on localhost; on(host)
- * is the same under another name of this machine. edit may change the text of a page on its way.
+ * Serves the files of folder, or a blank page, until the test t ends. url is on localhost; on(host) is the same under
+ * another name of this machine. edit may change the text of a served page.
  */
 export async function startSite(t, folder, edit = (text) => text) {
 	const types = { '.html': 'text/html; charset=utf-8', '.js': 'text/javascript', '.css': 'text/css' }
@@ -113,12 +112,11 @@ export async function startSite(t, folder, edit = (text) => text) {
 	return { port, url: `http://localhost:${port}`, on: (host) => `http://${host}:${port}` }
 }
 
-let browser // one for each file of tests, which is a process of its own
+let browser // one for each file of tests, which runs in its own process
 
 /**
- * Opens a page until the test t ends, and fails it for a request to any origin but those given, an
- * error on the console, one that nothing caught, or a violation of the page's policy. expected are
- * patterns of errors that have to come.
+ * Opens a page until the test t ends. The test fails after a request to an origin that is not given, an error on the
+ * console, an uncaught error, or a violation of the page's policy. expected are patterns of errors that must come.
  */
 export async function openPage(t, { origins, expected = [], ...options }) {
 	browser ??= await launch()
@@ -135,7 +133,7 @@ export async function openPage(t, { origins, expected = [], ...options }) {
 	})
 	context.on('console', (message) => {
 		const { url } = message.location()
-		// Of itself, where a document that is no HTML names no icon.
+		// The browser itself asks for it if a document that is not HTML names no icon.
 		const icon = url.endsWith('/favicon.ico')
 		if ((message.type() === 'error' || message.type() === 'warning') && !icon) {
 			errors.push(`${message.text()} at ${url}`)
@@ -151,7 +149,7 @@ export async function openPage(t, { origins, expected = [], ...options }) {
 	atEnd(t, async () => {
 		const missing = () => expected.filter((pattern) => !errors.some((error) => pattern.test(error)))
 		for (const end = Date.now() + 5000; missing().length > 0 && Date.now() < end;) {
-			await setTimeout(20) // the browser tells of some a while after they happened
+			await setTimeout(20) // the browser reports some errors late
 		}
 		await context.close()
 		wrong.push(...missing().map((pattern) => `nothing like ${pattern} on the console`))
@@ -170,17 +168,17 @@ export async function launch() {
 	const launched = await chromium.launch({
 		executablePath,
 		args: [
-			'--no-sandbox', // root, in a container, has none
+			'--no-sandbox', // not available for root in a container
 			'--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
 			'--disable-component-update', '--disable-sync', '--disable-dev-shm-usage',
-			// Nothing leaves this machine, whatever a page asks for.
+			// Nothing leaves this machine, whatever a page loads.
 			'--host-resolver-rules=MAP *.localhost 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE *.localhost, EXCLUDE 127.0.0.1',
 		],
 	})
 	return launched
 }
 
-/** Ends the browser of this file; to be called in an after hook of the file. */
+/** Closes the browser of this file; call it in an after hook of the file. */
 export async function closeBrowser() {
 	await browser?.close()
 }
@@ -196,18 +194,18 @@ function find(name) {
 const axe = readFileSync(require.resolve('axe-core/axe.min.js'), 'utf8')
 
 /**
- * Fails where axe-core finds a violation of WCAG 2.2 A or AA, or of what it calls best practice; or of
- * the rules given alone.
+ * Fails if axe-core finds a violation of WCAG 2.2 A or AA, or of its best practices; or, with rules, of these rules
+ * only.
  */
 export async function expectAccessible(page, state, rules) {
-	await page.evaluate(axe) // by way of the debugger, which no policy of the page forbids
+	await page.evaluate(axe) // through the debugger, so that the page's policy does not forbid it
 	const runOnly = rules ? { type: 'rule', values: rules } : ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice']
 	const { violations, passes } = await page.evaluate((only) => window.axe.run({ runOnly: only }), runOnly)
 	assert(passes.length > (rules ? 3 : 10), `${state}: axe looked at nothing`)
 	assert.deepEqual(violations.map((v) => `${v.impact} ${v.id}: ${v.nodes.map((n) => n.html).join(' ')}`), [], state)
 }
 
-/** Fails where the page has to be scrolled sideways, or something sticks out. */
+/** Fails if the page scrolls sideways, or something sticks out. */
 export async function expectFits(page, state) {
 	const wide = await page.evaluate(() => {
 		const width = document.documentElement.clientWidth

@@ -1,9 +1,9 @@
-// How the mail looks, in every language, in Chromium: on a desktop, on phones, on a dark ground, in
-// forced colours, and with pictures off.
+// How the mail looks, in every language, in Chromium: on a desktop, on phones, on a dark ground, in forced colours,
+// and without pictures.
 //
-// Nothing is held against pictures that were taken elsewhere: they would show the fonts of the machine
-// that took them. What must hold is asked of the page, and where only a picture tells, two of the same
-// browser are compared. `make mails` compares all of them with those of an earlier revision.
+// Nothing is compared with pictures from other machines, which show the fonts of those machines. The tests measure
+// the page. Where only a picture can tell, they compare two pictures of the same browser. `make mails` compares all
+// pictures with those of an earlier revision.
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
 import { caniemail } from 'caniemail'
@@ -14,7 +14,7 @@ import { goldens, languages, serveLogos, views } from './mails.mjs'
 
 after(closeBrowser)
 
-/** What is asked of every mail, by eyes that measure. */
+/** Checks what every mail must have, by measuring. */
 function measure() {
 	const box = (element) => element?.getBoundingClientRect().toJSON()
 	const button = document.querySelector('.button')
@@ -48,7 +48,7 @@ for (const view of views) {
 			const most = page.viewportSize().width < 375 ? 2 : 1
 			assert(seen.lines >= 1 && seen.lines <= most, `${state}: the button has ${seen.lines} lines`)
 			assert.deepEqual(seen.clipped, [], `${state}: text is cut off`)
-			// All of the button's cell can be clicked, and a thumb finds it.
+			// The button's whole cell is a link, large enough for a thumb.
 			assert(Math.abs(seen.button.width - seen.cell.width) < 1 && Math.abs(seen.button.height - seen.cell.height) < 1, `${state}: the link does not fill the button`)
 			assert(seen.button.height >= 44, `${state}: the button is ${seen.button.height} px high`)
 			if (view.phone) {
@@ -65,15 +65,15 @@ for (const view of views) {
 	})
 }
 
-/** The picture of an element, and how many of its pixels differ from another one. */
+/** Returns the picture of an element, and how many of its pixels differ from another picture. */
 const picture = async (locator) => PNG.sync.read(await locator.screenshot({ animations: 'disabled' }))
 function differing(a, b) {
 	assert.deepEqual([a.width, a.height], [b.width, b.height], 'pictures of two sizes')
 	return pixelmatch(a.data, b.data, undefined, a.width, a.height, { threshold: 0.1 })
 }
 
-// What mail programs do not do of what the mail has, by caniemail.com, and why the mail does without.
-// Whatever else one of them lacks is news.
+// Parts of the mail that some mail programs do not support, by caniemail.com, and how the mail works without. The
+// test fails if a program lacks any other part.
 const missing = {
 	'color-scheme CSS property': 'asks Apple Mail not to change colours by itself; where it is not known, that happens',
 	'color-scheme meta tag': 'likewise',
@@ -138,7 +138,7 @@ test('a logo keeps its ratio, and is seen on a dark ground', async (t) => {
 				})
 				assert(Math.abs(ratio / natural - 1) < 0.03, `${state}: its ratio is ${ratio}, of the file ${natural}`)
 				assert(height <= 36, `${state}: ${height} px high`)
-				// The file is black, or white for dark grounds, on nothing: it is seen by what is behind it.
+				// The file is black, or white for dark grounds, and transparent, so what is behind makes it visible.
 				const seen = await picture(logo)
 				await logo.evaluate((img) => { img.style.objectPosition = '-9999px'; img.style.objectFit = 'none' })
 				assert(differing(seen, await picture(logo)) > seen.width * seen.height / 10, `${state}: it cannot be seen`)
@@ -176,7 +176,7 @@ test('the name keeps its own direction', async (t) => {
 	const { page } = await openPage(t, { origins: ['https://app.example.com'] })
 	await serveLogos(page)
 	await page.setContent(goldens('brand.ar.html'))
-	// The full stop of "Acme Inc." is on the right of its last letter, in a line that runs from right to left.
+	// In a line from right to left, the full stop of "Acme Inc." is on the right of its last letter.
 	const order = await page.evaluate(() => {
 		const name = document.querySelector('p bdi').firstChild
 		const at = (from) => {

@@ -1,5 +1,5 @@
-// The way of a person: the mail arrives in the inbox of resetd dev, its link leads to a page, and
-// the password is set, once.
+// The way of a user: the mail arrives in the inbox of resetd dev, its link leads to a page, and the password is set
+// once.
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
 import { closeBrowser, expectAccessible, expectFits, openPage, startResetd } from './harness.mjs'
@@ -34,7 +34,7 @@ for (const [name, look] of Object.entries({
 
 		await ask(resetd, account)
 		const row = page.locator('.mails a')
-		await row.waitFor() // by itself
+		await row.waitFor() // it appears without a reload
 		assert.match(await row.innerText(), new RegExp(account))
 		await expectAccessible(page, 'an inbox')
 		await expectFits(page, 'an inbox')
@@ -48,7 +48,7 @@ for (const [name, look] of Object.entries({
 		await tab.getByRole('heading', { name: 'Choose a new password' }).waitFor()
 		const address = tab.url()
 		assert.match(address, new RegExp(`^${resetd.url}/dev/reset-password\\?token_hash=[0-9a-f]{56}&type=recovery$`))
-		await tab.reload() // as a mail scanner opens it: nothing is used up
+		await tab.reload() // like a mail scanner, which does not use the link up
 		assert.equal(await tab.evaluate(() => document.referrer), '')
 		await expectAccessible(tab, 'a new password')
 		await expectFits(tab, 'a new password')
@@ -119,7 +119,7 @@ test('for an address without an account nothing is delivered, and the inbox says
 	await ask(resetd, 'nobody@example.org')
 	const { mails, tests } = await resetd.inbox()
 	assert.deepEqual(mails, [])
-	assert.equal(tests.length, 1) // the test message that the first request of anybody starts
+	assert.equal(tests.length, 1) // the first request starts the test message
 	await page.getByText('An address without an account gets no mail.').waitFor()
 	assert.doesNotMatch(await page.locator('body').innerText(), /nobody@example\.org/)
 

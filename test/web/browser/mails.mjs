@@ -1,4 +1,4 @@
-// The mails as they are in impl/message/testdata/golden, and the ways to look at them.
+// The mails in impl/message/testdata/golden, and the ways to view them.
 import { readdirSync, readFileSync } from 'node:fs'
 import { PNG } from 'pngjs'
 
@@ -6,7 +6,7 @@ const folder = new URL('../../../impl/message/testdata/golden/', import.meta.url
 
 export const goldens = (name) => readFileSync(new URL(name, folder), 'utf8')
 
-/** The languages that have goldens. */
+/** Languages with golden files. */
 export const languages = readdirSync(folder).map((name) => /^full\.(.+)\.html$/.exec(name)?.[1]).filter(Boolean)
 
 export const views = [
@@ -17,7 +17,7 @@ export const views = [
 	{ name: 'small phone, dark', phone: true, options: { viewport: { width: 320, height: 640 }, colorScheme: 'dark' } },
 ]
 
-/** Draws a logo: a frame and three bars, in one colour, on nothing. */
+/** Draws a logo: a frame and three bars, in one colour, on a transparent ground. */
 function logo(width, height, [red, green, blue]) {
 	const png = new PNG({ width, height })
 	for (let y = 0; y < height; y++) {
@@ -35,7 +35,7 @@ const logos = {
 	'/logo-dark.png': logo(900, 72, [255, 255, 255]),
 }
 
-/** Answers for the host that the goldens have their logo at. */
+/** Serves the logo's host in the golden files. */
 export async function serveLogos(page) {
 	await page.route('https://app.example.com/**', (route) => {
 		const body = logos[new URL(route.request().url()).pathname]

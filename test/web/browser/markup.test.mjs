@@ -1,5 +1,5 @@
-// The markup of all that resetd and the example hand out: HTML as its standard has it, and its
-// elements named and nested for who does not see them.
+// The markup of all pages and mails of resetd and the example: valid HTML, with names and structure for screen
+// readers.
 import assert from 'node:assert/strict'
 import { readdirSync, readFileSync } from 'node:fs'
 import { test } from 'node:test'
@@ -8,7 +8,7 @@ import { startResetd } from './harness.mjs'
 
 const sets = ['html-validate:standard', 'html-validate:a11y']
 
-/** What html-validate finds by its rules, but for those that are off. */
+/** Returns what html-validate finds, without the rules that are off. */
 async function faults(markup, off = []) {
 	const config = { root: true, extends: sets, rules: Object.fromEntries(off.map((rule) => [rule, 'off'])) }
 	const { results } = await new HtmlValidate(new StaticConfigLoader(config)).validateString(markup)
@@ -30,7 +30,7 @@ test('the mails', async () => {
 	const mails = readdirSync(golden).filter((name) => name.endsWith('.html'))
 	assert(mails.length > 0)
 	for (const name of mails) {
-		// Outlook goes by attributes that HTML has given up, and not every mail program knows <article>.
+		// Outlook needs attributes that HTML has removed, and not every mail program knows <article>.
 		const found = await faults(readFileSync(new URL(name, golden), 'utf8'), ['no-deprecated-attr', 'prefer-native-element'])
 		assert.deepEqual(found, [], name)
 	}

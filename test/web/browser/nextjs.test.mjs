@@ -1,4 +1,4 @@
-// docs/examples/nextjs as `next build` left it, behind a proxy, with the real server behind it.
+// docs/examples/nextjs as built by `next build`, behind a proxy, and in front of the real server.
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { existsSync } from 'node:fs'
@@ -32,8 +32,8 @@ async function startNext(t, resetdURL) {
 }
 
 /**
- * A proxy before Next.js, as nginx or a hosting company has one: it appends the address of who asks to
- * X-Forwarded-For. Whom it says is told in the header Test-Client, since all of this test is one client.
+ * Starts a proxy in front of Next.js, like nginx or a hosting company's: it appends the client's address to
+ * X-Forwarded-For. The header Test-Client gives this address, because the whole test is one client.
  */
 async function startProxy(t, target) {
 	const proxy = createServer((incoming, outgoing) => {
@@ -77,7 +77,7 @@ async function eachHasALimit(t, trusted) {
 	assert.equal(await statuses({ 'Test-Client': '192.0.2.2' }), 200, 'somebody else is limited too')
 	assert.equal(await statuses({ 'Test-Client': '2001:db8::1' }), 200)
 
-	// What the handler passes on of an answer, and of a request.
+	// What the handler passes on of a request and of an answer.
 	const answer = await send(proxy, { 'Test-Client': '192.0.2.3', 'Accept-Language': 'de' })
 	assert.match(answer.headers.get('X-Request-Id'), /^[0-9a-f]{32}$/)
 	assert.equal(answer.headers.get('Cache-Control'), 'no-store')
@@ -88,7 +88,7 @@ async function eachHasALimit(t, trusted) {
 }
 
 test('without a proxy before it, Next.js itself believes what a client says', async (t) => {
-	// Why docs/apps.md asks for one. If this fails, Next.js has changed for the better: change the page.
+	// This is why docs/apps.md asks for a proxy. If it fails, Next.js has become better: change the page.
 	const resetd = await startResetd(t, 'dev', { RATE_LIMIT: '1-H', TRUSTED_PROXIES: 'loopback' })
 	const next = await startNext(t, resetd.url)
 	assert.equal((await send(next)).status, 200)
@@ -107,7 +107,7 @@ test('the page of the Next.js app shows every kind of answer', async (t) => {
 		await page.getByRole('status').filter({ hasText: text }).waitFor()
 	}
 	await page.goto(`${proxy}/forgot-password`)
-	await page.waitForLoadState('networkidle') // React has taken the form over
+	await page.waitForLoadState('networkidle') // React controls the form now
 	await submit('nobody', 'Check the highlighted fields and try again.')
 	assert.equal(await page.locator('#email-error').innerText(), 'Enter a valid email address.')
 	await submit(account, 'If an account exists for that address')

@@ -2,8 +2,8 @@
 //
 //	node pictures.mjs FOLDER [REVISION]
 //
-// With a revision it also compares each with the mail of then, drawn by the same browser with the same
-// fonts, and writes a picture of what differs.
+// With a revision it also compares each with the mail of that revision, drawn by the same browser with the same
+// fonts, and writes a picture of the differences.
 import { execFileSync } from 'node:child_process'
 import { mkdirSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
@@ -16,7 +16,7 @@ const [folder, revision] = process.argv.slice(2)
 mkdirSync(folder, { recursive: true })
 const browser = await launch()
 
-/** The mail as it was, or nothing where there was none. */
+/** Returns the mail of the revision; nothing if it did not exist. */
 function then(name) {
 	try {
 		return execFileSync('git', ['show', `${revision}:impl/message/testdata/golden/${name}`], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] })
@@ -42,7 +42,7 @@ for (const view of views) {
 			try {
 				mail = goldens(name)
 			} catch {
-				continue // there is no such golden
+				continue // there is no such golden file
 			}
 			const file = path.join(folder, `${kind}-${language}-${view.name.replace(/\W+/g, '-')}`)
 			const now = await draw(page, mail)
@@ -67,7 +67,7 @@ for (const view of views) {
 	await context.close()
 }
 
-/** Draws mails beside each other, each as high as it is. */
+/** Draws mails next to each other, each in its own height. */
 async function sheet(file, mails, dark, options) {
 	const context = await browser.newContext({ viewport: { width: 2700, height: 800 }, colorScheme: dark ? 'dark' : 'light', ...options })
 	const page = await context.newPage()
@@ -84,7 +84,7 @@ async function sheet(file, mails, dark, options) {
 	await context.close()
 }
 
-// All languages as one picture, on a desktop, and on a phone with a dark ground; and what README.md shows.
+// One picture has all languages, on a desktop and on a phone with a dark ground; another is for README.md.
 for (const dark of [false, true]) {
 	const width = dark ? 375 : 640
 	await sheet(`contact-sheet${dark ? '-dark' : ''}.png`, languages.map((language) => ({ title: language, mail: goldens(`full.${language}.html`), width })), dark, { deviceScaleFactor: 0.6 })

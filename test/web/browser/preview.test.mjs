@@ -1,5 +1,5 @@
-// The preview of resetd dev: the mail before one is sent, with its switches, and templates that are edited
-// while somebody looks.
+// The preview of resetd dev: the mail before it is sent, with switches, and templates that change while somebody
+// looks.
 import assert from 'node:assert/strict'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -27,7 +27,7 @@ for (const [name, look] of Object.entries({
 			await read
 		}
 		const checked = async (state) => {
-			if (scripts) { // they run in the page
+			if (scripts) { // axe runs in the page
 				await expectAccessible(page, state)
 				await expectFits(page, state)
 			}

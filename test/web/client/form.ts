@@ -1,4 +1,4 @@
-// The form of form.html: what to show for each outcome, in a way that screen readers tell too.
+// The form of form.html: what to show for each outcome, also for screen readers.
 import createClient from "openapi-fetch";
 import { requestPasswordReset, type PasswordResetOutcome } from "./password-reset.js";
 import type { paths } from "./schema.js";
@@ -11,7 +11,7 @@ const formStatus = element("form-status", HTMLElement);
 
 const client = createClient<paths>({ baseUrl: apiBase() });
 
-form.noValidate = true; // the server's messages, beside the field, instead of the browser's own
+form.noValidate = true; // show the server's messages beside the field, not the browser's
 form.addEventListener("submit", (event) => {
 	event.preventDefault();
 	if (submit.getAttribute("aria-disabled") !== "true") {
@@ -36,7 +36,7 @@ function show(outcome: PasswordResetOutcome): void {
 		case "invalid": {
 			const { email: wrongEmail, ...otherErrors } = outcome.fieldErrors;
 			showFieldError(wrongEmail ?? "");
-			// What belongs to no field of this form is told with the rest.
+			// Errors of fields that this form does not have are shown above it.
 			say("alert", [outcome.message, ...Object.values(otherErrors), ...outcome.generalErrors].join(" "));
 			if (wrongEmail !== undefined) {
 				email.focus();
@@ -45,7 +45,7 @@ function show(outcome: PasswordResetOutcome): void {
 		}
 		case "rate_limited":
 			countDown(outcome.waitSeconds);
-			return; // it is enabled again at its end
+			return; // the countdown enables the button at its end
 		case "unavailable":
 		case "not_delivered":
 		case "server_error":
@@ -57,12 +57,12 @@ function show(outcome: PasswordResetOutcome): void {
 			say("alert", "The server could not be reached. Try again in a moment.");
 			break;
 		default:
-			outcome satisfies never; // an outcome that is added does not compile until it is shown
+			outcome satisfies never; // a new outcome does not compile until it is handled
 	}
 	enable(true);
 }
 
-/** Shows an error beside the field, or takes it away. */
+/** Shows an error beside the field, or removes it. */
 function showFieldError(message: string): void {
 	emailError.textContent = message;
 	emailError.hidden = message === "";
@@ -75,15 +75,15 @@ function showFieldError(message: string): void {
 	}
 }
 
-/** An alert interrupts a screen reader, a status waits. */
+/** An alert interrupts a screen reader; a status waits. */
 function say(role: "alert" | "status", ...content: (string | Node)[]): void {
 	formStatus.setAttribute("role", role);
 	formStatus.replaceChildren(...content);
 }
 
-/** Lets nobody send for so many seconds. Said aloud once, and not again each second. */
+/** Prevents submission for so many seconds. A screen reader says it once, and not each second. */
 function countDown(seconds: number): void {
-	// By the clock: a tab in the background gets its timers late.
+	// By the clock, because timers of a tab in the background are late.
 	const end = performance.now() + seconds * 1000;
 	const left = document.createElement("span");
 	left.setAttribute("role", "timer");
@@ -102,15 +102,15 @@ function countDown(seconds: number): void {
 	say("alert", "Too many requests. Try again in ", left, ".");
 }
 
-/** Not by `disabled`, which would take the focus away from the person who has just pressed it. */
+/** This does not use `disabled`, which would take the focus away from the pressed button. */
 function enable(enabled: boolean): void {
 	submit.setAttribute("aria-disabled", String(!enabled));
 }
 
 function apiBase(): string {
 	const written = form.dataset["api"] ?? "";
-	// Only on a developer's own machine: elsewhere a link could make this page send the address
-	// that is typed in to anybody.
+	// Only on a developer's own machine. Elsewhere a link could make this page send the typed address to
+	// anybody.
 	const here = ["localhost", "127.0.0.1", "[::1]"].includes(location.hostname);
 	return (here && new URLSearchParams(location.search).get("api")) || written;
 }

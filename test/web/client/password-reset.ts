@@ -3,29 +3,29 @@
 import type { Client } from "openapi-fetch";
 import type { components, operations, paths } from "./schema.js";
 
-/** What `createClient<paths>({ baseUrl: "https://example.com/api" })` of openapi-fetch makes. */
+/** A client made by `createClient<paths>({ baseUrl: "https://example.com/api" })` of openapi-fetch. */
 export type PasswordResetClient = Client<paths>;
 
 export interface PasswordResetRequest {
 	email: string;
-	/** Where the link shall lead, `scheme://host[:port]`; without it, to the site's own origin. */
+	/** Origin of the app that the link leads to, `scheme://host[:port]`; without it, the site's own. */
 	callbackOrigin?: string | undefined;
 	/**
-	 * The language of the mail, as in Accept-Language (`de-CH, de;q=0.9`): the user's own, which a
-	 * server that asks for somebody has to pass on. A browser without it sends its own.
+	 * The language of the mail, as in Accept-Language (`de-CH, de;q=0.9`). A server that sends the request for a
+	 * user must pass on the user's. A browser sends its own by default.
 	 */
 	language?: string | undefined;
 }
 
-/** A field of the request, by its name in the API. */
+/** Name of a field of the request in the API. */
 export type Field = keyof components["schemas"]["SendPasswordResetRequest"];
 
 /**
- * Everything that can come of a request. `message` is written for people, in English; `code` is
- * for programs, and may be one that this file does not know.
+ * All possible results of a request. `message` is for people, in English; `code` is for programs, and may be
+ * unknown to this file.
  */
 export type PasswordResetOutcome =
-	/** Taken. If there is an account, its mail goes out within a second or two. Nobody learns here whether there is one. */
+	/** Accepted. If there is an account, its mail goes out within a second or two. Nobody learns here whether there is one. */
 	| { kind: "acknowledged"; message: string }
 	/** 400. `fieldErrors` belong beside their fields, `generalErrors` above the form. */
 	| {
@@ -37,20 +37,20 @@ export type PasswordResetOutcome =
 	  }
 	/** 429. Whole seconds to wait, at least 1. */
 	| { kind: "rate_limited"; message: string; code: string | undefined; waitSeconds: number }
-	/** 503. Not taken, for any address. Goes by itself; whole seconds after which to try again, at least 1. */
+	/** 503. Not accepted, for any address. It ends by itself: whole seconds to wait before the next try, at least 1. */
 	| { kind: "unavailable"; message: string; code: string | undefined; waitSeconds: number }
-	/** 502. Not taken, for any address: no mail can be sent just now. */
+	/** 502. Not accepted, for any address: no mail can be sent now. */
 	| { kind: "not_delivered"; message: string; code: string | undefined }
 	/** 500. Only the operator can help. */
 	| { kind: "server_error"; message: string; code: string | undefined }
-	/** 413, 415. A fault of the program that asks, not of the person in front of it. */
+	/** 413, 415. A bug in the program that sends the request, not a mistake of its user. */
 	| { kind: "refused"; message: string; code: string | undefined }
-	/** Not one of the API's answers: most often something in between has answered. */
+	/** Not an answer of the API: most often a proxy has answered. */
 	| { kind: "unexpected"; status: number }
-	/** None at all, or none that can be read: no network, no permission (CORS), or aborted. */
+	/** No readable answer: no network, no permission (CORS), or aborted. */
 	| { kind: "no_answer"; cause: unknown };
 
-/** Never throws; whatever happens is an outcome. */
+/** Never throws: whatever happens is an outcome. */
 export async function requestPasswordReset(
 	client: PasswordResetClient,
 	request: PasswordResetRequest,
@@ -84,8 +84,7 @@ type Body<S extends Status> = Responses[S]["content"]["application/json"];
 type Header<S extends Status> = (name: Named<Responses[S]["headers"]>) => string | null;
 type Named<Headers> = keyof { [Name in keyof Headers as string extends Name ? never : Name]: true } & string;
 
-// One entry for each documented status, no more and no less: a status that is added to the API
-// does not compile until it is decided here what it means.
+// One entry for each documented status: a new status in the API does not compile until its meaning is decided here.
 const outcomes: { [S in Status]: (body: Body<S>, header: Header<S>) => PasswordResetOutcome } = {
 	200: ({ message }) => ({ kind: "acknowledged", message }),
 	400: (body) => ({ kind: "invalid", message: body.error, code: body.code, ...sortErrors(body) }),
@@ -111,15 +110,14 @@ function isDocumented(status: number): status is Status {
 	return Object.hasOwn(outcomes, status);
 }
 
-// A proxy on the way may use the same statuses with a page of its own, so the body is looked at
-// before its type is believed.
+// A proxy may use the same statuses with its own page, so the body is checked before its type is trusted.
 function read<S extends Status>(status: S, body: unknown, headers: Headers): PasswordResetOutcome | undefined {
 	const told = typeof body === "object" && body !== null ? (body as Record<string, unknown>) : {};
 	const fits = status === 200 ? told["ok"] === true && typeof told["message"] === "string" : typeof told["error"] === "string";
 	return fits ? outcomes[status](body as Body<S>, (name) => headers.get(name)) : undefined;
 }
 
-/** Has every field of the request: one that is added to the API does not compile without. */
+/** Has every field of the request: a new one in the API does not compile without an entry. */
 const fields: Record<Field, true> = { email: true, callback_origin: true };
 
 function isField(path: string): path is Field {

@@ -1,4 +1,4 @@
-// Runs the page of README.md on a real Supabase Auth, as test/supabase asks for it:
+// Runs the page of README.md with a real Supabase Auth, for test/supabase:
 //
 //	node page.mjs AUTH-URL KEY LINK {"password":…,"code":…}…
 //
@@ -18,7 +18,7 @@ globalThis.history = {
 }
 const { setNewPassword } = await import(`data:text/javascript,${encodeURIComponent(page)}`)
 
-// What supabase-js has as supabase.auth; it asks at URL/auth/v1, and a bare Supabase Auth has no such path.
+// This is supabase.auth of supabase-js, which would call URL/auth/v1, a path that a bare Supabase Auth does not have.
 const supabase = { auth: new AuthClient({ url, headers: { apikey }, autoRefreshToken: false, persistSession: false }) }
 for (const submission of submissions) {
   const { password, code } = JSON.parse(submission)

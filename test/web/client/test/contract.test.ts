@@ -1,5 +1,4 @@
-// The types hold: what changes in openapi.yaml does not compile until password-reset.ts and
-// form.ts follow.
+// The types hold: a change in openapi.yaml does not compile until password-reset.ts and form.ts follow.
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { describe, test } from "node:test";
@@ -7,14 +6,14 @@ import { fileURLToPath } from "node:url";
 import openapiTS, { astToString } from "openapi-typescript";
 import ts from "typescript";
 
-// From dist/test, where this is compiled to.
+// The compiled test is in dist/test.
 const client = new URL("../../", import.meta.url);
 const spec = await readFile(new URL("../../../openapi.yaml", client), "utf8");
 
-// The libraries' declarations are the same every time, and take most of it.
+// The declarations of libraries never change, and take most of the time.
 const parsed = new Map<string, ts.SourceFile | undefined>();
 
-/** What tsc says of the client, were this openapi.yaml. */
+/** Returns what tsc says about the client with this openapi.yaml. */
 async function compile(changed: string): Promise<string[]> {
 	const schema = astToString(await openapiTS(changed));
 	const config = ts.getParsedCommandLineOfConfigFile(fileURLToPath(new URL("tsconfig.json", client)), { noEmit: true }, {

@@ -1,4 +1,4 @@
-// password-reset.ts against the real server: every documented answer, and what else can come.
+// password-reset.ts with the real server: every documented answer, and other results.
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import createClient, { type ClientOptions } from "openapi-fetch";
@@ -10,7 +10,7 @@ function clientOf(server: { api: string }, options: ClientOptions = {}) {
 	return createClient<paths>({ baseUrl: server.api, ...options });
 }
 
-/** The outcome, and the bare answer that it was made of. */
+/** The outcome, and the raw answer behind it. */
 async function ask(server: { api: string }, request: Parameters<typeof requestPasswordReset>[1], options: ClientOptions = {}) {
 	let response: Response | undefined;
 	const client = clientOf(server, options);
@@ -31,7 +31,7 @@ function assertKind<K extends PasswordResetOutcome["kind"]>(
 	assert.equal(outcome.kind, kind, JSON.stringify(outcome));
 }
 
-/** Replaces what is sent, for requests that the types do not let one make. */
+/** Replaces the sent request, for requests that the types do not allow. */
 const sending = (body: string): ClientOptions => ({ bodySerializer: () => body });
 
 describe("a server that works", () => {

@@ -1,5 +1,5 @@
-// Starts the real server, of the binary that RESETD names, and ends it. The tests in a browser
-// (../../browser) do so by this too, as it is compiled.
+// Starts and stops the real server, from the binary that RESETD names. The tests in a browser (../../browser) use
+// the compiled file.
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -10,21 +10,21 @@ import { createInterface } from "node:readline";
 export interface Resetd {
 	/** http://ADDRESS:PORT */
 	url: string;
-	/** The base of the API, for createClient. */
+	/** The base URL of the API, for createClient. */
 	api: string;
-	/** The lines that it has logged so far. */
+	/** The log's lines so far. */
 	log: string[];
-	/** What it has written to its standard output so far. */
+	/** The standard output so far. */
 	printed(): string;
-	/** Waits for one line more. */
+	/** Waits for one more line. */
 	logs(): Promise<void>;
 	/** Waits until the delivery of a request has ended. */
 	delivered(requestID: string): Promise<void>;
-	/** Fails if it does not end well. */
+	/** Fails if the server does not end well. */
 	stop(): Promise<void>;
 }
 
-/** Its environment is what is given and nothing else, so that no setting of the machine's own counts. */
+/** Its environment is only what is given, so that no setting of this machine counts. */
 export async function startResetd(
 	command: "dev" | "serve",
 	settings: Record<string, string> = {},
@@ -46,7 +46,7 @@ export async function startResetd(
 		},
 		stdio: ["ignore", "pipe", "pipe"],
 	});
-	// However this process ends, its servers end too.
+	// When this process ends, its servers end too.
 	const kill = (): void => void child.kill("SIGKILL");
 	process.once("exit", kill);
 	const ended = once(child, "exit").then(([code]) => {
@@ -93,12 +93,12 @@ export async function startResetd(
 	};
 }
 
-// The runner ends a test that takes too long by a signal, which would skip the exit above.
+// The runner ends a slow test by a signal, which would skip the exit handler above.
 for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"] as const) {
 	process.once(signal, () => process.exit(1));
 }
 
-/** Something that answers in resetd's place, as a proxy on the way does. */
+/** A server in resetd's place, like a proxy. */
 export async function startOther(answer: RequestListener): Promise<{ url: string; stop(): Promise<void> }> {
 	const server = createServer(answer);
 	server.listen(0, "127.0.0.1");
@@ -113,7 +113,7 @@ export async function startOther(answer: RequestListener): Promise<{ url: string
 	};
 }
 
-/** An address where nothing listens: it was free a moment ago. */
+/** An address where nothing listens: its port was free a moment ago. */
 export async function deadURL(): Promise<string> {
 	const gone = await startOther(() => {});
 	await gone.stop();
