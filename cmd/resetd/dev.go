@@ -41,15 +41,14 @@ func devDefaults(site string) map[string]string {
 		// The inbox shows everybody's links: other machines have no business there.
 		"LISTEN_ADDR": "localhost:8080", "ADMIN_ADDR": "off", "LOG_FORMAT": "text", "SHUTDOWN_DELAY": "0s",
 		"SITE_URL": site, "MAILGUN_DOMAIN": "mg.example.com", "BRAND_NAME": "Example",
-		// Somebody who tries things out is not to be stopped by them.
+		// Limits should not stop somebody who tries things out.
 		"RATE_LIMIT": "60-M", "RECIPIENT_LIMIT": "30-M",
 	}
 }
 
-// dev is serve with an inbox in the place of Mailgun, and a stand-in in that of Supabase Auth unless one
-// is set. It never sends a mail, whatever the settings say.
+// dev is serve with an inbox instead of Mailgun, and with a stand-in for Supabase Auth unless SUPABASE_URL is set. It never sends a mail, whatever the settings say.
 func dev(ctx context.Context, args, environ []string, stdout, stderr io.Writer) error {
-	// Once to learn where to listen; the default of SITE_URL is known only then.
+	// The first reading gives the address, on which the default of SITE_URL depends.
 	early, err := readSettingsOver(devDefaults("http://localhost:8080"), "dev", args, environ, stderr)
 	if err != nil {
 		return err

@@ -280,7 +280,7 @@ func TestPlatforms(t *testing.T) {
 					s.refuses(client.what+", forged", peer, header)
 				}
 				peer, header = platform.arrives("203.0.113.77", nothing)
-				s.admits("another client than one that is "+client.what, peer, header)
+				s.admits("another client than "+client.what, peer, header)
 			}
 
 			for _, sent := range spoiling {

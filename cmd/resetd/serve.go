@@ -90,7 +90,7 @@ func (a *app) run(ctx context.Context, public net.Listener, handler http.Handler
 	}
 	var failure error
 	select {
-	case failure = <-failed: // what is accepted is delivered all the same
+	case failure = <-failed: // accepted requests are delivered nevertheless
 		a.logger.Error("a listener has failed", "error", failure.Error())
 	case <-ctx.Done():
 	}
@@ -123,8 +123,8 @@ func (a *app) run(ctx context.Context, public net.Listener, handler http.Handler
 	return failure
 }
 
-// describeMail says in which languages the mail is, what TEMPLATES_DIR has replaced in it, and what is
-// seldom meant.
+// describeMail logs the languages of the mail, what TEMPLATES_DIR has replaced in it, and settings that are rarely
+// meant.
 func (a *app) describeMail() {
 	writer := a.settings.writer
 	attributes := []any{"languages", writer.Languages()}

@@ -26,13 +26,13 @@ import (
 	"github.com/resetd/resetd/impl/supabase"
 )
 
-// Config is what is tried: settings that have no mistake in themselves.
+// Config has the settings that are checked. They have no mistakes in themselves.
 type Config struct {
 	Missing []Missing // what the server cannot do its work without
 
-	Supabase                     supabase.Config // where not Set it is not configured
-	SupabaseURL, SupabaseAuthURL string          // as they are set
-	Mailgun                      mailgun.Config  // likewise
+	Supabase                     supabase.Config // not configured unless it is Set
+	SupabaseURL, SupabaseAuthURL string          // unchanged
+	Mailgun                      mailgun.Config  // not configured unless it is Set
 	WebhookKey                   string
 	Redis                        *redisclient.Target // nil: it is not configured
 	Platform                     string              // the platform, if it runs several instances by itself

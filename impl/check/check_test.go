@@ -730,7 +730,7 @@ $`
 		t.Errorf("got:\n%s%v", d.out, d.err)
 	}
 	// Supabase gets one probe, a call for each of the two redirects, and that of --send-to; Mailgun gets one
-	// message in test mode, and one that it delivers.
+	// message in test mode, and a message that it delivers.
 	paths := map[string]int{}
 	for _, call := range d.stack.Calls() {
 		paths[call.Service+call.Path[strings.LastIndex(call.Path, "/"):]]++

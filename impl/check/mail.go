@@ -64,7 +64,7 @@ func (c *checker) mail(ctx context.Context) (found findings) {
 	if err := c.mailer.Send(ctx, recipient, mail); err != nil {
 		advice := c.mailgunAdvice(err)
 		if errors.Is(err, context.DeadlineExceeded) {
-			advice = "look whether it has arrived all the same; " + advice
+			advice = "look whether it has arrived nevertheless; " + advice
 		}
 		found.add(bad, aboutMail, "no mail to %s, though one in test mode is accepted: %s%s. What to do: %s", address, mailgunCause(err), lost, advice)
 		return found

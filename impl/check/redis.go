@@ -19,7 +19,7 @@ func (c *checker) redis(ctx context.Context) (found findings) {
 		found.add(risky, aboutRedis, "REDIS_URL is not set, and this is %s, where there is often more than one instance; how many of this one, cannot be told from here. With several, each client has its limit once per instance, and what one has accepted is lost with it. What to do: set REDIS_URL, or run one instance and no more", c.Platform)
 		return found
 	case target == nil:
-		found.add(noted, aboutRedis, "REDIS_URL is not set: limits are per instance, and begin anew with each start; right for one instance")
+		found.add(noted, aboutRedis, "REDIS_URL is not set: limits are per instance, and begin again with each start; right for one instance")
 		return found
 	}
 	if target.Unverified {
@@ -128,7 +128,7 @@ func reachAdvice(target *redisclient.Target, err error) string {
 	case errors.Is(err, upstream.ErrExpired):
 		return "renew its certificate, or set this machine's clock"
 	case errors.Is(err, upstream.ErrTLSRefused) && target.HasClientCert:
-		return "Redis does not take the certificate in REDIS_CLIENT_CERT_FILE: give one that is not expired, and is signed by an authority of its tls-ca-cert-file"
+		return "Redis does not take the certificate in REDIS_CLIENT_CERT_FILE: give a certificate that is not expired, and is signed by an authority of its tls-ca-cert-file"
 	case errors.Is(err, upstream.ErrTLSRefused):
 		return "Redis asks for a client's certificate: give one in REDIS_CLIENT_CERT_FILE, and its key in REDIS_CLIENT_KEY_FILE"
 	}

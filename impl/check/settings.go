@@ -12,7 +12,7 @@ import (
 	"github.com/resetd/resetd/impl/ratelimit"
 )
 
-// settings judges what needs no network: what is missing, and what is allowed and seldom meant.
+// settings checks what needs no network: missing settings, and settings that are allowed but rarely meant.
 func (c *checker) settings() (found findings) {
 	for _, missing := range c.Missing {
 		found.add(bad, aboutSettings, "%s is not set. What to do: set it (%s)", missing.Name, missing.Help)
@@ -61,13 +61,13 @@ func aligned(a, b string) bool {
 // longestLife is what hosted Supabase lets links live at most (November 2026).
 const longestLife = 24 * time.Hour
 
-// What the limits are judged by.
+// Limits beyond these values get a remark.
 const (
-	mostMails    = 20   // to one address in an hour: nobody asks for more by himself
+	mostMails    = 20   // to one address in an hour: nobody needs more
 	mostRequests = 1000 // of one client in an hour, which is 33 times the default
 	fewMails     = 3    // to one address in a day
 	fewInHour    = 3    // requests of one client: with one mistyped address two are left
-	fewInDay     = 10   // likewise, and addresses are shared
+	fewInDay     = 10   // the same per day; addresses are shared
 )
 
 // judgeLimits names limits that lock people out, and those that limit nobody.

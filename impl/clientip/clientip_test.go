@@ -175,7 +175,7 @@ func TestHops(t *testing.T) {
 	}
 }
 
-// TestSingle: the header's one address is the client. If there are two, or none that is valid, the peer is.
+// TestSingle: the header's one address is the client. If there are two, or the one is invalid, the peer is.
 func TestSingle(t *testing.T) {
 	for _, name := range []string{"Fly-Client-IP", "CF-Connecting-IP", "x-real-ip", "True-Client-IP", "X-Envoy-External-Address", "X-My-Own"} {
 		r := mustNew(t, Config{TrustedProxies: "private", ClientIPHeader: name})

@@ -136,7 +136,7 @@ func TestCombinations(t *testing.T) {
 			case len(wrong) != 1 || wrong[0].Setting != tt.setting || !strings.Contains(wrong[0].Text, tt.wayOut):
 				t.Errorf("%v, want one about %s that says %q", wrong, tt.setting, tt.wayOut)
 			case rule.Set():
-				t.Error("somebody is believed all the same")
+				t.Error("the rule is set nevertheless")
 			}
 		})
 	}

@@ -22,7 +22,7 @@ import (
 
 // Link is what Supabase Auth made for an account.
 type Link struct {
-	Email      string // the address stored with the account: the only one that gets mail
+	Email      string // the address stored with the account: no other gets mail
 	Banned     bool   // whether the account is banned, so that the link opens nothing
 	TokenHash  string // for verifyOtp
 	ActionLink string // Supabase's own one-time link

@@ -6,7 +6,7 @@
 // and the difference between mail that is delivered and mail that Mailgun merely accepts.
 // The Supabase half answers what a real Supabase Auth was recorded to answer
 // (testdata/supabase-auth). A request that is refused changes nothing, as in reality: a
-// stand-in that answers 401 and stores the message all the same makes tests lie.
+// stand-in that answers 401 but stores the message makes tests lie.
 //
 // It must never be reachable from `resetd serve`: it keeps passwords in clear, shows
 // everybody's mail, and its inbox asks for no login. It imports no other room of the
@@ -69,8 +69,8 @@ type Config struct {
 	// https://supabase.com/docs/guides/auth/redirect-urls
 	RedirectAllowList []string
 
-	// ServiceRoleKey is the only key the admin endpoint accepts. One that begins with
-	// sb_secret_ belongs in the header apikey alone; any other in apikey and as Bearer.
+	// ServiceRoleKey is the only key that the admin endpoint accepts. A key that begins with
+	// sb_secret_ belongs only in the header apikey; any other key in apikey and as Bearer.
 	ServiceRoleKey string
 
 	// PublishableKey is the key that apps send in the header apikey. The stand-in accepts only this key

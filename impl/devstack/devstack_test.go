@@ -1183,7 +1183,7 @@ func TestCORS(t *testing.T) {
 }
 
 // TestPreview: the preview shows the mail as a list and as a mail program would, in the chosen language, look
-// and brand, and renders it anew each time; or it says why the mail cannot be rendered. Without
+// and brand, and renders it again each time; or it says why the mail cannot be rendered. Without
 // Config.Preview there is no such page.
 func TestPreview(t *testing.T) {
 	const html = `<!doctype html><html><head><title>no</title><meta name="color-scheme" content="light dark"><style>:root { color-scheme: light dark; } @media (prefers-color-scheme: dark) { a { color: red } }</style></head><body>

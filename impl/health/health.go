@@ -56,7 +56,7 @@ type Probe struct {
 	// Every is the time from one question to the next.
 	Every time.Duration
 	// OnDemand asks nothing while no request comes, because each question is billed. While the
-	// upstream fails it asks all the same: deliveries wait for its return.
+	// upstream fails it asks nevertheless: deliveries wait for its return.
 	OnDemand bool
 	// Retry returns the time to the next question, where the upstream has been failing for a time.
 	Retry func(failing time.Duration) time.Duration

@@ -146,7 +146,7 @@ func New(opts Options) (*Renderer, setting.Mistakes) {
 	return r, nil
 }
 
-// warnings returns sentences about settings that work and are seldom intended.
+// warnings returns sentences about settings that work but are rarely intended.
 func (b Brand) warnings(colors palette) (all []string) {
 	for _, logo := range []struct{ setting, url string }{{"BRAND_LOGO_URL", b.LogoURL}, {"BRAND_LOGO_DARK_URL", b.LogoDarkURL}} {
 		if u, err := url.Parse(logo.url); err == nil && strings.EqualFold(path.Ext(u.Path), ".svg") {
@@ -174,7 +174,7 @@ func (r *Renderer) Languages() []string {
 // and which languages it has added: "de.tmpl: greeting, help".
 func (r *Renderer) Replaced() []string { return r.replaced }
 
-// Warnings returns sentences for the operator about settings that work and are seldom intended.
+// Warnings returns sentences for the operator about settings that work but are rarely intended.
 func (r *Renderer) Warnings() []string { return r.warnings }
 
 // Render makes the message with a link. It is in the account's language, or else in the best one for an

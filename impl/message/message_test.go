@@ -19,7 +19,7 @@ import (
 	"github.com/resetd/resetd/impl/message"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "write the golden files")
 
 const link = "https://app.example.com/reset-password?token_hash=0f3a6c1d9b7e4f2a8c5d1e0b9a7f6c3d2e1f0a9b8c7d6e5f4a3b2c1d&type=recovery"
 

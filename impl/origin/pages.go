@@ -167,8 +167,8 @@ func (p Pages) WithLoopback() Pages {
 }
 
 // Resolve returns the page that a link leads to: the page of a listed callback, the site's page for an empty
-// callback, and the site's page and false for any other. The page is always one that an operator has listed, or ""
-// where there is no site.
+// callback, and the site's page and false for any other. The page is always one of the operator's, or empty
+// without a site.
 func (p Pages) Resolve(callback string) (page string, allowed bool) {
 	if callback == "" {
 		return p.site, p.site != ""

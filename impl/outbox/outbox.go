@@ -149,7 +149,7 @@ func (o *Outbox) Pending() (number int, oldest time.Time) {
 func (o *Outbox) run(ctx context.Context) {
 	defer close(o.ended)
 	defer close(o.attempts)
-	for range o.config.MaxAtOnce { // kept, so that a stack need not grow anew for each attempt
+	for range o.config.MaxAtOnce { // kept, so that a stack need not grow again for each attempt
 		go func() {
 			for e := range o.attempts {
 				pause, again := e.delivery.Try(ctx)

@@ -64,7 +64,7 @@ type SharedConfig struct {
 // Each request is an entry of a stream, and pending for the instance that accepted it in the stream's consumer
 // group. That instance schedules it in its memory, by an Outbox. An instance without a sign of life for the time of
 // a lease loses its entries to another. While Redis is lost, requests are accepted into memory alone, and earlier
-// ones are delivered all the same: twice is better than not at all.
+// ones are delivered nevertheless: twice is better than not at all.
 type Shared struct {
 	config SharedConfig
 	memory *Outbox

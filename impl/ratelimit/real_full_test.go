@@ -193,7 +193,7 @@ func TestRealFaults(t *testing.T) {
 				return
 			}
 			outage.lost(t)
-			wantTakes(t, l, "steady", 10, 5) // counts begin anew, but limits hold
+			wantTakes(t, l, "steady", 10, 5) // counts begin again, but limits hold
 			tt.end(server)
 			outage.over(t)
 			if _, reason, _ := strings.Cut(store.messages(t)[1], "for itself "); !regexp.MustCompile(tt.reason).MatchString(reason) {

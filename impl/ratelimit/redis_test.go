@@ -194,7 +194,7 @@ func TestRedisFaults(t *testing.T) {
 					t.Errorf("a request waited for %v", worst)
 				}
 				wantTakes(t, l, "away", 10, 5)
-				wantTakes(t, l, "steady", 10, 5) // counts begin anew, but limits hold
+				wantTakes(t, l, "steady", 10, 5) // counts begin again, but limits hold
 				time.Sleep(5 * time.Second)
 				store.want(t, Redis, Memory)
 				tt.end(p)
@@ -356,7 +356,7 @@ func TestPipelineLeavesOutWhoGaveUp(t *testing.T) {
 		store.pipeline.exec(t.Context(), []*call{left, stays})
 		<-stays.done
 		if stays.cmd == nil || left.cmd != nil {
-			t.Errorf("sent: %v, and of the one that gave up: %v", stays.cmd, left.cmd)
+			t.Errorf("sent: %v, and of the request that gave up: %v", stays.cmd, left.cmd)
 		}
 	})
 }

@@ -7,7 +7,7 @@ import (
 )
 
 // TestRecovery: a lost Redis is used again when it works. If it is lost again and again, it must work for longer
-// first, so that the store in use is the one that works most of the time.
+// first, so that the store in use works most of the time.
 func TestRecovery(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var r Recovery

@@ -79,7 +79,7 @@ func New(config Config) (http.Handler, error) {
 
 	e := echo.New()
 	e.Logger.SetOutput(io.Discard) // the Recorder logs
-	// Echo would compose middlewares anew for each request. Here, and in composed, that is done once.
+	// Echo would compose middlewares again for each request. Here, and in composed, that is done once.
 	all := recorded(config.Recorder, cors(config)(func(c echo.Context) error { return c.Handler()(c) }))
 	e.Use(func(echo.HandlerFunc) echo.HandlerFunc { return all })
 	e.Match([]string{http.MethodGet, http.MethodHead}, HealthRoute, func(c echo.Context) error {

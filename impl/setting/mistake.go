@@ -31,7 +31,7 @@ func (m Mistakes) Has(setting string) bool {
 	return slices.ContainsFunc(m, func(named Mistake) bool { return named.Setting == setting })
 }
 
-// Add names a setting once: what follows from a first mistake is no news.
+// Add adds a mistake, unless its setting has one already: the second often follows from the first.
 func (m *Mistakes) Add(setting, format string, args ...any) {
 	m.Merge(Mistakes{{setting, fmt.Sprintf(format, args...)}})
 }

@@ -32,7 +32,7 @@ func CheckText(value string) error {
 		case r == '\ufeff':
 			return errors.New("contains a byte-order mark, an invisible character that some editors put at the beginning of a file: save it as UTF-8 without one")
 		case r == '\u200b', r == '\u2060':
-			return fmt.Errorf("contains an invisible character (U+%04X), as copying from a web page adds them: type the value anew", r)
+			return fmt.Errorf("contains an invisible character (U+%04X), as copying from a web page adds them: type the value again", r)
 		case r < ' ' && r != '\t' && r != '\n' && r != '\r', '\x7f' <= r && r <= '\x9f':
 			return fmt.Errorf("contains a control character (U+%04X): remove it", r)
 		}

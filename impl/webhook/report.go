@@ -46,7 +46,7 @@ var (
 )
 
 // The bounds of a report's age. Mailgun repeats an event for seven and a half hours, and does not document
-// whether it signs the repetition anew. A report from the future comes from clocks that differ.
+// whether it signs the repetition again. A report from the future comes from clocks that differ.
 // https://documentation.mailgun.com/docs/mailgun/user-manual/webhooks/webhook-retries
 const (
 	maxWebhookAge  = 12 * time.Hour
@@ -134,7 +134,7 @@ func readEvent(raw []byte) (event, error) {
 			Code int `json:"code"`
 		} `json:"delivery-status"`
 	}
-	var otherwise *json.UnmarshalTypeError // the rest is read all the same
+	var otherwise *json.UnmarshalTypeError // the rest is read nevertheless
 	if err := json.Unmarshal(raw, &data); err != nil && !errors.As(err, &otherwise) || data.Event == "" {
 		return event{}, errMalformed
 	}

@@ -88,7 +88,7 @@ func TestWebhooksAtOnce(t *testing.T) {
 	close(goOn)
 	for range maxAtOnce {
 		if status := <-done; status != http.StatusOK {
-			t.Errorf("one that was judged: %d", status)
+			t.Errorf("a report with a place: %d", status)
 		}
 	}
 	for range 2 * maxAtOnce {

@@ -173,7 +173,7 @@ func main() {
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	debug.SetGCPercent(1000) // seldom, because it takes a processor from resetd
+	debug.SetGCPercent(1000) // rarely, because it takes a processor from resetd
 	met, err := run(ctx, o)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)

@@ -448,7 +448,7 @@ func TestTrustedProxies(t *testing.T) {
 		{what: "one hop", lines: []string{"192.0.2.1"}, same: "192.0.2.1", other: "192.0.2.2"},
 		{what: "what a client writes itself stands left", lines: []string{"203.0.113.9, 192.0.2.3"}, same: "192.0.2.3", other: "203.0.113.9"},
 		{what: "trusted hops are passed over", lines: []string{"192.0.2.4, 10.8.0.1, 2001:db8:ffff::7, 127.0.0.9"}, same: "192.0.2.4", other: "10.8.0.1"},
-		{what: "but not one that is left of a client", lines: []string{"10.8.0.2, 192.0.2.5"}, same: "192.0.2.5", other: "10.8.0.2"},
+		{what: "but not a hop to the left of the client", lines: []string{"10.8.0.2, 192.0.2.5"}, same: "192.0.2.5", other: "10.8.0.2"},
 		{what: "the last line is the nearest", lines: []string{"203.0.113.10", "192.0.2.6"}, same: "192.0.2.6", other: "203.0.113.10"},
 		{what: "lines are one list", lines: []string{"203.0.113.11, 192.0.2.7", "10.0.0.1", "10.0.0.2"}, same: "192.0.2.7", other: "203.0.113.11"},
 		{what: "empty entries and lines", lines: []string{"203.0.113.12,, 192.0.2.8, ,", "", " , "}, same: "192.0.2.8", other: "203.0.113.12"},

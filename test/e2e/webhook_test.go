@@ -193,7 +193,7 @@ func TestDeliveryEvents(t *testing.T) {
 		{change: func(r *report) { r.recipient = otherKnown }, event: "permanent_fail", level: "WARN", code: 550.0, otherRecipient: true},
 		{change: func(r *report) { r.code = 10000 }, event: "permanent_fail", level: "WARN", code: nil},
 		{change: func(r *report) { r.code = "550 secret-code" }, event: "permanent_fail", level: "WARN", code: nil},
-		// These are another sender's mail, or no news.
+		// These are another sender's mail, or nothing to report.
 		{change: func(r *report) { r.tags = []string{"newsletter"} }, event: "other", level: "", code: nil},
 		{change: func(r *report) { r.testMode = true }, event: "other", level: "", code: nil},
 		{change: func(r *report) { r.event = "delivered" }, event: "other", level: "", code: nil},

@@ -1,6 +1,6 @@
-// Package goclient shows how a Go program asks resetd for a password-reset mail, and what it
-// can do about each documented answer. It is made to be copied: all it needs is the generated
-// client, gen/client, which can be generated from openapi.yaml anywhere.
+// Package goclient shows how a Go program requests a password-reset mail from resetd, and what it can do with each
+// documented answer. Copy it: it needs only the generated client, gen/client, which can be generated from
+// openapi.yaml anywhere.
 package goclient
 
 import (
@@ -15,69 +15,69 @@ import (
 	"github.com/resetd/resetd/gen/client"
 )
 
-// What an *Error is about, for errors.Is.
+// Errors for errors.Is on an *Error.
 var (
-	// ErrInvalid: the request cannot be served as it is. Error.FieldErrors says what to
-	// correct; if it is empty, the fault is the program's and not its user's.
+	// ErrInvalid: the request is invalid. Error.FieldErrors says what to correct. If it is empty, the program is wrong,
+	// and not its user.
 	ErrInvalid = errors.New("invalid request")
 	// ErrRateLimited: too many requests from this IP address. Error.Wait says how long to wait.
 	ErrRateLimited = errors.New("rate limited")
-	// ErrNotConfigured: the server lacks its settings, or Supabase Auth refuses its key.
-	// Waiting does not help; somebody has to see to it.
+	// ErrNotConfigured: the server lacks settings, or Supabase Auth refuses its key. Waiting does not help; the
+	// operator must act.
 	ErrNotConfigured = errors.New("not configured")
-	// ErrDelivery: Mailgun accepts no message just now. Nobody is sent a mail.
+	// ErrDelivery: Mailgun accepts no message now. Nobody gets a mail.
 	ErrDelivery = errors.New("email delivery failed")
-	// ErrUnavailable: Supabase Auth answers nobody, or the server is overloaded. Nobody is sent a
-	// mail. Error.Wait says when to try again.
+	// ErrUnavailable: Supabase Auth answers nobody, or the server is overloaded. Nobody gets a mail. Error.Wait says
+	// when to try again.
 	ErrUnavailable = errors.New("unavailable")
-	// ErrInternal: a fault of the server's own.
+	// ErrInternal: a bug in the server.
 	ErrInternal = errors.New("internal error")
-	// ErrUndocumented: an answer that openapi.yaml does not have, such as a proxy's own.
+	// ErrUndocumented: an answer that is not in openapi.yaml, such as a proxy's.
 	ErrUndocumented = errors.New("undocumented answer")
 )
 
-// Error is every answer but the acknowledgment.
+// Error is every answer other than the acknowledgment.
 type Error struct {
 	Status      int               // of HTTP
 	Code        string            // stable, to branch on where errors.Is is too coarse; may be empty
 	Message     string            // for people, in English; may be empty
-	FieldErrors map[string]string // first message by field, for a form
-	Issues      []client.Issue    // all of them
-	Wait        time.Duration     // before asking again; 0 where the answer does not say
+	FieldErrors map[string]string // the first message of each field, for a form
+	Issues      []client.Issue    // all messages
+	Wait        time.Duration     // before the next request; 0 if the answer does not say
 	RequestID   string            // names the request in the server's log
 
 	about error
 }
 
-// Error says what the answer was.
+// Error implements error.
 func (e *Error) Error() string {
 	return fmt.Sprintf("%v: %s (status %d, code %q, request %q)",
 		e.about, cmp.Or(e.Message, http.StatusText(e.Status)), e.Status, e.Code, e.RequestID)
 }
 
-// Unwrap is one of the errors of this package.
+// Unwrap returns one of the errors of this package.
 func (e *Error) Unwrap() error { return e.about }
 
-// Request is what is asked for.
+// Request is a request for a mail.
 type Request struct {
 	Email string
-	// CallbackOrigin is the origin (scheme://host[:port]) that the link shall lead to, if the
-	// server allows it. Empty: the site's own.
+	// CallbackOrigin is the origin (scheme://host[:port]) that the link leads to, if the server allows it. Empty: the
+	// site's own.
 	CallbackOrigin string
-	// Language of the mail, as in Accept-Language: that of the user, which a server that asks
-	// for one has to pass on. Empty: English.
+	// Language is the language of the mail, as in Accept-Language. A server that sends the request for a user must pass
+	// on the user's. Empty: English.
 	Language string
 }
 
-// answerWithin is more than the server takes. It answers at once, except for the first request
-// after a rest, which waits for two questions to its upstreams at most, of 5 s each by default.
+// answerWithin is longer than the server takes. It answers at once, except for the first request after a rest of the
+// probes, which waits for at most two calls of its upstreams, of 5 s each by default.
 const answerWithin = 30 * time.Second
 
-// Client asks one server.
+// Client sends requests to one server.
 type Client struct{ api *client.ClientWithResponses }
 
-// New makes a Client of the server at baseURL, such as https://example.com/api. The options
-// are the generated client's; client.WithHTTPClient replaces the default one.
+// New makes a Client of the server at baseURL, such as https://example.com/api. The options are those of the
+// generated client; client.WithHTTPClient replaces the default HTTP client.
 func New(baseURL string, options ...client.ClientOption) (*Client, error) {
 	options = append([]client.ClientOption{client.WithHTTPClient(&http.Client{Timeout: answerWithin})}, options...)
 	api, err := client.NewClientWithResponses(baseURL, options...)
@@ -87,13 +87,12 @@ func New(baseURL string, options ...client.ClientOption) (*Client, error) {
 	return &Client{api}, nil
 }
 
-// SendPasswordReset asks for a mail and returns what to tell the user, which is the same
-// whether or not there is an account: the server has taken the request, and sends the mail, if
-// there is one to send, within a second or two. An answer that is no acknowledgment is an *Error;
-// any other error means that there was no readable answer.
+// SendPasswordReset requests a mail, and returns what to tell the user, which is the same whether or not there is an
+// account: the server has accepted the request, and if there is an account, sends its mail within a second or two.
+// An answer other than the acknowledgment is an *Error; any other error means that there was no readable answer.
 //
-// It does not try again by itself: every mail makes the link of the one before invalid, so
-// that is for the user to decide.
+// It does not try again by itself, because every mail makes the link of the one before invalid. The user decides
+// that.
 func (c *Client) SendPasswordReset(ctx context.Context, request Request) (message string, err error) {
 	var params *client.SendPasswordResetParams
 	if request.Language != "" {
@@ -111,8 +110,8 @@ func (c *Client) SendPasswordReset(ctx context.Context, request Request) (messag
 	return "", refusal(response)
 }
 
-// refusal reads an answer that is no acknowledgment: the status says which, and the body is nil
-// where it is not the documented one.
+// refusal reads an answer other than the acknowledgment. The status says which answer, and body is nil if it is not
+// the documented one.
 func refusal(response *client.SendPasswordResetResponse) *Error {
 	var about error
 	var body *client.ErrorBody
@@ -137,7 +136,7 @@ func refusal(response *client.SendPasswordResetResponse) *Error {
 	}
 	header := response.HTTPResponse.Header
 	refused := &Error{Status: response.StatusCode(), RequestID: header.Get("X-Request-Id"), about: ErrUndocumented}
-	// Not the generated Headers429: what stands in between may answer 429 and 503 too, in other words.
+	// This does not use the generated Headers429, because proxies answer 429 and 503 too, with other headers.
 	if seconds, err := strconv.ParseInt(header.Get("Retry-After"), 10, 64); err == nil {
 		refused.Wait = wait(float64(seconds))
 	}
@@ -146,17 +145,17 @@ func refusal(response *client.SendPasswordResetResponse) *Error {
 	}
 	refused.about = about
 	refused.Code, refused.Message, refused.FieldErrors, refused.Issues = body.Code, body.Error, body.FieldErrors, body.Issues
-	if refused.Wait == 0 { // a proxy may have dropped the header
+	if refused.Wait == 0 { // a proxy may have removed the header
 		refused.Wait = wait(body.RetryAfter)
 	}
 	return refused
 }
 
-// longestWait is more than any limit of the server's.
+// longestWait is longer than any limit of the server.
 const longestWait = 24 * time.Hour
 
-// wait is a number of seconds as a time that can be waited for: what an answer says may be
-// negative, no number, or more than a time.Duration holds.
+// wait returns a number of seconds as a time to wait. The number may be negative, not a number, or more than a
+// time.Duration holds.
 func wait(seconds float64) time.Duration {
 	switch {
 	case !(seconds > 0):

@@ -74,7 +74,7 @@ func Example() {
 	// At the email field: Enter a valid email address.
 }
 
-// answer says to Example what resetd says to TestAcknowledged and TestRefusals.
+// answer gives Example the answers that resetd gives TestAcknowledged and TestRefusals.
 func answer(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	if body, _ := io.ReadAll(r.Body); strings.Contains(string(body), "@") {
@@ -85,7 +85,7 @@ func answer(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.WriteString(w, `{"error":"The request is invalid.","code":"invalid_request","fieldErrors":{"email":"Enter a valid email address."}}`)
 }
 
-// TestAcknowledged: what was asked for arrives, and with an account it is mailed.
+// TestAcknowledged: the request arrives unchanged, and an account gets a mail.
 func TestAcknowledged(t *testing.T) {
 	for email, mails := range map[string]int{"hello@example.com": 1, "nobody@example.com": 0} {
 		server, resets := start(t, resetdtest.Config{})
@@ -104,9 +104,9 @@ func TestAcknowledged(t *testing.T) {
 	}
 }
 
-// TestRefusals: each status that can be had from a real server is a typed error.
+// TestRefusals: each status that a real server can give is a typed error.
 func TestRefusals(t *testing.T) {
-	seen := map[string]bool{"200": true} // above
+	seen := map[string]bool{"200": true} // by TestAcknowledged
 	type want struct {
 		status int
 		code   string
@@ -182,7 +182,7 @@ func responses() map[string]*openapi3.ResponseRef {
 	return resetdtest.Document().Paths.Find("/auth/send-password-reset").Post.Responses.Map()
 }
 
-// answering is a server that has one answer.
+// answering returns a client of a server with one answer.
 func answering(t *testing.T, status int, header http.Header, body string) *goclient.Client {
 	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -196,8 +196,8 @@ func answering(t *testing.T, status int, header http.Header, body string) *gocli
 	return connect(t, server.URL)
 }
 
-// TestEveryDocumentedAnswer: every example of openapi.yaml is understood, so that an answer
-// that it documents anew is not forgotten here.
+// TestEveryDocumentedAnswer: the client understands every example of openapi.yaml, so that a new answer there is not
+// forgotten here.
 func TestEveryDocumentedAnswer(t *testing.T) {
 	kinds := map[string]error{
 		"400 invalid_request": goclient.ErrInvalid, "400 invalid_json": goclient.ErrInvalid,
@@ -249,7 +249,7 @@ func TestEveryDocumentedAnswer(t *testing.T) {
 	}
 }
 
-// TestOtherAnswers: what no resetd answers is an error too, and never an acknowledgment.
+// TestOtherAnswers: an answer that resetd never gives is an error too, and no acknowledgment.
 func TestOtherAnswers(t *testing.T) {
 	const jsonType, html = "application/json", "text/html"
 	for name, c := range map[string]struct {
@@ -283,7 +283,7 @@ func TestOtherAnswers(t *testing.T) {
 			t.Errorf("%s: %+v", name, refused)
 		}
 	}
-	// The header may get lost on the way; the body says it again.
+	// The header may get lost on the way. The body has the number too.
 	var refused *goclient.Error
 	for said, want := range map[string]time.Duration{"7": 7 * time.Second, "0.5": 500 * time.Millisecond, "-5": 0, "1e300": 24 * time.Hour} {
 		_, err := answering(t, 429, http.Header{"Content-Type": {jsonType}}, `{"error":"x","code":"rate_limited","retryAfter":`+said+`}`).SendPasswordReset(t.Context(), goclient.Request{})

@@ -74,8 +74,8 @@ func TestJudge(t *testing.T) {
 			module:   made(t, map[string]string{"LICENSE": mit, "a/b/LICENCE": "Do as you like, B.", "a/b/c/x.go": ""}, "a/b/c"),
 			licences: "ISC MIT", files: "LICENSE a/b/LICENCE", wrong: "",
 		},
-		"one that is not run": {module: made(t, map[string]string{"LICENSE": mit, "a/COPYING": "Share alike.", "b/x.go": ""}, "b"), licences: "MIT", files: "LICENSE", wrong: ""},
-		"files of others":     {module: embedding, licences: "", files: "", wrong: "example.com/made/assets embeds files"},
+		"a licence of a package that is not linked": {module: made(t, map[string]string{"LICENSE": mit, "a/COPYING": "Share alike.", "b/x.go": ""}, "b"), licences: "MIT", files: "LICENSE", wrong: ""},
+		"files of others": {module: embedding, licences: "", files: "", wrong: "example.com/made/assets embeds files"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			works, err := judge([]module{c.module})

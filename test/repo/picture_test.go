@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-var update = flag.Bool("update", false, "draw the picture of CONTRIBUTING.md anew")
+var update = flag.Bool("update", false, "draw the picture of CONTRIBUTING.md")
 
 // TestPicture: the picture of the house has each room, and each import between rooms. It leaves out the imports of
 // cmd/resetd, which imports all rooms.

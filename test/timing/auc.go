@@ -10,7 +10,7 @@ import (
 // observation is the time of one answer.
 type observation struct {
 	took    time.Duration
-	account bool // whether the request before, or the one that is timed, was for an account
+	account bool // whether the request before, or the timed request, was for an account
 	cluster int  // observations of the same cluster depend on each other
 }
 

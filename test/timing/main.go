@@ -95,7 +95,7 @@ func main() {
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	debug.SetGCPercent(1000) // seldom, because it takes a processor from resetd
+	debug.SetGCPercent(1000) // rarely, because it takes a processor from resetd
 	passed, err := run(ctx, o)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "timing:", err)

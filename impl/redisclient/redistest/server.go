@@ -177,7 +177,7 @@ func (s *Server) run(ready string, args ...string) {
 	s.tb.Fatalf("redis-server did not start:\n%s", &log)
 }
 
-// Keep makes Redis write what it has to disk, so that it is there again when it is started anew.
+// Keep makes Redis write its data to disk, so that a restart finds it.
 func (s *Server) Keep() {
 	s.Args = append(s.Args, "--appendonly", "yes", "--appendfsync", "everysec")
 	s.Kill()
