@@ -6,7 +6,7 @@ tested with it too.
 	container serve DIR                 Supabase Auth on 127.0.0.1:7001 and Mailgun on :7002, both by TLS;
 	                                    their authority's certificate is written to DIR/ca.pem
 	container ask METHOD URL [BODY]     print the status and the body of one answer
-	container until STATUS URL          ask until the status is that one, for 20 s
+	container until STATUS URL          ask until the status is that one, for a minute
 	container names                     answer on port 53 that every name is 127.0.0.1
 
 GET /mails of http://127.0.0.1:7000 says how many messages have been delivered, and how many were test
@@ -44,7 +44,7 @@ const (
 )
 
 // patience is longer than anything here takes, and shorter than people wait for a test.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 func main() {
 	if err := run(os.Args[1:]); err != nil {

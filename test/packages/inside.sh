@@ -60,7 +60,7 @@ ok "systemd-analyze: verified, $(tail -n 1 security | sed 's/^[^a-zA-Z]*//')"
 cp /etc/resetd/resetd.env untouched
 echo "RATE_LIMIT=often" >>/etc/resetd/resetd.env
 systemctl start resetd.service || true
-for _ in $(seq 50); do [ "$(service ActiveState)" = failed ] && break || sleep 0.1; done
+for _ in $(seq 300); do [ "$(service ActiveState)" = failed ] && break || sleep 0.1; done
 same "the state with wrong settings" "failed 2 0" "$(service ActiveState) $(service ExecMainStatus) $(service NRestarts)"
 has "the log" "RATE_LIMIT: " "$(journalctl --no-pager --unit=resetd.service --output=cat)"
 systemctl reset-failed resetd.service
@@ -142,7 +142,7 @@ same "the owner and mode of a key" "$user 400" "$(stat --format '%u %a' "/proc/$
 ok "a user that exists while it runs ($user), no capability, nothing to write to or to run, no key in the environment"
 
 systemctl kill --signal=KILL resetd.service
-for _ in $(seq 100); do [ "$(service NRestarts)" = 1 ] && break || sleep 0.1; done
+for _ in $(seq 300); do [ "$(service NRestarts)" = 1 ] && break || sleep 0.1; done
 same "starts again after a kill" 1 "$(service NRestarts)"
 ./outside until 200 http://127.0.0.1:9090/readyz
 ok "killed, and started again"
