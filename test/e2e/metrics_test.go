@@ -64,7 +64,7 @@ func TestMetrics(t *testing.T) {
 	}
 	linkTook, sendTook := fmt.Sprintf(pings, "generate_link", "supabase"), fmt.Sprintf(pings, "send", "mailgun")
 	soon := map[string]string{"DELIVERY_TIMEOUT": "3s"}
-	short := map[string]string{"DELIVERY_TIMEOUT": "3s", "UPSTREAM_TIMEOUT": "100ms"}
+	short := map[string]string{"DELIVERY_TIMEOUT": "3s", "UPSTREAM_TIMEOUT": "1s"}
 	for _, c := range []struct {
 		name string
 		resetdtest.Config
@@ -106,7 +106,7 @@ func TestMetrics(t *testing.T) {
 		{name: "Mailgun refuses the message", Config: resetdtest.Config{Mailgun: toDeliveries(status(400))}, email: knownEmail, want: map[string]float64{
 			ok: 1, took("200"): 1, link("ok"): 1, linkTook: 1, send("refused"): 3, sendTook: 3, ended("undelivered"): 1, delivered("undelivered"): 1, tries: 3, deliveries: 1,
 		}},
-		{name: "Mailgun hangs for deliveries", Config: resetdtest.Config{Mailgun: toDeliveries(hang), Settings: map[string]string{"UPSTREAM_TIMEOUT": "100ms"}}, email: knownEmail, want: map[string]float64{
+		{name: "Mailgun hangs for deliveries", Config: resetdtest.Config{Mailgun: toDeliveries(hang), Settings: map[string]string{"UPSTREAM_TIMEOUT": "1s"}}, email: knownEmail, want: map[string]float64{
 			// The fate of each message is unknown, so there is one repeat.
 			ok: 1, took("200"): 1, link("ok"): 1, linkTook: 1, send("timeout"): 2, sendTook: 2, ended("unconfirmed"): 1, delivered("unconfirmed"): 1, tries: 2, deliveries: 1,
 		}, slow: sendTook},

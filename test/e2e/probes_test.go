@@ -36,7 +36,7 @@ func TestVerdicts(t *testing.T) {
 		{name: "Supabase 429", setup: resetdtest.Config{Supabase: status(429)}, upstream: "supabase", verdict: "down", level: "ERROR", answer: unavailable},
 		{name: "Supabase 500", setup: resetdtest.Config{Supabase: status(500)}, upstream: "supabase", verdict: "down", level: "ERROR", answer: unavailable},
 		{
-			name: "Supabase hangs", setup: resetdtest.Config{Supabase: resetdtest.Hanging, Settings: map[string]string{"UPSTREAM_TIMEOUT": "100ms"}},
+			name: "Supabase hangs", setup: resetdtest.Config{Supabase: resetdtest.Hanging, Settings: map[string]string{"UPSTREAM_TIMEOUT": "1s"}},
 			upstream: "supabase", verdict: "down", level: "ERROR", answer: unavailable,
 		},
 		{name: "Supabase fails once", setup: resetdtest.Config{Supabase: resetdtest.Once(status(500))}, upstream: "supabase", verdict: "ok", level: "INFO", answer: "200 "},
@@ -45,7 +45,7 @@ func TestVerdicts(t *testing.T) {
 		{name: "Mailgun 500", setup: resetdtest.Config{Mailgun: status(500)}, upstream: "mailgun", verdict: "down", level: "ERROR", answer: undeliverable},
 		{name: "Mailgun accepts without an id", setup: resetdtest.Config{Mailgun: status(200)}, upstream: "mailgun", verdict: "down", level: "ERROR", answer: undeliverable},
 		{
-			name: "Mailgun hangs", setup: resetdtest.Config{Mailgun: resetdtest.Hanging, Settings: map[string]string{"UPSTREAM_TIMEOUT": "100ms"}},
+			name: "Mailgun hangs", setup: resetdtest.Config{Mailgun: resetdtest.Hanging, Settings: map[string]string{"UPSTREAM_TIMEOUT": "1s"}},
 			upstream: "mailgun", verdict: "down", level: "ERROR", answer: undeliverable,
 		},
 		{name: "Mailgun fails once", setup: resetdtest.Config{Mailgun: resetdtest.Once(status(500))}, upstream: "mailgun", verdict: "ok", level: "INFO", answer: "200 "},
