@@ -50,7 +50,7 @@ func checkSettings(ctx context.Context, args, environ []string, stdout, stderr i
 	return check.Run(ctx, config, format, stdout)
 }
 
-// checked is what is tried of the settings.
+// checked returns the settings for the check.
 func (s *settings) checked() check.Config {
 	c := check.Config{
 		Supabase: s.supabase(), SupabaseURL: s.SupabaseURL, SupabaseAuthURL: s.SupabaseAuthURL,

@@ -16,17 +16,17 @@ import (
 	"github.com/resetd/resetd/impl/supabase"
 )
 
-// The stand-ins' keys. They open nothing else.
+// These are the stand-ins' keys. They open nothing else.
 const (
 	devPublishableKey = "sb_publishable_resetd_dev"
 	devServiceRoleKey = "resetd-dev-service-role-key"
 	devMailgunKey     = "dev-mailgun-key"
 )
 
-// notInDev would send mail.
+// notInDev are the settings that would send mail.
 var notInDev = []string{"MAILGUN_API_KEY", "MAILGUN_API_BASE"}
 
-// devUsage is what the help of dev says before the settings.
+// devUsage is the beginning of the help of dev.
 const devUsage = `The server of resetd serve, with an inbox in the place of Mailgun: no mail is sent. Without
 SUPABASE_URL a stand-in takes the place of Supabase Auth, with a few accounts; with it (that of
 supabase start, say) accounts and links are real. The settings are those of serve, with other
@@ -35,10 +35,10 @@ localhost, and its pages may call.
 
 `
 
-// devDefaults are the settings that dev has unless the caller sets them.
+// devDefaults returns the defaults of dev that differ from those of serve.
 func devDefaults(site string) map[string]string {
 	return map[string]string{
-		// The inbox shows everybody's links: other machines have no business there.
+		// The inbox shows everybody's links, so other machines must not reach it.
 		"LISTEN_ADDR": "localhost:8080", "ADMIN_ADDR": "off", "LOG_FORMAT": "text", "SHUTDOWN_DELAY": "0s",
 		"SITE_URL": site, "MAILGUN_DOMAIN": "mg.example.com", "BRAND_NAME": "Example",
 		// Limits should not stop somebody who tries things out.
@@ -46,7 +46,8 @@ func devDefaults(site string) map[string]string {
 	}
 }
 
-// dev is serve with an inbox instead of Mailgun, and with a stand-in for Supabase Auth unless SUPABASE_URL is set. It never sends a mail, whatever the settings say.
+// dev is serve with an inbox instead of Mailgun, and with a stand-in for Supabase Auth unless SUPABASE_URL is set.
+// It never sends a mail, whatever the settings say.
 func dev(ctx context.Context, args, environ []string, stdout, stderr io.Writer) error {
 	// The first reading gives the address, on which the default of SITE_URL depends.
 	early, err := readSettingsOver(devDefaults("http://localhost:8080"), "dev", args, environ, stderr)
@@ -94,7 +95,7 @@ func dev(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	case settings.SupabaseKey == "":
 		return setting.Mistakes{{Setting: "SUPABASE_SERVICE_ROLE_KEY", Text: "must be set beside SUPABASE_URL (supabase status prints it); without both there is a stand-in"}}
 	default:
-		config.Accounts = []string{} // they are elsewhere
+		config.Accounts = []string{} // the accounts are those of the real Supabase Auth
 		config.AuthURL, config.AuthKey = settings.authURL, settings.SupabaseKey.Reveal()
 	}
 	logger := newLogger(settings, stderr)
@@ -119,7 +120,7 @@ func dev(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	public := http.NewServeMux()
 	public.Handle("/dev/", stack.Pages())
 	if standIn {
-		public.Handle("/auth/v1/", stack.Supabase()) // for the page of an app; resetd's own way to it is open until the end
+		public.Handle("/auth/v1/", stack.Supabase()) // for an app's page; resetd itself uses another address, which is open until the end
 	}
 	public.Handle("/", withDevPages(settings.ResetPath, app.public))
 	// The inbox keeps a connection open as long as somebody looks; it is not in flight.
@@ -139,7 +140,7 @@ func dev(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	return err
 }
 
-// unusedInDev names which of notInDev are set.
+// unusedInDev names the settings of notInDev that are set.
 func (s *settings) unusedInDev() (names []string) {
 	for i, set := range []bool{s.MailgunKey != "", s.MailgunBase != mailgun.BaseUS} {
 		if set {
@@ -149,8 +150,8 @@ func (s *settings) unusedInDev() (names []string) {
 	return names
 }
 
-// withDevPages leads from RESET_PATH on this server to the page that stands in for the app's, and from
-// its root to the inbox.
+// withDevPages redirects from RESET_PATH on this server to the page that stands in for the app's, and from its root
+// to the inbox.
 func withDevPages(resetPath string, next http.Handler) http.Handler {
 	if parsed, err := url.Parse(resetPath); err == nil {
 		resetPath = parsed.Path
@@ -170,7 +171,7 @@ func withDevPages(resetPath string, next http.Handler) http.Handler {
 	})
 }
 
-// greet says what runs, and what to try.
+// greet prints what runs, and what to try.
 func greet(w io.Writer, s *settings, here string, standIn bool) {
 	if standIn {
 		fmt.Fprint(w, "resetd dev: stand-ins for Supabase Auth and Mailgun. No mail leaves this machine.\n\n")

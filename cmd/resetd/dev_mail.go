@@ -12,7 +12,7 @@ import (
 	"github.com/resetd/resetd/impl/setting"
 )
 
-// brand are the settings that the preview of dev lets people try.
+// brand are the settings that people can try in the preview of dev.
 func (s *settings) brand() []struct {
 	name  string
 	value *string
@@ -27,8 +27,8 @@ func (s *settings) brand() []struct {
 	}
 }
 
-// rewritten returns the settings with another brand, and with the templates read again. They are judged
-// as at the start.
+// rewritten returns the settings with another brand, and with the templates read again. It checks them as the start
+// does.
 func (s *settings) rewritten(brand map[string]string) (*settings, error) {
 	again := *s
 	for _, of := range again.brand() {
@@ -45,11 +45,11 @@ func (s *settings) rewritten(brand map[string]string) (*settings, error) {
 	return &again, nil
 }
 
-// live writes mail whose templates may be edited meanwhile.
+// live renders mail from templates that may be edited at any time.
 type live struct {
 	settings *settings
 	logger   *slog.Logger
-	last     atomic.Pointer[message.Renderer] // without mistakes
+	last     atomic.Pointer[message.Renderer] // the last one without mistakes
 }
 
 func newLive(s *settings, logger *slog.Logger) *live {
@@ -58,7 +58,7 @@ func newLive(s *settings, logger *slog.Logger) *live {
 	return l
 }
 
-// renderer reads the templates again. While they have mistakes the mail stays as it was.
+// renderer reads the templates again. While they have mistakes, it returns the last renderer without mistakes.
 func (l *live) renderer() *message.Renderer {
 	if again, err := l.settings.rewritten(nil); err == nil {
 		l.last.Store(again.writer)
@@ -68,7 +68,7 @@ func (l *live) renderer() *message.Renderer {
 	return l.last.Load()
 }
 
-// preview is what the page /dev/preview shows.
+// preview returns what the page /dev/preview shows.
 func (l *live) preview() *devstack.Preview {
 	preview := &devstack.Preview{
 		Languages: func() []string { return l.last.Load().Languages() },
@@ -79,7 +79,7 @@ func (l *live) preview() *devstack.Preview {
 				return devstack.Mail{}, errors.New(strings.Join(wrong.Lines(), "\n"))
 			}
 			l.last.Store(again.writer)
-			// A made-up link of the length of a real one, which opens nothing.
+			// This is an invented link of the length of a real one. It opens nothing.
 			link := delivery.LinkMode(l.settings.LinkMode).URL(&delivery.Link{
 				TokenHash: strings.Repeat("0", 56), ActionLink: l.settings.authURL + "/verify?token=" + strings.Repeat("0", 56),
 			}, l.settings.pages.Site())

@@ -11,7 +11,7 @@ import (
 	"github.com/resetd/resetd/impl/setting"
 )
 
-// explainClient is --explain-client: a peer, and the headers that it sends.
+// explainClient is the flag --explain-client: a peer, and the headers that it sends.
 type explainClient struct {
 	asked   bool
 	peer    string
@@ -27,7 +27,7 @@ func (e *explainClient) addFlag(flags *flag.FlagSet) {
 	})
 }
 
-// takeHeaders takes the headers behind the flag and its value from the arguments, and returns the others.
+// takeHeaders removes the headers after the flag and its value from the arguments, and returns the others.
 func (e *explainClient) takeHeaders(args []string) (others []string) {
 	for i := 0; i < len(args); i++ {
 		others = append(others, args[i])
@@ -46,7 +46,7 @@ func (e *explainClient) takeHeaders(args []string) (others []string) {
 	return others
 }
 
-// print says who the client is, and why.
+// print prints who the client is, and why.
 func (e *explainClient) print(s *settings, out io.Writer) error {
 	_, err := netip.ParseAddrPort(e.peer)
 	if _, alone := netip.ParseAddr(e.peer); err != nil && alone != nil {

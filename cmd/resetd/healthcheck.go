@@ -14,12 +14,11 @@ import (
 	"github.com/resetd/resetd/impl/upstream"
 )
 
-// healthcheckTimeout is less than what container runtimes give a check by default (30 s), and
-// more than a loaded server needs for so little.
+// healthcheckTimeout is shorter than the default of container runtimes (30 s), and longer than a loaded server takes.
 const healthcheckTimeout = 3 * time.Second
 
-// healthcheck asks the instance that was started with the same settings in the same container.
-// The image has no shell and no other client to do it.
+// healthcheck sends a request to the instance with the same settings in the same container. The image has no shell
+// and no other client.
 func healthcheck(ctx context.Context, args, environ []string, stdout, stderr io.Writer) error {
 	ready := false
 	settings, err := readSettings("healthcheck", args, environ, stderr, func(flags *flag.FlagSet) {
@@ -31,7 +30,7 @@ func healthcheck(ctx context.Context, args, environ []string, stdout, stderr io.
 	address, path := settings.ListenAddr, "/healthz"
 	if ready {
 		path = "/readyz"
-		if settings.AdminAddr != "" { // where it says why not, too
+		if settings.AdminAddr != "" { // this listener says why it is not ready
 			address = settings.AdminAddr
 		}
 	}
@@ -41,14 +40,14 @@ func healthcheck(ctx context.Context, args, environ []string, stdout, stderr io.
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
-	// The environment's proxy is for upstreams.
+	// A proxy in the environment is for upstreams.
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	response, err := client.Do(request)
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, upstream.Cause(err))
 	}
 	defer response.Body.Close()
-	body, _ := io.ReadAll(io.LimitReader(response.Body, 4096)) // what there is of it helps
+	body, _ := io.ReadAll(io.LimitReader(response.Body, 4096)) // a part of it helps too
 	fmt.Fprintf(stdout, "%s", body)
 	if response.StatusCode != http.StatusOK {
 		return errors.New(path + ": " + response.Status)
@@ -56,8 +55,8 @@ func healthcheck(ctx context.Context, args, environ []string, stdout, stderr io.
 	return nil
 }
 
-// reachable is where a listener of this machine can be reached: one on all of its addresses, on
-// the loopback.
+// reachable returns the address at which a listener of this machine can be reached: the loopback for a listener on
+// all addresses.
 func reachable(address string) string {
 	host, port, _ := net.SplitHostPort(address) // the settings have been checked
 	if ip, err := netip.ParseAddr(host); host == "" || err == nil && ip.IsUnspecified() {

@@ -7,9 +7,8 @@ import (
 	"sync"
 )
 
-// idleConnections closes those connections of a server that have waited longest for their next
-// request, where more than most wait. Proxies keep connections for minutes, so that the time alone
-// bounds nothing.
+// idleConnections closes the connections of a server that have waited longest for their next request, if more than
+// most are waiting. Proxies keep connections for minutes, so the idle timeout alone bounds nothing.
 type idleConnections struct {
 	most int
 
@@ -25,11 +24,11 @@ func newIdleConnections(most int) *idleConnections {
 // changed is the server's ConnState.
 func (i *idleConnections) changed(connection net.Conn, state http.ConnState) {
 	if surplus := i.note(connection, state == http.StateIdle); surplus != nil {
-		_ = surplus.Close() // its server notices, and forgets it
+		_ = surplus.Close() // its server notices, and removes it
 	}
 }
 
-// note returns the connection that has waited longest, if it is one too many.
+// note returns the connection that has waited longest, if there are too many.
 func (i *idleConnections) note(connection net.Conn, idle bool) (surplus net.Conn) {
 	i.mu.Lock()
 	defer i.mu.Unlock()

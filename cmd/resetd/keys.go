@@ -9,8 +9,8 @@ import (
 	"sync"
 )
 
-// keyFrom derives a key for one purpose from the Supabase key, which all instances share and
-// nobody else has. Without one it is made up: there is nothing to share then.
+// keyFrom derives a key for one purpose from the Supabase key, which all instances share and nobody else has. Without
+// a Supabase key it returns a random key, because there is nothing to share then.
 func keyFrom(secret Secret, purpose string) []byte {
 	key := secret.Reveal()
 	if key == "" {
@@ -21,9 +21,8 @@ func keyFrom(secret Secret, purpose string) []byte {
 	return mac.Sum(nil)
 }
 
-// newFingerprint makes what the log has instead of an address: the same for the same, and
-// useless without the key. 64 bits tell a log's addresses apart. Hashes are reused, because
-// making one costs more than hashing.
+// newFingerprint returns the function that makes keyed hashes for the log, in place of addresses. 64 bits tell a log's
+// addresses apart. The function reuses its HMACs, because making one costs more than hashing.
 func newFingerprint(key []byte) func(text string) string {
 	hashes := sync.Pool{New: func() any { return hmac.New(sha256.New, key) }}
 	return func(text string) string {
@@ -35,7 +34,7 @@ func newFingerprint(key []byte) func(text string) string {
 	}
 }
 
-// hashOf names a Supabase project in Redis.
+// hashOf returns the name of a Supabase project in Redis.
 func hashOf(url string) string {
 	sum := sha256.Sum256([]byte(url))
 	return hex.EncodeToString(sum[:8])

@@ -42,7 +42,7 @@ import (
 	"github.com/resetd/resetd/impl/setting"
 )
 
-// The linker sets these where a release is built: -ldflags "-X main.version=1.2.3 -X main.commit=0123456789ab".
+// The linker sets these in a release: -ldflags "-X main.version=1.2.3 -X main.commit=0123456789ab".
 var (
 	version = "0.3.0"
 	commit  = ""
@@ -50,19 +50,19 @@ var (
 
 func main() {
 	stops := []os.Signal{os.Interrupt, syscall.SIGTERM}
-	if !signal.Ignored(syscall.SIGHUP) { // as nohup has it
+	if !signal.Ignored(syscall.SIGHUP) { // nohup ignores it
 		stops = append(stops, syscall.SIGHUP)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), stops...)
-	// A second interrupt ends the process at once. A second SIGTERM does not: Heroku sends several, and
-	// what is accepted would be lost (devcenter.heroku.com/articles/dyno-shutdown-behavior, November 2026).
+	// A second interrupt ends the process at once. A second SIGTERM does not, because Heroku sends several, and
+	// accepted requests would be lost (devcenter.heroku.com/articles/dyno-shutdown-behavior, November 2026).
 	context.AfterFunc(ctx, func() { signal.Reset(os.Interrupt) })
 	status := exitStatus(run(ctx, os.Args[1:], os.Environ(), os.Stdout, os.Stderr), os.Stderr)
 	stop()
 	os.Exit(status)
 }
 
-// errUsage ends a start that was asked for in a wrong way, and explained already.
+// errUsage ends a start with wrong arguments, after an explanation was printed.
 var errUsage = errors.New("usage")
 
 const usage = `Usage: resetd <command> [flags]
@@ -77,8 +77,8 @@ const usage = `Usage: resetd <command> [flags]
 resetd serve --help lists the settings.
 `
 
-// run is the program without what only a process has. It returns when ctx ends and what was
-// accepted is delivered.
+// run is the whole program, without what belongs to a process. It returns when ctx has ended and accepted requests are
+// delivered.
 func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) error {
 	if len(args) == 0 {
 		fmt.Fprint(stderr, usage)
@@ -122,8 +122,7 @@ func exitStatus(err error, stderr io.Writer) int {
 	return 1
 }
 
-// revision is the commit that the program was built from, where the linker was told or the
-// toolchain knows it.
+// revision returns the commit that the program was built from, if the linker or the toolchain has set it.
 func revision() string {
 	if commit != "" {
 		return commit

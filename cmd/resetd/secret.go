@@ -11,7 +11,7 @@ type Secret string
 
 const redacted = "[redacted]"
 
-// Reveal is the value itself, for the one place that needs it.
+// Reveal returns the value, for the one place that needs it.
 func (s Secret) Reveal() string { return string(s) }
 
 // String implements fmt.Stringer.
@@ -22,7 +22,7 @@ func (s Secret) String() string {
 	return redacted
 }
 
-// Format implements fmt.Formatter: no verb gets through to the value.
+// Format implements fmt.Formatter, so that no verb prints the value.
 func (s Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.String()) }
 
 // MarshalText implements encoding.TextMarshaler, and with it JSON.

@@ -34,7 +34,7 @@ func serve(ctx context.Context, args, environ []string, stderr io.Writer) error 
 	return app.run(ctx, listener, app.public)
 }
 
-// newLogger writes for machines, and for people where a person is looking.
+// newLogger returns a logger that writes JSON for machines, and text for people on a terminal.
 func newLogger(s *settings, w io.Writer) *slog.Logger {
 	format := s.LogFormat
 	if file, ok := w.(*os.File); format == "" && ok && term.IsTerminal(int(file.Fd())) {
@@ -47,23 +47,22 @@ func newLogger(s *settings, w io.Writer) *slog.Logger {
 	return slog.New(slog.NewJSONHandler(w, options))
 }
 
-// The bounds of a connection. A request is small, so a client that needs longer than readTimeout for
-// it is stalling.
+// These are the bounds of a connection. A request is small, so a client that needs longer than readTimeout stalls.
 const (
 	readHeaderTimeout = 5 * time.Second
-	readTimeout       = 10 * time.Second // of headers and body together
+	readTimeout       = 10 * time.Second // for headers and body together
 	maxHeaderBytes    = 16 << 10
-	maxIdle           = 1000 // connections that wait for their next request, at each listener
+	maxIdle           = 1000 // idle connections of each listener
 )
 
-// ballast is set aside and never touched, so that it takes no memory but counts as heap. Without it the
-// heap is of 2 MB, and a flood of refusals had garbage collected every 300 requests (November 2026).
+// ballast is allocated and never touched, so that it takes no memory but counts as heap. Without it the heap has 2 MB,
+// and a flood of refusals had garbage collected every 300 requests (November 2026).
 var ballast = make([]byte, 4<<20)
 
-// run serves, and delivers what is accepted when ctx ends.
+// run serves until ctx ends, and then delivers accepted requests.
 func (a *app) run(ctx context.Context, public net.Listener, handler http.Handler) error {
 	defer runtime.KeepAlive(ballast)
-	defer func() { _ = a.limits.Close() }() // nothing is lost with its connections
+	defer func() { _ = a.limits.Close() }() // closing connections loses nothing
 	defer a.health.Close()
 	defer public.Close()
 	defer a.closeTracer()
@@ -95,8 +94,7 @@ func (a *app) run(ctx context.Context, public net.Listener, handler http.Handler
 	case <-ctx.Done():
 	}
 
-	// What balances the load has to learn it before the listener is gone, or sends requests
-	// to where nobody answers.
+	// Load balancers must learn of the stop before the listener is closed, or they send requests to a closed port.
 	a.ready.Stop()
 	a.logger.Info("stopping", "taking_requests_for", a.settings.ShutdownDelay.String(), "then_in_at_most", a.settings.ShutdownTimeout.String())
 	if failure == nil {
@@ -104,7 +102,7 @@ func (a *app) run(ctx context.Context, public net.Listener, handler http.Handler
 	}
 	deadline, cancel := context.WithTimeout(context.Background(), a.settings.ShutdownTimeout)
 	defer cancel()
-	// A client that stalls must not take the time that deliveries need.
+	// A stalled client must not take time from deliveries.
 	answered, stop := context.WithTimeout(deadline, a.settings.ShutdownTimeout/2)
 	defer stop()
 	if servers[0].Shutdown(answered) != nil {
@@ -112,7 +110,7 @@ func (a *app) run(ctx context.Context, public net.Listener, handler http.Handler
 		_ = servers[0].Close()
 	}
 	left := a.outbox.Close(deadline)
-	for _, operators := range servers[1:] { // last, so that the end can be watched
+	for _, operators := range servers[1:] { // last, so that operators can watch the stop
 		_ = operators.Close()
 	}
 	if left != nil {
@@ -142,12 +140,12 @@ func (a *app) newServer(handler http.Handler) *http.Server {
 		Handler:           server.ReadRest(handler),
 		ReadHeaderTimeout: readHeaderTimeout,
 		ReadTimeout:       readTimeout,
-		// From the end of the headers: the body, the two questions of a first sample, and the answer.
+		// It begins at the end of the headers: the body, the two questions of a first sample, and the answer.
 		WriteTimeout:   readTimeout + 2*a.settings.UpstreamTimeout + 5*time.Second,
 		IdleTimeout:    a.settings.IdleTimeout,
 		MaxHeaderBytes: maxHeaderBytes,
 		ConnState:      newIdleConnections(maxIdle).changed,
-		// net/http's own complaints hold clients' addresses and pieces of what they sent (SECURITY.md, promise 7).
+		// net/http's own messages have clients' addresses and parts of what they sent (SECURITY.md, promise 7).
 		ErrorLog: log.New(io.Discard, "", 0),
 	}
 }

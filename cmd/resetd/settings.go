@@ -92,14 +92,14 @@ type settings struct {
 	LogFormat   logFormat   `env:"LOG_FORMAT" help:"json or text (default json, text on a terminal)"`
 	LogRefusals logRefusals `env:"LOG_REFUSALS" envDefault:"sampled" help:"records of refused requests: sampled (the first hundred of each second, and how many were left out) or all"`
 
-	// What follows from the above.
+	// These follow from the settings above.
 	pages   *origin.Pages // nil without SITE_URL
 	browser origin.Browsers
 	redis   *redisclient.Target // nil without REDIS_URL
 	from    mail.Address
 	replyTo mail.Address             // zero: none
 	writer  *message.Renderer        // nil for healthcheck, and without what mail needs
-	reread  func() *message.Renderer // in dev alone: the templates as they are now
+	reread  func() *message.Renderer // only in dev: reads the templates again
 	authURL string
 	tracing bool // OpenTelemetry's own variables set an exporter
 

@@ -24,8 +24,8 @@ import (
 	"github.com/resetd/resetd/impl/upstream"
 )
 
-// tracingWanted says whether OpenTelemetry's standard variables set an exporter, and refuses
-// what is not built in: spans go out as OTLP over HTTP, and nothing but spans does.
+// tracingWanted says whether OpenTelemetry's standard variables set an exporter, and refuses values that are not built
+// in: only spans are exported, as OTLP over HTTP.
 // https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
 func tracingWanted(variables map[string]string, wrong *setting.Mistakes) bool {
 	const exporter = "OTEL_TRACES_EXPORTER"
@@ -67,10 +67,10 @@ func tracingWanted(variables map[string]string, wrong *setting.Mistakes) bool {
 	return wanted
 }
 
-// samplers are OpenTelemetry's own.
+// samplers are the names of OpenTelemetry's samplers.
 var samplers = []string{"", "always_on", "always_off", "traceidratio", "parentbased_always_on", "parentbased_always_off", "parentbased_traceidratio"}
 
-// checkTracing judges what the SDK would ignore, or speak of in its own words when spans are lost.
+// checkTracing checks values that the SDK would ignore, or report in its own words when spans are lost.
 func checkTracing(variables map[string]string, wrong *setting.Mistakes) {
 	sampler := variables["OTEL_TRACES_SAMPLER"]
 	if !slices.Contains(samplers, strings.ToLower(sampler)) {
@@ -105,13 +105,13 @@ func checkTracing(variables map[string]string, wrong *setting.Mistakes) {
 	}
 }
 
-// flushTimeout is for the last spans, on the way out.
+// flushTimeout is the time for the last spans at the stop.
 const flushTimeout = 3 * time.Second
 
-// newTracer sends spans to where the standard variables say; the SDK reads them itself. close
-// sends what is left.
+// newTracer returns a tracer that sends spans as the standard variables say; the SDK reads them itself. close sends the
+// remaining spans.
 func newTracer(ctx context.Context, logger *slog.Logger) (tracer trace.Tracer, closeTracer func(), err error) {
-	// The SDK speaks through globals, and its errors repeat addresses and what they answered.
+	// The SDK uses globals, and its errors repeat addresses and answers.
 	otel.SetLogger(logr.Discard())
 	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) {
 		logger.Warn("spans were lost", "error", upstream.Cause(err).Error())

@@ -23,7 +23,7 @@ import (
 	"github.com/resetd/resetd/impl/webhook"
 )
 
-// app is the program put together.
+// app is the wired program.
 type app struct {
 	settings    *settings
 	logger      *slog.Logger
@@ -37,7 +37,7 @@ type app struct {
 	closeTracer func() // sends the last spans
 }
 
-// newApp wires the rooms together.
+// newApp wires the rooms.
 func newApp(ctx context.Context, s *settings, logger *slog.Logger) (*app, error) {
 	var tracer trace.Tracer
 	closeTracer := func() {}
@@ -95,7 +95,7 @@ func newApp(ctx context.Context, s *settings, logger *slog.Logger) (*app, error)
 	}
 	webhooks := webhook.New(webhook.Config{
 		SigningKey: s.WebhookKey.Reveal(), Fingerprint: fingerprint, Logger: logger, Registry: registry,
-		// A day is the first period that is longer than a webhook is believed.
+		// A day is the first period that is longer than a webhook is accepted.
 		Once: limit{limits.Limiter("webhook", ratelimit.Rate{{Limit: 1, Period: 24 * time.Hour}})},
 	})
 	if s.WebhookKey != "" {
@@ -114,8 +114,8 @@ func newApp(ctx context.Context, s *settings, logger *slog.Logger) (*app, error)
 	}, nil
 }
 
-// newHealth makes the probes. Each has a client of its own: on a connection that a mail has opened
-// it would be quicker.
+// newHealth makes the probes. Each has its own client, because a connection that a mail has opened would make it
+// quicker.
 func newHealth(s *settings, observer *observe.Observer) *health.Health {
 	switch {
 	case !s.supabase().Set() || s.pages == nil:
@@ -131,24 +131,23 @@ func newHealth(s *settings, observer *observe.Observer) *health.Health {
 	if s.MailProbe != "off" {
 		probes = append(probes, health.Mailgun(observer.Observed(observe.ProbeMailgun, mailer.Probe)))
 	}
-	// A request may wait for two questions first, and the last attempt of its delivery is a test
+	// A request may first wait for two questions, and the last attempt of its delivery may make three calls: a test
 	// message, a lookup and a mail.
 	return health.New(observer, s.DeliveryTimeout+5*s.UpstreamTimeout, probes...)
 }
 
-// pendingFactor bounds the requests that are not delivered yet by those of a minute, which is how
-// long an outage of Mailgun may go unnoticed. One takes about 1 kB.
+// pendingFactor bounds the undelivered requests by those of a minute, which is how long an outage of Mailgun may go
+// unnoticed. Each takes about 1 kB.
 const pendingFactor = int(time.Minute / outbox.Window)
 
-// requests is where accepted requests are until they are delivered: in memory, or in Redis.
+// requests holds accepted requests until they are delivered, in memory or in Redis.
 type requests interface {
 	impl.Outbox
 	Pending() (number int, oldest time.Time)
 	Close(ctx context.Context) error
 }
 
-// newOutbox makes the outbox of deliveries, which is empty as long as Health reports that an
-// upstream is not configured.
+// newOutbox makes the outbox of deliveries. It stays empty while Health reports that an upstream is not configured.
 func newOutbox(s *settings, d *delivery.Deliverer, observer *observe.Observer) (requests, error) {
 	configured := s.supabase().Set() && s.mailgun().Set()
 	if configured {
@@ -232,7 +231,7 @@ func (s *settings) mailgun() mailgun.Config {
 	}
 }
 
-// limit and mailWriter fit the rooms to what the operation asks for.
+// limit and mailWriter adapt the rooms to the operation's interfaces.
 type limit struct{ *ratelimit.Limiter }
 
 func (l limit) Take(ctx context.Context, key string) bool { return l.Limiter.Take(ctx, key).Allowed }

@@ -1,10 +1,9 @@
-// Package check owns `resetd check`: it tries the settings as the first user would, and says of each thing
-// that it tried what was found, and what to do where something is wrong.
+// Package check owns `resetd check`: it tries the settings like the first user, and says of each thing what it found
+// and, if something is wrong, what to do.
 //
-// It asks Supabase for a link for an address that cannot exist, hands Mailgun a message in test mode to
-// the sender (accepted, billed, delivered to nobody), and counts in Redis under a key that it removes. Only
-// with Config.SendTo does it do the whole thing, for that address. It must never print a key, a link or an
-// upstream's text.
+// It asks Supabase for a link for an address that cannot exist, hands Mailgun a message in test mode to the sender
+// (accepted, billed, delivered to nobody), and counts in Redis under a key that it removes. Only with Config.SendTo
+// does it send a real mail, to that address. It must never print a key, a link or an upstream's text.
 package check
 
 import (
@@ -44,32 +43,32 @@ type Config struct {
 	RateLimit, RecipientLimit      ratelimit.Rate
 	ProbesMail, TrustsProxies      bool
 
-	SendTo   string // gets a real mail; empty: nobody does
+	SendTo   string // gets a real mail; empty: no real mail
 	Language string // of that mail; empty: the default one
 }
 
-// Missing is a setting that is not set, and what it is for.
+// Missing is a setting that is not set, with its help.
 type Missing struct{ Name, Help string }
 
-// Format writes findings: for people a line each as soon as it is there, or one object.
+// Format writes findings: for people a line for each at once, or one object at the end.
 type Format struct {
 	JSON    bool
-	Version string // in the object
+	Version string // of resetd, in the object
 }
 
-// Run tries what is configured, and writes what it finds. Its error says how many checks have failed, or is
-// that of ctx.
+// Run tries what is configured, and writes what it finds. Its error says how many checks have failed, or is the error
+// of ctx.
 func Run(ctx context.Context, config Config, format Format, out io.Writer) error {
 	c := &checker{
 		Config: config, format: format, out: out, links: supabase.New(config.Supabase), mailer: mailgun.New(config.Mailgun),
-		redirectTo: "https://resetd.invalid/reset-password", // the checks of Supabase and Mailgun need no real one
+		redirectTo: "https://resetd.invalid/reset-password", // the checks of Supabase and Mailgun need no real page
 	}
 	if c.Pages != nil {
 		c.redirectTo = c.Pages.Site()
 	}
 	c.tell(c.settings())
-	// The checks run at the same time, so that a slow one does not delay the others. They are told in this
-	// order.
+	// The checks run at the same time, so that a slow check does not delay the others. Their findings are written in
+	// this order.
 	var results []<-chan findings
 	for _, check := range []func(context.Context) findings{c.supabase, c.redirects, c.mailgun, c.redis} {
 		result := make(chan findings, 1)
@@ -83,7 +82,7 @@ func Run(ctx context.Context, config Config, format Format, out io.Writer) error
 	return errors.Join(c.verdict(ctx), c.end())
 }
 
-// WriteMistakes writes the object for settings that stop the start, of which nothing can be tried.
+// WriteMistakes writes the object for settings that stop the start, with which nothing can be tried.
 func WriteMistakes(mistakes []string, version string, out io.Writer) error {
 	c := &checker{format: Format{JSON: true, Version: version}, out: out}
 	for _, mistake := range mistakes {
@@ -92,7 +91,7 @@ func WriteMistakes(mistakes []string, version string, out io.Writer) error {
 	return c.end()
 }
 
-// The verdicts. Only bad makes the exit status 1.
+// These are the verdicts. Only bad makes the exit status 1.
 const (
 	good    = "ok"
 	bad     = "FAILED"
@@ -101,7 +100,7 @@ const (
 	skipped = "skipped" // what was not tried
 )
 
-// What the findings are about.
+// These are the subjects of findings.
 const (
 	aboutSettings = "settings"
 	aboutSupabase = "supabase"
@@ -111,14 +110,14 @@ const (
 	aboutMail     = "mail"
 )
 
-// whatToDo is between what was found and the advice, where something is wrong.
+// whatToDo comes between a finding and its advice.
 const whatToDo = ". What to do: "
 
 type finding struct{ verdict, about, text string }
 
 type findings []finding
 
-// add adds a finding. What is wrong ends with what to do about it.
+// add adds a finding. A finding of a fault ends with advice.
 func (f *findings) add(verdict, about, format string, args ...any) {
 	*f = append(*f, finding{verdict, about, fmt.Sprintf(format, args...)})
 }
@@ -135,7 +134,7 @@ type checker struct {
 	redirectTo string // where links lead by default
 }
 
-// tell writes findings that are new: a mail fails by what the checks have found.
+// tell writes the new findings.
 func (c *checker) tell(all findings) {
 	for _, f := range all {
 		f.text = strings.Join(strings.Fields(f.text), " ") // one line each, whatever an error may hold
@@ -149,7 +148,7 @@ func (c *checker) tell(all findings) {
 	}
 }
 
-// failures counts what has failed of some things, or of all.
+// failures counts the failed checks, of some subjects or of all.
 func (c *checker) failures(about ...string) (number int) {
 	for _, f := range c.told {
 		if f.verdict == bad && (len(about) == 0 || slices.Contains(about, f.about)) {
@@ -159,7 +158,7 @@ func (c *checker) failures(about ...string) (number int) {
 	return number
 }
 
-// verdict returns what becomes the exit status.
+// verdict returns the error for the exit status.
 func (c *checker) verdict(ctx context.Context) error {
 	switch failures := c.failures(); {
 	case ctx.Err() != nil:
@@ -172,16 +171,16 @@ func (c *checker) verdict(ctx context.Context) error {
 	return nil
 }
 
-// end writes the object, which docs/operations.md documents; members may be added.
+// end writes the object, which docs/operations.md documents. Members may be added.
 func (c *checker) end() error {
 	if !c.format.JSON {
 		return nil
 	}
 	type check struct {
-		Name    string `json:"name"`   // what it is about
+		Name    string `json:"name"`   // the subject
 		Status  string `json:"status"` // ok, warning, failed, skipped or note
 		Message string `json:"message"`
-		Advice  string `json:"advice,omitempty"` // what to do; where something is wrong
+		Advice  string `json:"advice,omitempty"` // what to do, if something is wrong
 	}
 	report := struct {
 		Status  string  `json:"status"` // the worst of the checks: failed, warning or ok
@@ -213,12 +212,12 @@ func shortDuration(d time.Duration) string {
 	return text
 }
 
-// plainCause leaves out of upstream.Cause what is there for programs.
+// plainCause removes from upstream.Cause what is only for programs.
 func plainCause(err error) string {
 	return strings.TrimSuffix(err.Error(), ": "+context.DeadlineExceeded.Error())
 }
 
-// millis writes a time as people compare it.
+// millis writes a time in whole milliseconds.
 func millis(d time.Duration) string {
 	if d < time.Millisecond {
 		return "under 1 ms"

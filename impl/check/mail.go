@@ -11,13 +11,13 @@ import (
 	"github.com/resetd/resetd/impl/supabase"
 )
 
-// write writes the mail as users get it. An empty language is the default one.
+// write writes the mail as users get it. An empty language means the default one.
 func (c *checker) write(language string, link *delivery.Link) (delivery.Mail, error) {
 	mail, err := c.Writer.Render(language, "", c.LinkMode.URL(link, c.redirectTo))
 	return delivery.Mail(mail), err
 }
 
-// sampleLink returns a made-up link of the form and length of a real one. It opens nothing.
+// sampleLink returns an invented link of the form and length of a real one. It opens nothing.
 func (c *checker) sampleLink() *delivery.Link {
 	token := make([]byte, 28)
 	rand.Read(token) // never fails (crypto/rand)
@@ -25,8 +25,8 @@ func (c *checker) sampleLink() *delivery.Link {
 	return &delivery.Link{TokenHash: hash, ActionLink: c.Supabase.AuthURL + "/verify?token=" + hash + "&type=recovery&redirect_to=" + c.redirectTo}
 }
 
-// mail does for the operator's address what is done for a user's: with an account, a real link goes to the
-// address stored with it; without one, a made-up link to the address given.
+// mail sends the mail for the operator's address like that for a user's: with an account, a real link goes to the
+// address stored with it. Without an account, an invented link goes to the given address.
 func (c *checker) mail(ctx context.Context) (found findings) {
 	address := c.SendTo
 	if address == "" {

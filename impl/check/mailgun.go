@@ -13,7 +13,7 @@ import (
 	"github.com/resetd/resetd/impl/mailgun"
 )
 
-// mailgun hands over the mail as users get it, in test mode and to ourselves.
+// mailgun sends the mail as users get it, in test mode and to the sender's own address.
 func (c *checker) mailgun(ctx context.Context) (found findings) {
 	if !c.Mailgun.Set() {
 		found.add(skipped, aboutMailgun, "it is not configured")
@@ -58,7 +58,8 @@ func mailgunCause(err error) string {
 	return "the message is not accepted (" + cause + ")"
 }
 
-// mailgunAdvice: https://documentation.mailgun.com/docs/mailgun/api-reference/api-overview#api-response-codes
+// mailgunAdvice returns the advice for an answer:
+// https://documentation.mailgun.com/docs/mailgun/api-reference/api-overview#api-response-codes
 func (c *checker) mailgunAdvice(err error) string {
 	var status *mailgun.StatusError
 	if !errors.As(err, &status) {
@@ -83,8 +84,8 @@ func (c *checker) mailgunAdvice(err error) string {
 	return "see the domain's log in Mailgun"
 }
 
-// otherRegion tries where the domain may be instead. The key goes to the other host of the same
-// company then, whose key it is; to no host but these two.
+// otherRegion tries whether the domain is in the other region. The key goes to Mailgun's other host then, and to no
+// third one.
 func (c *checker) otherRegion(ctx context.Context, mail delivery.Mail, advice string) string {
 	moved, place := c.Mailgun, "EU"
 	switch strings.TrimSuffix(strings.TrimRight(moved.Base, "/"), "/v3") {

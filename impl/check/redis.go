@@ -48,7 +48,7 @@ func (c *checker) redis(ctx context.Context) (found findings) {
 	return found
 }
 
-// redisSays says what is wrong, what comes of it, and what to do.
+// redisSays returns what is wrong, its consequence, and what to do.
 func redisSays(target *redisclient.Target, err error, refusal, consequence string) string {
 	var refused *redisclient.RefusedError
 	var mode *redisclient.WrongModeError
@@ -64,20 +64,20 @@ func redisSays(target *redisclient.Target, err error, refusal, consequence strin
 	}
 }
 
-// How REDIS_URL is written for each kind of Redis.
+// These are the forms of REDIS_URL for each kind of Redis.
 const (
 	asSingle    = "write redis://user:password@host:6379/0 in REDIS_URL, without master_name and addr"
 	asSentinels = "write redis://host:26379?master_name=NAME&password=PASSWORD in REDIS_URL, with addr=host:26379 for each further Sentinel"
 	asCluster   = "write redis://user:password@host:6379?addr=host:6379 in REDIS_URL, with addr for each further node that resetd may ask first (one is enough, and may be the same)"
 )
 
-// modeNames and modeAdvice are about what a server says it is.
+// modeNames and modeAdvice have the name and the advice for each kind that a server may report.
 var (
 	modeNames  = map[string]string{"sentinel": "a Sentinel's port", "cluster": "a node of a Cluster", "standalone": "a single Redis"}
 	modeAdvice = map[string]string{"sentinel": asSentinels, "cluster": asCluster, "standalone": asSingle}
 )
 
-// redisAdvice: https://redis.io/docs/latest/develop/reference/protocol-spec/#simple-errors
+// redisAdvice has the advice for error codes: https://redis.io/docs/latest/develop/reference/protocol-spec/#simple-errors
 func redisAdvice(target *redisclient.Target, refused *redisclient.RefusedError) string {
 	switch refused.Code {
 	case "NOAUTH", "WRONGPASS":
@@ -116,7 +116,7 @@ func redisAdvice(target *redisclient.Target, refused *redisclient.RefusedError) 
 	return "look up that code in Redis's own log"
 }
 
-// reachAdvice says what to do about a connection that cannot be made.
+// reachAdvice returns the advice for a failed connection.
 func reachAdvice(target *redisclient.Target, err error) string {
 	switch {
 	case errors.Is(err, upstream.ErrUnknownAuthority) && target.HasCA:
@@ -135,10 +135,10 @@ func reachAdvice(target *redisclient.Target, err error) string {
 	return "check host and port in REDIS_URL, rediss:// where it wants TLS and redis:// where it does not, and whether this machine may connect to it"
 }
 
-// leastRights are what a user of Redis needs, on keys that begin with resetd:. docs/operations.md repeats
+// leastRights are the rights that a user of Redis needs, on keys that begin with resetd:. docs/operations.md repeats
 // them.
 const leastRights = "+evalsha +eval +script|load +get +set +del +exists +incr +pttl +pexpire +hget +hset +hdel +hincrby " +
 	"+xadd +xlen +xack +xdel +xclaim +xpending +xreadgroup +xgroup|create +xgroup|delconsumer +xinfo|consumers +select +cluster|slots"
 
-// sentinelRights are what a user of the Sentinels needs.
+// sentinelRights are the rights that a user of the Sentinels needs.
 const sentinelRights = "+sentinel|get-master-addr-by-name +sentinel|sentinels +subscribe +ping"

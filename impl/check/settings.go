@@ -50,15 +50,15 @@ func (c *checker) settings() (found findings) {
 	return found
 }
 
-// aligned says whether two domains belong to one organization, which is what DMARC asks of them
-// unless it is told to be strict (RFC 7489, section 3.1.1).
+// aligned says whether two domains belong to one organization, as DMARC requires with relaxed alignment (RFC 7489,
+// section 3.1.1).
 func aligned(a, b string) bool {
 	of, err := publicsuffix.EffectiveTLDPlusOne(a)
 	with, otherErr := publicsuffix.EffectiveTLDPlusOne(b)
 	return a == b || err == nil && otherErr == nil && of == with
 }
 
-// longestLife is what hosted Supabase lets links live at most (November 2026).
+// longestLife is the longest life of links that hosted Supabase allows (November 2026).
 const longestLife = 24 * time.Hour
 
 // Limits beyond these values get a remark.
@@ -115,7 +115,7 @@ func perHour(rate ratelimit.Rate) int64 {
 	return most
 }
 
-// judgeAddresses names addresses that are right for trying things out.
+// judgeAddresses names addresses that are only good for a trial.
 func (c *checker) judgeAddresses(found *findings) {
 	if c.Pages != nil {
 		for i, page := range c.Pages.All() {

@@ -16,8 +16,8 @@ import (
 	"github.com/resetd/resetd/impl/upstream"
 )
 
-// supabase asks for a link for an address that cannot exist. Only Supabase Auth's own "no such
-// user" will do: the server takes any other answer for an outage.
+// supabase asks for a link for an address that cannot exist. Only Supabase Auth's own "no such user" is good: the
+// server counts any other answer as an outage.
 func (c *checker) supabase(ctx context.Context) (found findings) {
 	if !c.Supabase.Set() {
 		found.add(skipped, aboutSupabase, "it is not configured")
@@ -28,7 +28,7 @@ func (c *checker) supabase(ctx context.Context) (found findings) {
 	took := time.Since(began)
 	refused := errors.Is(err, impl.ErrAuthNotConfigured)
 	if refused {
-		// Hosted Supabase refuses good keys now and then. The server does not believe one refusal either.
+		// Hosted Supabase sometimes refuses good keys. The server does not believe one refusal either.
 		began = time.Now()
 		err = c.links.CheckUnknown(ctx, c.redirectTo)
 		took = time.Since(began)
@@ -61,7 +61,7 @@ func (c *checker) supabase(ctx context.Context) (found findings) {
 	return found
 }
 
-// supabaseCause is an error without the sentinel that the server goes by.
+// supabaseCause returns an error without the sentinel that is for the server.
 func supabaseCause(err error) string {
 	text := plainCause(err)
 	for _, known := range []string{impl.ErrAuthUnavailable.Error(), impl.ErrAuthNotConfigured.Error(), "the key was refused"} {
@@ -70,7 +70,7 @@ func supabaseCause(err error) string {
 	return text
 }
 
-// isFalseAuth says whether something has answered 200, and no Supabase Auth.
+// isFalseAuth says whether the answer was 200, but not from a Supabase Auth.
 func isFalseAuth(err error) bool {
 	return errors.Is(err, supabase.ErrLinkForNobody) || errors.Is(err, supabase.ErrNotAuth)
 }
@@ -104,8 +104,8 @@ func supabaseAdvice(err error) string {
 	return "every address would be answered so: " + ownURL + "; self-hosted: look at its logs"
 }
 
-// keyDoubt reads what the key says of itself, without judging its signature: why it cannot work,
-// or "", and which key would. It is a guess: what counts is what Supabase says.
+// keyDoubt reads the claims of a key without verifying it. It returns why the key cannot work, or "", and which key
+// would. It is a guess: Supabase decides.
 func (c *checker) keyDoubt(now time.Time) (doubt, advice string) {
 	advice = "give the service_role key or a secret key (sb_secret_…) of this project (Project Settings > API Keys; self-hosted: SERVICE_ROLE_KEY)"
 	key := c.Supabase.Key
@@ -130,7 +130,7 @@ func (c *checker) keyDoubt(now time.Time) (doubt, advice string) {
 	return "", advice
 }
 
-// otherProject says which projects key and address belong to, where these are two.
+// otherProject says which projects key and address belong to, if these are two.
 func (c *checker) otherProject() string {
 	claims, err := supabase.ReadClaims(c.Supabase.Key)
 	project, hosted := supabase.Project(c.SupabaseURL)
@@ -142,7 +142,7 @@ func (c *checker) otherProject() string {
 
 var plainClaim = regexp.MustCompile(`^[a-z0-9_-]{1,40}$`)
 
-// plain is a claim as it may be repeated.
+// plain is a claim that may be repeated.
 func plain(claim string) string {
 	if plainClaim.MatchString(claim) {
 		return claim
@@ -153,8 +153,8 @@ func plain(claim string) string {
 // sampleLabel stands for a wildcard.
 const sampleLabel = "resetd-check"
 
-// redirects asks Supabase, for each page that links may lead to, whether its own allow-list has it: it
-// replaces what it does not allow by the project's site URL, without a word.
+// redirects asks Supabase, for each page that links may lead to, whether its allow-list has it. Supabase silently
+// replaces a page that it does not allow by the project's site URL.
 func (c *checker) redirects(ctx context.Context) (found findings) {
 	if c.Supabase.AuthURL == "" || c.Pages == nil {
 		found.add(skipped, aboutRedirect, "Supabase or SITE_URL is not configured")
@@ -166,7 +166,7 @@ func (c *checker) redirects(ctx context.Context) (found findings) {
 		leadsTo, err := c.links.RedirectOrigin(ctx, asked)
 		wanted := supabase.AllowListEntry(page)
 		if err != nil {
-			// Nothing of it depends on the page, so the others would meet with the same.
+			// This does not depend on the page, so the others would get the same.
 			others := ""
 			if i < len(pages)-1 {
 				others = ", and to the origins after it,"
@@ -183,8 +183,8 @@ func (c *checker) redirects(ctx context.Context) (found findings) {
 	return found
 }
 
-// redirectReplaced: in the mode action_link the mail carries the link that leads astray. In the
-// mode token_hash resetd makes the link itself, and what Supabase thinks of it changes nothing.
+// redirectReplaced reports a replaced page. In the mode action_link the mail carries the link to the wrong page. In
+// the mode token_hash resetd makes the link itself, and the replacement has no effect.
 func (c *checker) redirectReplaced(wanted, leadsTo string) finding {
 	if u, err := url.Parse(leadsTo); err == nil && u.Host != "" {
 		leadsTo = u.Scheme + "://" + u.Host

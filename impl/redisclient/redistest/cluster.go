@@ -7,10 +7,10 @@ import (
 	"testing"
 )
 
-// slots of a Cluster.
+// slots is the number of slots of a Cluster.
 const slots = 16384
 
-// Cluster is a Redis Cluster of three nodes with keys, and a replica of each.
+// Cluster is a Redis Cluster of three nodes with keys, each with a replica.
 type Cluster struct {
 	Nodes, Replicas []*Server // a replica of each node, in the same order
 
@@ -22,7 +22,7 @@ func StartCluster(tb testing.TB) *Cluster {
 	tb.Helper()
 	c := &Cluster{tb: tb}
 	for i := range 6 {
-		// Replicas that have not heard of their primary for a while do not take its place.
+		// Replicas that have not heard of their primary for some time do not take its place.
 		s := New(tb)
 		s.Args = []string{
 			"--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-replica-validity-factor", "0",
@@ -75,7 +75,7 @@ func (c *Cluster) wait(what string, is func(*Server) bool) {
 	}
 }
 
-// URL returns what REDIS_URL is for the Cluster.
+// URL returns REDIS_URL for the Cluster.
 func (c *Cluster) URL() string {
 	return "redis://" + c.Nodes[0].Addr + "?addr=" + url.QueryEscape(c.Nodes[1].Addr) + "&addr=" + url.QueryEscape(c.Nodes[2].Addr)
 }
@@ -101,8 +101,8 @@ func (c *Cluster) NodeOf(key string) int {
 // Slot returns the slot of a key.
 func (c *Cluster) Slot(key string) int64 { return c.Nodes[0].Do("CLUSTER", "KEYSLOT", key).(int64) }
 
-// Move moves the slot of a key, with all its keys, to another node, as redis-cli's reshard does. The
-// function is called while the keys are there and the slot is not.
+// Move moves the slot of a key, with all its keys, to another node, like redis-cli's reshard. It calls the function
+// when the keys have moved and the slot has not.
 func (c *Cluster) Move(key string, to int, meanwhile func()) {
 	c.tb.Helper()
 	slot, from := c.Slot(key), c.NodeOf(key)
@@ -129,7 +129,7 @@ func (c *Cluster) Move(key string, to int, meanwhile func()) {
 	}
 }
 
-// Fail kills a node, and puts its replica in its place when that has taken over.
+// Fail kills a node, and puts its replica into its place after the fail-over.
 func (c *Cluster) Fail(node int) {
 	c.tb.Helper()
 	c.Nodes[node].Kill()
@@ -149,7 +149,7 @@ func (c *Cluster) Keys() (keys []string) {
 	return keys
 }
 
-// Sentinels are three Sentinels, a primary and its replica.
+// Sentinels are three Sentinels with a primary and its replica.
 type Sentinels struct {
 	Primary, Replica *Server
 	Sentinels        []*Server
@@ -157,10 +157,10 @@ type Sentinels struct {
 	tb testing.TB
 }
 
-// Name is what the Sentinels call what they monitor.
+// Name is the name of the primary at the Sentinels.
 const Name = "mymaster"
 
-// StartSentinels starts them, and returns when all know all. The servers want a password, the Sentinels
+// StartSentinels starts them, and returns when all know each other. The servers have one password, the Sentinels
 // another.
 func StartSentinels(tb testing.TB) *Sentinels {
 	tb.Helper()
@@ -186,7 +186,7 @@ func StartSentinels(tb testing.TB) *Sentinels {
 	return s
 }
 
-// startSentinel starts a Sentinel, which wants a file that it may write to.
+// startSentinel starts a Sentinel, which needs a writable configuration file.
 func (s *Server) startSentinel(monitored *Server) {
 	s.tb.Helper()
 	lines := []string{
@@ -201,7 +201,7 @@ func (s *Server) startSentinel(monitored *Server) {
 	s.run("+monitor master "+Name, path, "--sentinel")
 }
 
-// URL returns what REDIS_URL is for what they monitor.
+// URL returns REDIS_URL for the Sentinels.
 func (s *Sentinels) URL() string {
 	query := url.Values{"master_name": {Name}, "password": {s.Primary.Password}, "addr": {s.Sentinels[1].Addr, s.Sentinels[2].Addr}}
 	return "redis://:" + s.Sentinels[0].Password + "@" + s.Sentinels[0].Addr + "/0?" + query.Encode()

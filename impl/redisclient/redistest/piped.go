@@ -19,8 +19,8 @@ import (
 // synctest bubble it answers at once, or exactly as late as it is told to, and its keys expire by the
 // bubble's clock.
 //
-// It is for tests of our own code. What is about Redis itself wants a real one: it has no maxmemory, ACL,
-// TLS, replicas, Sentinels or Cluster, and runs scripts in a Lua of its own.
+// It is for tests of our own code. Tests about Redis itself need a real server: miniredis has no maxmemory, ACL, TLS,
+// replicas, Sentinels or Cluster, and runs scripts in its own Lua.
 type Piped struct {
 	*miniredis.Miniredis
 
@@ -31,7 +31,7 @@ type Piped struct {
 	wires sync.WaitGroup
 }
 
-// NewPiped starts one.
+// NewPiped starts a Piped.
 func NewPiped(tb testing.TB) *Piped {
 	tb.Helper()
 	p := &Piped{tb: tb, Miniredis: miniredis.NewMiniRedis()}
@@ -40,21 +40,21 @@ func NewPiped(tb testing.TB) *Piped {
 		p.Resume()
 		p.Close()
 		p.wires.Wait()
-		time.Sleep(5 * time.Second) // go-redis tries to connect for a second after its client was closed
+		time.Sleep(5 * time.Second) // go-redis goes on connecting for a second after its client was closed
 	})
 	return p
 }
 
-// DelayBy makes each answer take so long.
+// DelayBy delays each answer by this time.
 func (p *Piped) DelayBy(d time.Duration) { p.delay.Store(int64(d)) }
 
-// Hang makes it accept connections and commands, and answer none until Resume.
+// Hang makes it accept connections and commands, but answer none until Resume.
 func (p *Piped) Hang() {
 	gate := make(chan struct{})
 	p.hung.Store(&gate)
 }
 
-// Resume lets it answer, also what it was sent meanwhile.
+// Resume makes it answer again, also earlier commands.
 func (p *Piped) Resume() {
 	if gate := p.hung.Swap(nil); gate != nil {
 		close(*gate)
@@ -67,10 +67,10 @@ func (p *Piped) Kill() {
 	p.Close()
 }
 
-// Start makes a killed one accept connections again. It has the keys and scripts of before.
+// Start makes it accept connections again after Kill. It keeps its keys and scripts.
 func (p *Piped) Start() { p.down.Store(false) }
 
-// Do sends a command over a connection of its own.
+// Do sends a command over its own connection.
 func (p *Piped) Do(args ...any) any {
 	p.tb.Helper()
 	return do(p.tb, &redis.Options{Dialer: p.Dial}, args...)
@@ -118,7 +118,7 @@ func (p *Piped) Dial(context.Context, string, string) (net.Conn, error) {
 	return pipe{client}, nil
 }
 
-// pipe fails as a socket does whose other end has closed it.
+// pipe fails like a socket whose other end is closed.
 type pipe struct{ net.Conn }
 
 // Write implements net.Conn.

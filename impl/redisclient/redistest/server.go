@@ -1,6 +1,5 @@
-// Package redistest starts Redis for tests: real servers (single ones, Sentinels and what they monitor,
-// Clusters, TLS with an authority of its own), and miniredis in the test's own process, which needs nothing
-// but Go.
+// Package redistest starts Redis for tests: real servers (single ones, Sentinels with their primary and replica,
+// Clusters, TLS with its own authority), and miniredis in the test's own process, which needs only Go.
 package redistest
 
 import (
@@ -24,11 +23,11 @@ import (
 	"github.com/redis/go-redis/v9/maintnotifications"
 )
 
-// Server is a Redis at an address of its own.
+// Server is a Redis with its own address.
 type Server struct {
 	Addr     string
-	Password string   // empty: none is asked for
-	Args     []string // on top of those of Start
+	Password string   // empty: no password
+	Args     []string // in addition to those of Start
 	Dir      string   // its working directory
 
 	tb   testing.TB
@@ -36,7 +35,7 @@ type Server struct {
 	mini *miniredis.Miniredis // in place of cmd
 }
 
-// New reserves an address and starts nothing.
+// New reserves an address, and starts nothing.
 func New(tb testing.TB, args ...string) *Server {
 	tb.Helper()
 	program(tb)
@@ -53,9 +52,9 @@ func Start(tb testing.TB, args ...string) *Server {
 	return s
 }
 
-// StartInProcess starts a Redis in the test's own process (miniredis). It is for tests of our own code, as
-// what is about Redis itself wants a real one: it has no CONFIG, maxmemory, ACL, TLS, replicas, Sentinels or
-// Cluster, and runs scripts in a Lua of its own. It keeps its keys when it is killed.
+// StartInProcess starts a Redis in the test's own process (miniredis). It is for tests of our own code. Tests about Redis
+// itself need a real server: miniredis has no CONFIG, maxmemory, ACL, TLS, replicas, Sentinels or Cluster, and runs
+// scripts in its own Lua. It keeps its keys when it is killed.
 func StartInProcess(tb testing.TB) *Server {
 	tb.Helper()
 	s := &Server{tb: tb, Addr: freeAddr(tb), mini: miniredis.NewMiniRedis()}
@@ -65,7 +64,7 @@ func StartInProcess(tb testing.TB) *Server {
 	return s
 }
 
-// program finds redis-server, or what RESETD_REDIS_SERVER names in its place.
+// program finds redis-server, or the program that RESETD_REDIS_SERVER names.
 func program(tb testing.TB) string {
 	tb.Helper()
 	name := os.Getenv("RESETD_REDIS_SERVER")
@@ -80,12 +79,11 @@ func program(tb testing.TB) string {
 	return path
 }
 
-// busOffset is how far above its port a node of a Cluster listens for the others.
+// busOffset is the distance between the ports of a Cluster's node for clients and for other nodes.
 const busOffset = 10_000
 
-// freeAddr returns an address whose port, and port of a Cluster's bus, are free. If all of 127.0.0.0/8
-// is this machine, nothing else listens on the address or connects from it, so that the port stays free
-// while Redis is down.
+// freeAddr returns an address with a free port, also for a Cluster's bus. If all of 127.0.0.0/8 is this machine, nothing
+// else listens on the address or connects from it, so the port stays free while Redis is down.
 func freeAddr(tb testing.TB) string {
 	tb.Helper()
 	for range 100 {
@@ -117,7 +115,7 @@ func (s *Server) Host() string { host, _, _ := net.SplitHostPort(s.Addr); return
 // Port returns the port of the server's address.
 func (s *Server) Port() string { _, port, _ := net.SplitHostPort(s.Addr); return port }
 
-// URL returns what REDIS_URL is for this server alone.
+// URL returns REDIS_URL for this server.
 func (s *Server) URL() string {
 	if s.Password == "" {
 		return "redis://" + s.Addr + "/0"
@@ -125,10 +123,10 @@ func (s *Server) URL() string {
 	return "redis://:" + s.Password + "@" + s.Addr + "/0"
 }
 
-// UseSocket makes a server that is not started yet listen at a Unix socket too, whose path is returned.
+// UseSocket makes a server that is not started yet also listen at a Unix socket, and returns its path.
 func (s *Server) UseSocket() (path string) {
 	s.tb.Helper()
-	dir, err := os.MkdirTemp("", "redis") // a socket's path has 108 characters at most, and TempDir may be long
+	dir, err := os.MkdirTemp("", "redis") // a socket's path may have 108 characters, and TempDir may be longer
 	if err != nil {
 		s.tb.Fatal(err)
 	}
@@ -138,7 +136,7 @@ func (s *Server) UseSocket() (path string) {
 	return path
 }
 
-// Start returns when the server accepts connections.
+// Start starts the server, and returns when it accepts connections.
 func (s *Server) Start() {
 	s.tb.Helper()
 	if s.mini != nil {
@@ -170,7 +168,7 @@ func (s *Server) run(ready string, args ...string) {
 	for lines := bufio.NewScanner(out); lines.Scan(); {
 		log.WriteString(lines.Text() + "\n")
 		if strings.Contains(lines.Text(), ready) {
-			go func() { _, _ = io.Copy(io.Discard, out) }() // or it would block on a full pipe
+			go func() { _, _ = io.Copy(io.Discard, out) }() // otherwise it would block on a full pipe
 			return
 		}
 	}
@@ -204,7 +202,7 @@ func (s *Server) Signal(signal os.Signal) {
 	}
 }
 
-// Do sends a command over a connection of its own.
+// Do sends a command over its own connection.
 func (s *Server) Do(args ...any) any {
 	s.tb.Helper()
 	return do(s.tb, &redis.Options{Addr: s.Addr, Password: s.Password}, args...)
@@ -254,7 +252,7 @@ func (s *Server) Scripts() (runs int) {
 	return runs
 }
 
-// until waits for something that comes by itself.
+// until waits until a condition holds.
 func until(tb testing.TB, what string, is func() bool) {
 	tb.Helper()
 	for began := time.Now(); !is(); time.Sleep(20 * time.Millisecond) {

@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// Authority is a certificate authority that only tests know.
+// Authority is a certificate authority for tests.
 type Authority struct {
 	PEM string // its certificate
 
@@ -41,7 +41,7 @@ func NewAuthority(tb testing.TB) *Authority {
 	return a
 }
 
-// Issue makes a certificate for hosts and IP addresses, of servers or clients, that is good until then.
+// Issue makes a certificate for hosts and IP addresses, for servers or clients, that is valid until the given time.
 func (a *Authority) Issue(until time.Time, hosts ...string) (certificate, key string) {
 	a.tb.Helper()
 	template := template()
@@ -86,8 +86,8 @@ func encode(kind string, der []byte) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
 }
 
-// UseTLS makes a server that is not started yet speak TLS too, at the address that is returned, with a
-// certificate of an authority. Clients must have one of the same authority where they are asked.
+// UseTLS makes a server that is not started yet also speak TLS, with a certificate of an authority, at the returned
+// address. If it asks clients for a certificate, that must be from the same authority.
 func (s *Server) UseTLS(a *Authority, until time.Time, askClients bool, hosts ...string) (addr string) {
 	s.tb.Helper()
 	certificate, key := a.Issue(until, hosts...)
