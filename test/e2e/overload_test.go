@@ -442,7 +442,7 @@ func TestTooLarge(t *testing.T) {
 		if err != nil || a.Status != c.status || a.Body.Code != c.code || a.Header.Get("Connection") != "close" {
 			t.Errorf("%s: %v, %d %v %s", c.name, err, a.Status, a.Header, a.Raw)
 		}
-		if took := time.Since(began); took > 5*time.Second {
+		if took := time.Since(began); took > readTimeout {
 			t.Errorf("%s: answered after %v", c.name, took)
 		}
 		// What the client could write until it noticed lies in the sockets' buffers.
@@ -454,21 +454,25 @@ func TestTooLarge(t *testing.T) {
 	}
 
 	// Bodies that fit, made to cost as much as they can.
-	for name, body := range map[string]string{
-		"arrays":         strings.Repeat("[", 16<<10),
-		"objects":        strings.Repeat(`{"":`, 4<<10),
-		"members":        `{` + strings.Repeat(`"a":0,`, 2700) + `"b":0}`,
-		"distinct names": distinctMembers(1500),
-		"numbers":        `{"email":` + strings.Repeat("9", 16000) + `}`,
-		"escapes":        `{"email":"` + strings.Repeat(`\u0000`, 2700) + `"}`,
-		"at signs":       `{"email":"` + strings.Repeat("@", 16000) + `"}`,
-		"labels":         `{"email":"a@` + strings.Repeat("a.", 8000) + `"}`,
-	} {
-		best := time.Hour
-		for range 3 { // the fastest, because others use this machine too
+	const plain = "plain"
+	cost := map[string]time.Duration{}
+	for range 5 { // the fastest of each, because others use this machine too
+		for name, body := range map[string]string{
+			plain:            `{"email":"` + strings.Repeat("a", 16000) + `"}`,
+			"arrays":         strings.Repeat("[", 16<<10),
+			"objects":        strings.Repeat(`{"":`, 4<<10),
+			"members":        `{` + strings.Repeat(`"a":0,`, 2700) + `"b":0}`,
+			"distinct names": distinctMembers(1500),
+			"numbers":        `{"email":` + strings.Repeat("9", 16000) + `}`,
+			"escapes":        `{"email":"` + strings.Repeat(`\u0000`, 2700) + `"}`,
+			"at signs":       `{"email":"` + strings.Repeat("@", 16000) + `"}`,
+			"labels":         `{"email":"a@` + strings.Repeat("a.", 8000) + `"}`,
+		} {
 			began := time.Now()
 			a := f.Post(body, nil)
-			best = min(best, time.Since(began))
+			if took := time.Since(began); cost[name] == 0 || took < cost[name] {
+				cost[name] = took
+			}
 			if a.Status != http.StatusBadRequest {
 				t.Errorf("%s: %d %.200s", name, a.Status, a.Raw)
 			}
@@ -476,8 +480,10 @@ func TestTooLarge(t *testing.T) {
 				t.Errorf("%s: the answer is %d bytes long", name, len(a.Raw))
 			}
 		}
-		if best > 250*time.Millisecond {
-			t.Errorf("%s: %v", name, best)
+	}
+	for name, took := range cost {
+		if took > 20*cost[plain] {
+			t.Errorf("%s: %v, and a plain body %v", name, took, cost[plain])
 		}
 	}
 }

@@ -28,11 +28,7 @@ func Main(m *testing.M) int {
 	set := false
 	flag.Visit(func(f *flag.Flag) { set = set || f.Name == "test.parallel" })
 	if !set {
-		parallel := "16" // these tests wait more than they work
-		if RaceEnabled {
-			parallel = "3"
-		}
-		_ = flag.Set("test.parallel", parallel)
+		_ = flag.Set("test.parallel", "16") // these tests wait more than they work
 	}
 	defer func() {
 		for _, dir := range builtIn {
