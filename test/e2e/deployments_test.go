@@ -18,7 +18,7 @@ import (
 
 // The tests of this file run the shipped binary with each way to deploy Redis.
 
-// served asks seven times as one client, and says how often it was answered 200.
+// served sends seven requests as one client, and returns how many were answered 200.
 func (c *cluster) served(p *resetdtest.Process, client string) (n int) {
 	for i := range 7 {
 		response, err := c.client.Do(requestAs(c.t, p.URL, fmt.Sprintf("stranger-%d@example.org", i), client))
@@ -34,7 +34,7 @@ func (c *cluster) served(p *resetdtest.Process, client string) (n int) {
 	return n
 }
 
-// awaitLimitsIn waits until limits are counted there, and returns for how long.
+// awaitLimitsIn waits until limits are counted in this store, and returns how long that took.
 func awaitLimitsIn(t testing.TB, p *resetdtest.Process, store string) time.Duration {
 	t.Helper()
 	began := time.Now()
@@ -48,7 +48,7 @@ func awaitLimitsIn(t testing.TB, p *resetdtest.Process, store string) time.Durat
 
 var inUse = regexp.MustCompile(`"(?:limits|requests)_in":"(\w+)"`)
 
-// wantTruth: what was logged last is what the metrics say, and nothing was logged often.
+// wantTruth checks that the metrics say what was logged last, and that changes were not logged often.
 func (c *cluster) wantTruth(most int) {
 	c.t.Helper()
 	for i, p := range c.instances {
@@ -65,8 +65,8 @@ func (c *cluster) wantTruth(most int) {
 	}
 }
 
-// TestBehindSentinels: the primary is killed while requests are answered. All that were accepted are
-// mailed, limits hold, and both are in Redis again soon after the fail-over.
+// TestBehindSentinels: the primary is killed while requests are answered. All accepted requests are mailed, limits hold,
+// and both are in Redis again soon after the fail-over.
 func TestBehindSentinels(t *testing.T) {
 	t.Parallel()
 	people := numbered(accounts, 300)
@@ -126,7 +126,7 @@ func TestInCluster(t *testing.T) {
 	}
 	node := redisCluster.NodeOf(stream)
 	c.askAll(people[100:200], []*resetdtest.Process{one, other}, 50, redisCluster.Nodes[node].Kill)
-	for i := 0; gauge(limited, "memory") != 1; i++ { // until one is on that node
+	for i := 0; gauge(limited, "memory") != 1; i++ { // until a client is on that node
 		c.served(limited, fmt.Sprintf("192.0.2.%d", i%256))
 	}
 	if n := c.served(limited, "203.0.113.1"); n != 5 {
@@ -150,8 +150,8 @@ func TestInCluster(t *testing.T) {
 	c.wantTruth(14)
 }
 
-// TestAtSocket: at a Unix socket, as a user with the rights that docs/operations.md lists and no more,
-// requests survive their instance.
+// TestAtSocket: requests survive their instance with Redis at a Unix socket, for a user with only the rights that
+// docs/operations.md lists.
 func TestAtSocket(t *testing.T) {
 	t.Parallel()
 	server := newRedis(t)
@@ -174,7 +174,7 @@ func TestAtSocket(t *testing.T) {
 	}
 }
 
-// TestMutualTLS: with an authority of one's own, and a client's certificate, from files.
+// TestMutualTLS: Redis has a certificate of its own authority and asks for a client's certificate, all from files.
 func TestMutualTLS(t *testing.T) {
 	t.Parallel()
 	authority := redistest.NewAuthority(t)
@@ -203,8 +203,7 @@ func TestMutualTLS(t *testing.T) {
 	}
 }
 
-// TestNodeAsSingle: one node of a Cluster, taken for a single Redis, is not used at all, and the metrics
-// say so all the time.
+// TestNodeAsSingle: one node of a Cluster, given as a single Redis, is never used, and the metrics say so.
 func TestNodeAsSingle(t *testing.T) {
 	t.Parallel()
 	redisCluster := redistest.StartCluster(t)
@@ -223,7 +222,7 @@ func TestNodeAsSingle(t *testing.T) {
 	}
 }
 
-// leastRights are what docs/operations.md gives a user of Redis.
+// leastRights are the rights that docs/operations.md gives a user of Redis.
 func leastRights(t testing.TB) string {
 	t.Helper()
 	page, err := os.ReadFile("../../docs/operations.md")

@@ -12,9 +12,9 @@ import (
 	"github.com/resetd/resetd/test/resetdtest"
 )
 
-// TestHiccups: while every third call fails, all are answered 200, and each account is mailed: exactly
-// once where the fate of a message that failed is known. Where it is not, nobody gets more than
-// two, and who gets none is in the log. What Mailgun has accepted is never logged as undelivered.
+// TestHiccups: while every third call fails, all requests are answered 200, and each account is mailed: exactly once if
+// the fate of its failed message is known. If it is unknown, nobody gets more than two mails, and the log says who
+// may have none. A mail that Mailgun has accepted is never logged as undelivered.
 func TestHiccups(t *testing.T) {
 	t.Parallel()
 	fail := answering(500, "GOSSIP")

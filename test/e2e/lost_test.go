@@ -16,20 +16,20 @@ import (
 	"github.com/resetd/resetd/test/resetdtest"
 )
 
-// The tests of this file are about promise 9 of SECURITY.md: what was answered 200 is not lost by SIGTERM. What calls
-// that fail now and then do is in hiccups_test.go, what an outage does in outage_test.go.
+// The tests of this file are about promise 9 of SECURITY.md: SIGTERM loses no request that was answered 200.
+// hiccups_test.go tests calls that sometimes fail, and outage_test.go outages.
 
-// everyThird fails each third call of an upstream, and each third one of its probes. It spares an
-// address that it has failed twice, and fails the next call of another instead: else, by chance, a
-// few addresses would need more tries than a test has time for.
+// everyThird fails each third call of an upstream, and each third call of its probes. It spares an address that it has
+// failed twice, and fails the next call instead. Otherwise a few addresses would, by chance, need more tries than a
+// test has time for.
 type everyThird struct {
-	serve func(w http.ResponseWriter, r *http.Request, email string) // nil: none fails
-	// accepts makes every second failure one of the answer alone: the call itself is carried out.
+	serve func(w http.ResponseWriter, r *http.Request, email string) // nil: no call fails
+	// accepts makes every second failure a failure of the answer only: the call itself is carried out.
 	accepts bool
 
 	mu            sync.Mutex
 	calls, probes int
-	owed          int // failures
+	owed          int // number of failures that are due
 	failed        map[string]int
 	failures      int
 }
@@ -75,14 +75,14 @@ func (e *everyThird) take(call upstreamCall) (fails, carriedOut bool) {
 	return true, e.accepts && e.failures%2 == 0
 }
 
-// counts are those of the deliveries' calls, of which a late one may still be served.
+// counts returns the numbers of the deliveries' calls. A late call may still be running.
 func (e *everyThird) counts() (failures, calls int) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.failures, e.calls
 }
 
-// TestStopUnderLoad: at SIGTERM, in the middle of requests, all that were answered 200 are mailed
+// TestStopUnderLoad: after SIGTERM in the middle of requests, every account whose request was answered 200 is mailed
 // before the process ends.
 func TestStopUnderLoad(t *testing.T) {
 	t.Parallel()
@@ -165,14 +165,14 @@ func status(err error) int {
 
 var left = regexp.MustCompile(`accepted requests that are not delivered: (\d+)`)
 
-// TestStopDuringAnOutage: what cannot be delivered until SHUTDOWN_TIMEOUT is named: by its number in
-// the error that the process ends with, and each by a record with the keyed hash of its address.
+// TestStopDuringAnOutage: requests that cannot be delivered within SHUTDOWN_TIMEOUT are reported: their number in the
+// error at the end of the process, and each in a record with the keyed hash of its address.
 func TestStopDuringAnOutage(t *testing.T) {
 	t.Parallel()
 	var all sync.WaitGroup
 	for _, c := range []struct {
 		name              string
-		supabase, mailgun func(http.ResponseWriter, *http.Request, string) // for accounts
+		supabase, mailgun func(http.ResponseWriter, *http.Request, string) // faults for accounts
 		timeout           time.Duration
 	}{
 		{name: "Supabase fails", supabase: answering(500, "GOSSIP"), timeout: 2 * time.Second},
@@ -212,7 +212,7 @@ func TestStopDuringAnOutage(t *testing.T) {
 				var named []string
 				for _, record := range f.Log.Records(t, "delivery") {
 					account, _ := record["account"].(string)
-					// The stop may cut a mail off whose answer is still awaited.
+					// The stop may interrupt a mail before its answer.
 					unknown := record["outcome"] == "unconfirmed" && c.mailgun != nil
 					if record["outcome"] != "undelivered" && !unknown || !hashed.MatchString(account) || record["error"] == nil {
 						t.Errorf("a delivery ended as %v", record)
@@ -235,8 +235,8 @@ func TestStopDuringAnOutage(t *testing.T) {
 	all.Wait()
 }
 
-// TestStopWithoutTime: with SHUTDOWN_TIMEOUT=0 each accepted request ends all the same in one record,
-// whether it was mailed or not.
+// TestStopWithoutTime: also with SHUTDOWN_TIMEOUT=0 each accepted request ends in one record, whether it was mailed or
+// not.
 func TestStopWithoutTime(t *testing.T) {
 	t.Parallel()
 	const people = 100

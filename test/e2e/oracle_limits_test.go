@@ -18,10 +18,10 @@ import (
 	"github.com/resetd/resetd/test/resetdtest"
 )
 
-// The tests of this file compare answers about accounts and about unknown addresses where they meet
-// a bound: a quota of Mailgun, the recipient limit, MAX_ACCEPTED, and UPSTREAM_TIMEOUT.
+// The tests of this file compare answers for accounts and for unknown addresses at bounds: a quota of Mailgun, the
+// recipient limit, MAX_ACCEPTED, and UPSTREAM_TIMEOUT.
 
-// numbered are n addresses of accounts, or n unknown ones.
+// numbered returns n addresses of accounts, or n unknown addresses.
 func numbered(who who, n int) (emails []string) {
 	_, domain, _ := strings.Cut(who.same, "@")
 	for i := range n {
@@ -30,7 +30,7 @@ func numbered(who who, n int) (emails []string) {
 	return emails
 }
 
-// await waits until something is so.
+// await waits until a condition holds.
 func (f *fixture) await(what string, until func() bool) {
 	f.t.Helper()
 	for deadline := time.Now().Add(40 * time.Second); !until(); time.Sleep(50 * time.Millisecond) {
@@ -49,8 +49,7 @@ func (f *fixture) mailsTo() map[string]int {
 	return counts
 }
 
-// TestEndlessAnswers: an answer without an end is given up for its size, long before its time, by
-// probes and by deliveries.
+// TestEndlessAnswers: probes and deliveries end an endless answer because of its size, long before UPSTREAM_TIMEOUT.
 func TestEndlessAnswers(t *testing.T) {
 	t.Parallel()
 	endless := named(commonFaults(""), "endless")[0]
@@ -71,7 +70,7 @@ func TestEndlessAnswers(t *testing.T) {
 			f := start(t, s)
 			began := time.Now()
 			a := f.Ask(knownEmail)
-			if !hits(upstreamCall{test: true}) { // the delivery alone has it
+			if !hits(upstreamCall{test: true}) { // only the delivery has the fault
 				f.await("a delivery has given up the answer", func() bool {
 					return f.Metric("resetd_upstream_requests_total", fmt.Sprintf(`call=%q,outcome="failed",upstream=%q`, c.call, c.upstream)) > 0
 				})
@@ -96,7 +95,7 @@ func verifies(t *testing.T, f *fixture, hash string) bool {
 	return w.Code == http.StatusOK
 }
 
-// TestRecipientLimit: silent, by the account and not its spelling, before the outbox, and the
+// TestRecipientLimit: the limit is silent, counts by account and not by spelling, comes before the outbox, and is the
 // same for unknown addresses.
 func TestRecipientLimit(t *testing.T) {
 	t.Parallel()
@@ -137,7 +136,7 @@ func TestRecipientLimit(t *testing.T) {
 				if mails == 0 {
 					t.Fatal("no mail")
 				}
-				// The newest mail's link has outlived the requests that were suppressed.
+				// The link of the newest mail still works after the suppressed requests.
 				newest := f.Stack.Mails()[len(f.Stack.Mails())-mails]
 				if hash := hashInMail.FindStringSubmatch(newest.Text)[1]; !verifies(t, f, hash) {
 					t.Error("the link that was sent last is invalid")
@@ -149,16 +148,15 @@ func TestRecipientLimit(t *testing.T) {
 	}
 }
 
-// TestRecipientLimitAfterFaults: an answer that shows a fault takes nothing from the limit, so that
-// who tries again is served. Every other answer takes one, however its delivery ends: else
-// the limit would tell of it.
+// TestRecipientLimitAfterFaults: an answer that shows a fault does not count for the limit, so that the next request is
+// served. Every other answer counts, however its delivery ends; otherwise the limit would tell it.
 func TestRecipientLimitAfterFaults(t *testing.T) {
 	t.Parallel()
 	f500 := named(commonFaults(""), "500")[0]
 	var all sync.WaitGroup
 	for _, c := range []struct {
 		name              string
-		supabase, mailgun func(upstreamCall) bool // nil: it has no fault
+		supabase, mailgun func(upstreamCall) bool // nil: no fault
 		status            int
 		taken             bool
 	}{
@@ -180,7 +178,7 @@ func TestRecipientLimitAfterFaults(t *testing.T) {
 						}
 					}
 					accepted := func() int { return strings.Count(f.Log.String(), `"outcome":"accepted"`) }
-					for range 2 { // if it was taken, the second is suppressed
+					for range 2 { // if the first counts, the second is suppressed
 						if a := f.Ask(who.same); a.Status != c.status {
 							t.Fatalf("during the fault: %d %s, want %d", a.Status, a.Raw, c.status)
 						}
@@ -212,8 +210,8 @@ func TestRecipientLimitAfterFaults(t *testing.T) {
 	all.Wait()
 }
 
-// TestMaxAccepted: more than MAX_ACCEPTED requests in ten seconds are answered 503, the same for
-// accounts and for unknown addresses; who tries again later is served.
+// TestMaxAccepted: more than MAX_ACCEPTED requests in ten seconds are answered 503, the same for accounts and for
+// unknown addresses. Later the same requests are accepted.
 func TestMaxAccepted(t *testing.T) {
 	t.Parallel()
 	const most = 5
@@ -228,12 +226,12 @@ func TestMaxAccepted(t *testing.T) {
 	}
 	both.Wait()
 	if !slices.Equal(sides[0], sides[1]) {
-		t.Errorf("the answers about accounts are\n%q\nand about unknown addresses\n%q", sides[0], sides[1])
+		t.Errorf("the answers for accounts are\n%q\nand for unknown addresses\n%q", sides[0], sides[1])
 	}
 }
 
-// reachMaxAccepted asks for five more than may be accepted, and for those again ten seconds later. It
-// returns all that is visible of the answers.
+// reachMaxAccepted sends five requests more than may be accepted, and those again ten seconds later. It returns all that
+// is visible of the answers.
 func reachMaxAccepted(t *testing.T, who who, most int) (seen []string) {
 	t.Helper()
 	f := start(t, resetdtest.Config{

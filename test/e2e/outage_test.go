@@ -15,9 +15,9 @@ import (
 	"github.com/resetd/resetd/test/resetdtest"
 )
 
-// TestOutage: an outage of an upstream, in the middle of requests or before the first of them, loses
-// nothing of what was answered 200, and the service is back within 5 s of its end. What callers are
-// told goes by the time alone, and not by whether there is an account.
+// TestOutage: an outage of an upstream, in the middle of requests or before the first one, loses no request that was
+// answered 200, and the service is back within 5 s of its end. The answers depend only on the time, and not on
+// whether there is an account.
 func TestOutage(t *testing.T) {
 	t.Parallel()
 	var all sync.WaitGroup
@@ -27,7 +27,7 @@ func TestOutage(t *testing.T) {
 			{upstream: "mailgun", begins: 2 * time.Second},
 			{upstream: "supabase", shown: unavailable},
 			{upstream: "mailgun", shown: undeliverable},
-			{upstream: "supabase", begins: 2 * time.Second, accountsOnly: true}, // as with a database that is read-only
+			{upstream: "supabase", begins: 2 * time.Second, accountsOnly: true}, // like a read-only database
 			{upstream: "mailgun", begins: 2 * time.Second, accountsOnly: true},
 		} {
 			if c.accountsOnly && fails != "500" {
@@ -40,14 +40,14 @@ func TestOutage(t *testing.T) {
 	all.Wait()
 }
 
-// outage is one of twelve seconds.
+// outage is an outage of twelve seconds.
 type outage struct {
 	upstream     string
 	fails        string
 	accountsOnly bool
 	begins       time.Duration // 0: before the first request
-	// shown is what everybody is told once the probe has seen it; empty where it does not before the
-	// end, because Mailgun's probe asks once a minute, or accounts alone have the fault.
+	// shown is everybody's answer after the probe has noticed the outage. It is empty if the probe does not notice it
+	// before the end, because Mailgun's probe asks once a minute, or because only accounts have the fault.
 	shown string
 }
 
@@ -66,11 +66,11 @@ func (o outage) run(t *testing.T) {
 	const (
 		lasts  = 12 * time.Second
 		every  = 250 * time.Millisecond
-		after  = 6 * time.Second // and requests go on for so long
+		after  = 6 * time.Second // requests go on for so long
 		people = int((2*time.Second + lasts + after) / every)
-		slack  = 2 * time.Second // of a busy machine
+		slack  = 2 * time.Second // for a busy machine
 	)
-	timeout := 10 * time.Second // which healthy calls never take
+	timeout := 10 * time.Second // healthy calls never take so long
 	if o.fails == "hangs" {
 		timeout = 3 * time.Second
 	}
@@ -95,7 +95,7 @@ func (o outage) run(t *testing.T) {
 		begin, end = g.shut, g.open
 	}
 	f := start(t, s)
-	// A connection each: one that is kept may be closed at the moment in which it is used again.
+	// Each request has its own connection, because a kept one may be closed just when it is used again.
 	f.Client.Transport = f.Transport(&http.Transport{DisableKeepAlives: true})
 	if g != nil {
 		g.handler = f.Stack.Supabase()
@@ -105,9 +105,9 @@ func (o outage) run(t *testing.T) {
 		g.open()
 	}
 
-	// told is what both kinds of callers got at one time.
+	// told has the answers of both kinds of callers at the same time.
 	type told struct {
-		at, till time.Duration // since the start: when they asked, and when both had their answer
+		at, till time.Duration // since the start: when they sent requests, and when both had their answers
 		short    [2]string
 	}
 	var (
@@ -156,7 +156,7 @@ func (o outage) run(t *testing.T) {
 	awaitDeliveries(t, f.Log)
 	took := time.Since(started)
 
-	var changes []time.Duration // of verdicts
+	var changes []time.Duration // when verdicts changed
 	for _, record := range f.Log.Records(t, "probe") {
 		text, _ := record["time"].(string)
 		at, err := time.Parse(time.RFC3339Nano, text)
@@ -168,7 +168,7 @@ func (o outage) run(t *testing.T) {
 	slices.SortFunc(timeline, func(a, b told) int { return int(a.at - b.at) })
 	var (
 		table    strings.Builder
-		failures []time.Duration // when everybody was told so
+		failures []time.Duration // when everybody got the answer of the outage
 		from     = 0
 	)
 	for i, row := range timeline {
@@ -194,7 +194,7 @@ func (o outage) run(t *testing.T) {
 	case len(failures) == 0:
 		t.Error("everybody was answered 200")
 	default:
-		// The probe asks every 5 s, and twice until it believes a failure.
+		// The probe asks every 5 s, and believes a failure after the second one.
 		soonest := slack
 		if o.begins > 0 {
 			soonest += 5 * time.Second
@@ -203,7 +203,7 @@ func (o outage) run(t *testing.T) {
 			soonest += 2 * timeout
 		}
 		if first := failures[0] - o.begins; first > soonest {
-			t.Errorf("it was told only %v after its beginning", first)
+			t.Errorf("it was shown only %v after its beginning", first)
 		}
 		back := changes[len(changes)-1]
 		if last := failures[len(failures)-1]; back > ended+5*time.Second || last > back {
@@ -229,13 +229,12 @@ func (o outage) run(t *testing.T) {
 	}
 }
 
-// TestBound: the first answer comes within two UPSTREAM_TIMEOUT, and later ones wait for nothing,
-// whatever hangs.
+// TestBound: the first answer comes within two UPSTREAM_TIMEOUT, and later answers do not wait, whatever hangs.
 func TestBound(t *testing.T) {
 	t.Parallel()
-	const timeout, busy = 5 * time.Second, 3 * time.Second // the machine may be
+	const timeout, busy = 5 * time.Second, 3 * time.Second // busy: for a busy machine
 	hanging := &fault{serve: hang}
-	// slow answers only just in time, so that most time is spent before the next call hangs
+	// slow answers just in time, so that much time has passed before the next call hangs
 	slow := func(next func(http.ResponseWriter, *http.Request, string)) *fault {
 		return &fault{serve: func(w http.ResponseWriter, r *http.Request, email string) {
 			select {

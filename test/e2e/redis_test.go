@@ -24,7 +24,7 @@ import (
 	"github.com/resetd/resetd/test/resetdtest"
 )
 
-// newRedis reserves an address for a real redis-server that wants a password, and starts nothing yet.
+// newRedis reserves an address for a real redis-server with a password, and starts nothing yet.
 func newRedis(t testing.TB) *redistest.Server {
 	t.Helper()
 	s := redistest.New(t)
@@ -35,8 +35,7 @@ func newRedis(t testing.TB) *redistest.Server {
 // redisKey matches the keys of the limits, and the names of pending requests.
 var redisKey = regexp.MustCompile(`^resetd:((?:ip|recipient):\{[A-Za-z0-9_-]{22}\}:([SMHD])|probe:\{\d+\}|\{[0-9a-f]{16}\}:(?:requests|(?:account|busy):[0-9a-f]{16}|(?:alive|taken):[A-Z2-7]{26}))$`)
 
-// checkKeys: nothing but hashes, and each goes away by itself. It returns the number of
-// limits' keys.
+// checkKeys checks that keys have only hashes, and expire by themselves. It returns the number of the limits' keys.
 func checkKeys(t testing.TB, s *redistest.Server) (keys int) {
 	t.Helper()
 	periods := map[string]int64{"S": 1, "M": 60, "H": 3600, "D": 86400}
@@ -47,7 +46,7 @@ func checkKeys(t testing.TB, s *redistest.Server) (keys int) {
 			t.Errorf("Redis has the key %q", key)
 			continue
 		}
-		period := int64(1) // of the probe
+		period := int64(1) // period of the probe
 		if strings.HasPrefix(found[1], "{") {
 			period = 16 * 60 // DELIVERY_TIMEOUT and a minute
 		}
@@ -55,7 +54,7 @@ func checkKeys(t testing.TB, s *redistest.Server) (keys int) {
 			keys++
 			period = periods[found[2]]
 		}
-		// -2: it has gone since
+		// -2 means that it has expired since.
 		if ttl, _ := s.Do("PTTL", key).(int64); ttl != -2 && (ttl < 0 || ttl > period*1000) {
 			t.Errorf("%s lives for %d ms more", key, ttl)
 		}
@@ -63,12 +62,12 @@ func checkKeys(t testing.TB, s *redistest.Server) (keys int) {
 	return keys
 }
 
-// TestThreeProcesses: three servers behind one Redis are one limit, exactly.
+// TestThreeProcesses: three servers with one Redis have exactly one limit.
 func TestThreeProcesses(t *testing.T) {
 	t.Parallel()
 	const (
 		clients    = 100
-		requests   = 30 // of each client
+		requests   = 30 // requests of each client
 		perClient  = 5
 		perAddress = 4
 		strangers  = 30
@@ -97,7 +96,7 @@ func TestThreeProcesses(t *testing.T) {
 		processes = append(processes, p)
 	}
 
-	// Each request comes from another address of its client's /64, to one of the servers.
+	// Each request comes from another address in its client's /64, to one of the servers.
 	type one struct{ client, process int }
 	var all []one
 	for client := range clients {
@@ -177,13 +176,13 @@ func TestThreeProcesses(t *testing.T) {
 	if want := int64(clients * perClient); total != want || other.Load() != 0 {
 		t.Errorf("%d of %d requests were let through, want %d; %d were answered otherwise", total, len(all), want, other.Load())
 	}
-	// Two windows for each client, one for each address.
+	// There are two windows for each client, and one for each address.
 	if keys, want := checkKeys(t, server), 2*(clients+strangers)+len(accounts)+strangers; keys != want {
 		t.Errorf("%d keys in Redis, want %d", keys, want)
 	}
 
-	// All have one hash of an account. Each instance keeps one pending request for it, so that there
-	// may be fewer mails than requests.
+	// All requests have one hash of an account. Each instance keeps one pending request for it, so there may be fewer
+	// mails than requests.
 	for _, p := range processes {
 		_ = p.Stop()
 	}
@@ -216,23 +215,23 @@ func TestThreeProcesses(t *testing.T) {
 	t.Logf("%d requests in %v, %d let through", len(all), took.Round(time.Millisecond), total)
 }
 
-// gauge reads where limits are counted.
+// gauge returns the gauge of a store.
 func gauge(p *resetdtest.Process, store string) float64 {
 	return p.Metric("resetd_limits_in", `store="`+store+`"`)
 }
 
-// redisFault breaks a Redis in one way.
+// redisFault is a fault of Redis.
 type redisFault struct {
 	name       string
 	noPassword bool
 	slow       *slowProxy // between resetd and Redis
-	atStart    bool       // it is broken already when resetd starts
+	atStart    bool       // it begins before resetd starts
 	begin, end func(*redistest.Server)
-	reason     string // in the log; empty: Redis is not lost
-	kept       bool   // what was counted is there again afterwards
+	reason     string // reason in the log; empty: Redis is not lost
+	kept       bool   // the counts are there again after the fault
 }
 
-// redisFaults are the faults that a resetd with that patience must bear.
+// redisFaults returns the faults that a resetd with this patience must survive.
 func redisFaults(patience time.Duration) []redisFault {
 	slow := &slowProxy{}
 	return []redisFault{
@@ -259,7 +258,7 @@ func redisFaults(patience time.Duration) []redisFault {
 			reason: "^no answer in time$", kept: true,
 		},
 		{
-			// Not too slow for any one question, but for the two of a request.
+			// Each single command is fast enough, but the two of a request together are not.
 			name: "slow", slow: slow,
 			begin:  func(*redistest.Server) { slow.by.Store(int64(patience * 2 / 3)) },
 			end:    func(*redistest.Server) { slow.by.Store(0) },
@@ -296,9 +295,8 @@ func redisFaults(patience time.Duration) []redisFault {
 	}
 }
 
-// TestRedisFaults: whatever Redis does, clients see the documented answers, limits hold, and
-// nobody waits for longer than the patience of the binary; it is shown and logged once; and afterwards limits are
-// shared again.
+// TestRedisFaults: whatever Redis does, clients get the documented answers, limits hold, and nobody waits longer than
+// the patience of the binary. The change is in the metrics, and logged once. Afterwards limits are shared again.
 func TestRedisFaults(t *testing.T) {
 	for _, c := range redisFaults(redisclient.LongPatience) {
 		t.Run(c.name, func(t *testing.T) {
@@ -330,7 +328,7 @@ func (c *redisFault) run(t *testing.T) {
 	defer func() { _ = f.Stop() }()
 
 	const steady, newcomer = "198.51.100.1", "198.51.100.2"
-	// served asks seven times as one client, and says how often it was served.
+	// served sends seven requests as one client, and returns how many were served.
 	served := func(client string) (n int) {
 		for range 7 {
 			switch a := f.askAs(unknownEmail, client); a.Status {
@@ -344,8 +342,7 @@ func (c *redisFault) run(t *testing.T) {
 		}
 		return n
 	}
-	// accepted asks four times for one account, as four clients, and says how many of the requests were
-	// not suppressed.
+	// accepted sends four requests for one account, as four clients, and returns how many were not suppressed.
 	asked, allAccepted := 0, 0
 	accepted := func() (n int) {
 		for range 4 {
@@ -380,7 +377,7 @@ func (c *redisFault) run(t *testing.T) {
 		}
 		return stores
 	}
-	// within waits until limits are counted there, and says for how long.
+	// within waits until limits are counted in this store, and returns how long that took.
 	within := func(limit time.Duration, store string) time.Duration {
 		began := time.Now()
 		for time.Since(began) < limit {
@@ -414,7 +411,7 @@ func (c *redisFault) run(t *testing.T) {
 			c.begin(server)
 		}
 		lost = within(30*time.Second, "memory")
-		time.Sleep(redisclient.LongPatience) // those under way
+		time.Sleep(redisclient.LongPatience) // until running requests end
 		load.next()
 		expect("while Redis was away", newcomer, 5, 2)
 		if n := served(steady); n != 5 {
@@ -436,9 +433,8 @@ func (c *redisFault) run(t *testing.T) {
 		t.Errorf("logged were %q, want %q", got, want)
 	}
 
-	// A request waits for the patience of the binary, and without Redis for nothing. The start asks for the limits, and
-	// then for the requests. That the shipped one's patience is
-	// 220 ms, tests of impl/ratelimit say, on a clock of their own.
+	// A request waits no longer than the patience of the binary, and without Redis not at all. The start tries Redis for
+	// the limits, and then for the requests. impl/ratelimit tests the shipped patience of 220 ms, with fake time.
 	const patience = redisclient.LongPatience
 	for _, wait := range []struct {
 		what        string
@@ -476,10 +472,10 @@ func (c *redisFault) run(t *testing.T) {
 		lost.Round(time.Millisecond), back.Round(time.Millisecond), all.requests)
 }
 
-// load is requests of new clients, without a pause.
+// load sends requests from new clients, without a pause.
 type load struct {
 	mu       sync.Mutex
-	began    time.Time // of the phase
+	began    time.Time // beginning of the phase
 	now, all loadPhase
 	stopped  chan struct{}
 	running  sync.WaitGroup
@@ -524,7 +520,7 @@ func (l *load) record(began time.Time, status int) {
 	}
 }
 
-// next ends a phase and begins another, with requests that begin from now on.
+// next ends a phase, and begins another with the requests from now on.
 func (l *load) next() loadPhase {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -539,10 +535,10 @@ func (l *load) stop() loadPhase {
 	return l.all
 }
 
-// slowProxy holds each answer of a server back.
+// slowProxy delays each answer of a server.
 type slowProxy struct{ by atomic.Int64 }
 
-// listen returns the address.
+// listen starts the proxy, and returns its address.
 func (p *slowProxy) listen(t testing.TB, server string) string {
 	t.Helper()
 	return accepting(t, func(client net.Conn) { p.forward(client, server) })
@@ -571,7 +567,7 @@ func (p *slowProxy) forward(client net.Conn, address string) {
 	}
 }
 
-// TestRedisKeyWithoutExpiry: a key that has lost its expiry does not refuse its client for ever.
+// TestRedisKeyWithoutExpiry: a key without an expiry does not refuse its client for ever.
 func TestRedisKeyWithoutExpiry(t *testing.T) {
 	t.Parallel()
 	server := newRedis(t)
@@ -589,7 +585,7 @@ func TestRedisKeyWithoutExpiry(t *testing.T) {
 	if persisted != 1 {
 		t.Fatal("no key could be made to stay") // the window was over each time
 	}
-	time.Sleep(1500 * time.Millisecond) // longer than the window
+	time.Sleep(1500 * time.Millisecond) // until the window is over
 	a := f.Ask(unknownEmail)
 	began := time.Now()
 	for ; a.Status == http.StatusTooManyRequests && time.Since(began) < 10*time.Second; a = f.Ask(unknownEmail) {

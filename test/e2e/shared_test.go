@@ -20,25 +20,25 @@ import (
 	"github.com/resetd/resetd/test/resetdtest"
 )
 
-// The tests of this file are about promise 9 of SECURITY.md with Redis: what any instance has answered 200 is mailed,
-// even if that instance, or Redis, ends.
+// The tests of this file are about promise 9 of SECURITY.md with Redis: every request that an instance has answered 200
+// is mailed, even if that instance, or Redis, ends.
 
 // cluster is several instances behind one Redis, and their upstreams.
 type cluster struct {
 	t         *testing.T
-	redis     *redistest.Server          // where it is a single one
-	servers   func() []*redistest.Server // all that keys are on
+	redis     *redistest.Server          // nil if it is not a single Redis
+	servers   func() []*redistest.Server // all servers with keys
 	stack     *devstack.Stack
 	environ   []string
-	build     func(testing.TB) string // of the binary; a busy machine cannot make that of BuildPatient lose Redis
+	build     func(testing.TB) string // builds the binary; on a busy machine that of BuildPatient does not lose Redis
 	instances []*resetdtest.Process
 	client    *http.Client
 
 	mu       sync.Mutex
-	promised map[string]int // how often an address was answered 200
+	promised map[string]int // number of 200s for each address
 }
 
-// startCluster starts Redis, and no instance yet. Its settings win over the defaults.
+// startCluster starts Redis, and no instance yet. The given settings override the defaults.
 func startCluster(t *testing.T, people []string, mailgun func(http.Handler) http.Handler, settings ...string) *cluster {
 	t.Helper()
 	server := newRedis(t)
@@ -48,7 +48,7 @@ func startCluster(t *testing.T, people []string, mailgun func(http.Handler) http
 	return c
 }
 
-// startClusterAt does so where a Redis is there already.
+// startClusterAt is startCluster with a Redis that is already running.
 func startClusterAt(t *testing.T, redisURL string, people []string, mailgun func(http.Handler) http.Handler, settings ...string) *cluster {
 	t.Helper()
 	c := &cluster{t: t, promised: map[string]int{}, build: resetdtest.BuildPatient}
@@ -81,7 +81,7 @@ func (c *cluster) start(settings ...string) *resetdtest.Process {
 	return p
 }
 
-// ask asks one instance, and returns the status; 0 where it gave no answer.
+// ask sends a request to one instance, and returns the status; 0 without an answer.
 func (c *cluster) ask(p *resetdtest.Process, email string) int {
 	response, err := c.client.Do(requestAs(c.t, p.URL, email))
 	if err != nil {
@@ -96,8 +96,7 @@ func (c *cluster) ask(p *resetdtest.Process, email string) int {
 	return response.StatusCode
 }
 
-// askAll asks for each address once, in turns of the instances, and calls at once that many have
-// been answered.
+// askAll sends a request for each address, to the instances in turn. It calls at after so many answers.
 func (c *cluster) askAll(people []string, instances []*resetdtest.Process, at int, then func()) {
 	todo := make(chan int)
 	var answered atomic.Int64
@@ -129,10 +128,9 @@ func (c *cluster) mailsTo() map[string]int {
 	return mails
 }
 
-// wantMailed waits until every address that was answered 200 has its mail. No more than so many have
-// two; three are too many for anybody. Where an instance is killed, what it was delivering is mailed twice,
-// and what it had delivered and not yet removed from Redis, which takes longer on a busy machine: some of them,
-// and not most.
+// wantMailed waits until every address that was answered 200 has its mail. At most twice addresses may have two mails,
+// and none three. When an instance is killed, its running deliveries are mailed twice, and so are deliveries that it
+// has not yet removed from Redis. On a busy machine these are some, but not most.
 func (c *cluster) wantMailed(within time.Duration, least, twice int) {
 	c.t.Helper()
 	began := time.Now()
@@ -157,7 +155,7 @@ func (c *cluster) wantMailed(within time.Duration, least, twice int) {
 		}
 	}
 	took := time.Since(began)
-	time.Sleep(2 * time.Second) // a second mail would come about now
+	time.Sleep(2 * time.Second) // enough for second mails
 	more := 0
 	for email, n := range c.mailsTo() {
 		if n > 2 {
@@ -178,7 +176,7 @@ func (c *cluster) wantMailed(within time.Duration, least, twice int) {
 
 var notable = regexp.MustCompile(`.*(?:WARN|ERROR).*`)
 
-// keys are the names of all keys that match.
+// keys returns the names of all keys that match.
 func (c *cluster) keys(pattern string) (keys []string) {
 	c.t.Helper()
 	for _, server := range c.servers() {
@@ -189,7 +187,7 @@ func (c *cluster) keys(pattern string) (keys []string) {
 	return keys
 }
 
-// wantEmpty: when all is delivered, Redis holds no request and no account.
+// wantEmpty checks that Redis has no request and no account after all is delivered.
 func (c *cluster) wantEmpty() {
 	c.t.Helper()
 	for began := time.Now(); ; time.Sleep(50 * time.Millisecond) {
@@ -218,7 +216,7 @@ func (c *cluster) wantEmpty() {
 	}
 }
 
-// aFew of 200 mails may come twice where an instance is killed.
+// aFew of 200 mails may come twice if an instance is killed.
 const aFew = 60
 
 // TestInstanceKilled: one of two instances is killed while 200 requests for 200 accounts are answered.
@@ -235,7 +233,7 @@ func TestInstanceKilled(t *testing.T) {
 	}
 }
 
-// TestAllInstancesKilled: all instances are killed, and one is started again.
+// TestAllInstancesKilled: all instances are killed, and one is started.
 func TestAllInstancesKilled(t *testing.T) {
 	t.Parallel()
 	people := numbered(accounts, 200)
@@ -251,12 +249,12 @@ func TestAllInstancesKilled(t *testing.T) {
 	c.wantEmpty()
 }
 
-// TestInstanceStopped: an instance that hangs gives its work up, and does not do it again when it wakes.
+// TestInstanceStopped: an instance that hangs loses its requests to others, and does not repeat them when it wakes up.
 func TestInstanceStopped(t *testing.T) {
 	t.Parallel()
 	people := numbered(accounts, 200)
-	c := startCluster(t, people, nil, "MAX_DELIVERIES=4") // those in flight as it hangs are sent twice
-	c.client.Timeout = 2 * time.Second                    // the instance that hangs gives no answer
+	c := startCluster(t, people, nil, "MAX_DELIVERIES=4") // running deliveries are sent twice
+	c.client.Timeout = 2 * time.Second                    // the hanging instance gives no answer
 	one, other := c.start(), c.start()
 	c.askAll(people, []*resetdtest.Process{one, other}, 120, func() {
 		one.Signal(syscall.SIGSTOP)
@@ -269,8 +267,8 @@ func TestInstanceStopped(t *testing.T) {
 	c.wantEmpty()
 }
 
-// TestRedisKilled: Redis is killed while requests are answered, and comes back with its append-only
-// file. Requests are accepted all the time.
+// TestRedisKilled: Redis is killed while requests are answered, and starts again with its append-only file. Requests are
+// accepted all the time.
 func TestRedisKilled(t *testing.T) {
 	t.Parallel()
 	people := numbered(accounts, 400)
@@ -279,7 +277,7 @@ func TestRedisKilled(t *testing.T) {
 	c.redis.Keep()
 	one, other := c.start(), c.start()
 	c.askAll(people[:200], []*resetdtest.Process{one, other}, 120, c.redis.Kill)
-	c.askAll(people[200:300], []*resetdtest.Process{one, other}, -1, nil) // while it is away
+	c.askAll(people[200:300], []*resetdtest.Process{one, other}, -1, nil) // without Redis
 	c.redis.Start()
 	for _, p := range c.instances {
 		awaitRequestsIn(t, p, "redis")
@@ -289,7 +287,7 @@ func TestRedisKilled(t *testing.T) {
 	c.wantEmpty()
 }
 
-// TestRedisAndInstanceKilled: both are killed, and what Redis has on disk is delivered.
+// TestRedisAndInstanceKilled: both are killed, and the requests that Redis has on disk are delivered.
 func TestRedisAndInstanceKilled(t *testing.T) {
 	t.Parallel()
 	fault := &resetdtest.Slot{}
@@ -317,8 +315,8 @@ func awaitRequestsIn(t testing.TB, p *resetdtest.Process, store string) {
 	}
 }
 
-// TestRollingRestart: instances are replaced one after the other, under load, and nothing is lost or
-// refused. Clients ask an instance that is ready, as a proxy does.
+// TestRollingRestart: instances are replaced one after the other, under load, and no request is lost or refused. Clients
+// send to an instance that is ready, as a proxy does.
 func TestRollingRestart(t *testing.T) {
 	t.Parallel()
 	const perSecond = 50
@@ -348,7 +346,7 @@ func TestRollingRestart(t *testing.T) {
 	for _, old := range c.instances[:3] {
 		time.Sleep(time.Second)
 		ready.Store(c.start(), true)
-		ready.Delete(old) // the proxy has seen that it is not ready
+		ready.Delete(old) // the proxy has noticed that it is not ready
 		if err := old.Stop(); err != nil {
 			c.t.Errorf("resetd: %v", err)
 		}
@@ -361,8 +359,7 @@ func TestRollingRestart(t *testing.T) {
 	c.wantEmpty()
 }
 
-// TestNothingReadable: neither the keys nor the values in Redis tell who has asked, where a link leads,
-// or in which language.
+// TestNothingReadable: neither the keys nor the values in Redis tell the account, the link or the language of a request.
 func TestNothingReadable(t *testing.T) {
 	t.Parallel()
 	fault := &resetdtest.Slot{}
@@ -384,7 +381,7 @@ func TestNothingReadable(t *testing.T) {
 		_ = response.Body.Close()
 		c.promised[email]++
 	}
-	time.Sleep(2 * time.Second) // each was tried, and has a link
+	time.Sleep(2 * time.Second) // each delivery was tried, and has a link
 	entries := 0
 	for _, key := range c.redis.Do("KEYS", "*").([]any) {
 		key := key.(string)
@@ -416,8 +413,8 @@ func TestNothingReadable(t *testing.T) {
 	c.wantEmpty()
 }
 
-// TestKeyChanged: requests that were encrypted under another Supabase key are counted, logged and
-// dropped, and others are delivered.
+// TestKeyChanged: requests that were encrypted with another Supabase key are counted, logged and dropped, and other
+// requests are delivered.
 func TestKeyChanged(t *testing.T) {
 	t.Parallel()
 	people := numbered(accounts, 20)
@@ -428,7 +425,7 @@ func TestKeyChanged(t *testing.T) {
 		stream = key.(string)
 	}
 	old.Kill()
-	// As an instance with another key would have left it.
+	// An instance with another key would have left this.
 	id := c.redis.Do("XADD", stream, "*", "request", strings.Repeat("x", 300))
 	c.redis.Do("XCLAIM", stream, "deliveries", "ANOTHERINSTANCEAAAAAAAAAAA", 0, id, "FORCE", "JUSTID")
 	p := c.start()
@@ -441,15 +438,15 @@ func TestKeyChanged(t *testing.T) {
 	c.wantEmpty()
 }
 
-// TestOnePendingOfAll: requests for one account at several instances cost one mail, of the newest, and
-// its link works.
+// TestOnePendingOfAll: requests for one account at several instances cause one mail, for the newest request, with a link
+// that works.
 func TestOnePendingOfAll(t *testing.T) {
 	t.Parallel()
 	fault := &resetdtest.Slot{}
 	people := numbered(accounts, 10)
 	c := startCluster(t, people, fault.Middleware)
 	instances := []*resetdtest.Process{c.start(), c.start(), c.start()}
-	c.ask(instances[0], people[0]) // the probes have their verdicts
+	c.ask(instances[0], people[0]) // makes the probes' verdicts
 	c.wantMailed(10*time.Second, 1, 0)
 	c.stack.Reset()
 	fault.Set(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTooManyRequests) }))
@@ -487,8 +484,8 @@ func TestOnePendingOfAll(t *testing.T) {
 	c.wantEmpty()
 }
 
-// TestSameAccountAtOnce: of requests for one account at the same moment, Redis and the memory of their
-// instance may see another one last. One of them is mailed all the same.
+// TestSameAccountAtOnce: of simultaneous requests for one account, Redis and the memory of their instance may take
+// different ones for the newest. One of them is mailed.
 func TestSameAccountAtOnce(t *testing.T) {
 	t.Parallel()
 	people := numbered(accounts, 40)
@@ -505,8 +502,8 @@ func TestSameAccountAtOnce(t *testing.T) {
 	c.wantEmpty()
 }
 
-// TestSharedFaults: whatever Redis does, requests are accepted and mailed, exactly once; Redis is used
-// again when it is back, and is empty in the end.
+// TestSharedFaults: whatever Redis does, requests are accepted, and mailed exactly once. When Redis is back it is used
+// again, and it is empty at the end.
 func TestSharedFaults(t *testing.T) {
 	for _, fault := range redisFaults(redisclient.Patience) {
 		t.Run(fault.name, func(t *testing.T) {
@@ -550,8 +547,8 @@ func TestSharedFaults(t *testing.T) {
 	}
 }
 
-// TestLeftInRedis: what a stop has no time for stays in Redis, is no failure, and is delivered by the next
-// start at once.
+// TestLeftInRedis: requests that a stop has no time for stay in Redis, are no failure, and are delivered at once after
+// the next start.
 func TestLeftInRedis(t *testing.T) {
 	t.Parallel()
 	fault := &resetdtest.Slot{}
@@ -562,7 +559,7 @@ func TestLeftInRedis(t *testing.T) {
 	c.askAll(people, []*resetdtest.Process{one}, -1, nil)
 	if err := one.Stop(); err != nil {
 		c.t.Errorf("resetd: %v", err)
-	} // with the exit status 0
+	} // the exit status is 0
 	left := one.Log.Records(t, "requests are left in Redis, for other instances or the next start")
 	if len(left) != 1 || left[0]["requests"] != float64(len(people)) || len(one.Log.Records(t, "delivery")) != 0 {
 		c.t.Errorf("%d requests are left, and the log says %v, with %d deliveries", len(people), left, len(one.Log.Records(t, "delivery")))

@@ -19,7 +19,7 @@ import (
 	"github.com/resetd/resetd/gen"
 )
 
-// CheckingTransport returns a transport that holds each answer against openapi.yaml.
+// CheckingTransport returns a transport that checks each answer against openapi.yaml.
 func CheckingTransport(tb testing.TB, next http.RoundTripper) http.RoundTripper {
 	return contract{tb, next, nil}
 }
@@ -28,7 +28,7 @@ func CheckingTransport(tb testing.TB, next http.RoundTripper) http.RoundTripper 
 type contract struct {
 	t    testing.TB
 	next http.RoundTripper
-	told *private // learns what requests say; nil: nobody asks
+	told *private // gets the private texts of requests; may be nil
 }
 
 func (c contract) RoundTrip(request *http.Request) (*http.Response, error) {
@@ -43,7 +43,7 @@ func (c contract) RoundTrip(request *http.Request) (*http.Response, error) {
 	response.Body.Close()
 	response.Body = io.NopCloser(bytes.NewReader(body))
 	if err != nil {
-		return response, nil // cut off: for the test to judge
+		return response, nil // interrupted: the test decides
 	}
 	CheckResponse(c.t, request, response, body)
 	return response, nil
@@ -58,16 +58,16 @@ var Document = sync.OnceValue(func() *openapi3.T {
 	return document
 })
 
-// RequestID matches the ids that are taken over from a request.
+// RequestID matches the ids of requests that the server keeps.
 var RequestID = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
 
-// Reporter takes a fault: a test, or one of many generated cases.
+// Reporter takes failures: a test, or one of many generated cases.
 type Reporter interface {
 	Errorf(format string, args ...any)
 }
 
-// CheckResponse holds an answer, and its body, against openapi.yaml: the status is documented, and headers
-// and body fit. What is not in the document (404, 405, the probes) must carry what all answers carry.
+// CheckResponse checks an answer with its body against openapi.yaml: the status is documented, and headers and body fit.
+// Answers that are not in the document (404, 405, /healthz) must have the headers of all answers.
 func CheckResponse(t Reporter, request *http.Request, response *http.Response, body []byte) {
 	where := request.Method + " " + request.URL.Path + ": " + response.Status
 	for name, want := range map[string]string{"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"} {
@@ -118,13 +118,13 @@ func CheckResponse(t Reporter, request *http.Request, response *http.Response, b
 	}
 }
 
-// undocumentedHeaders are those of HTTP itself, of CORS, and those that every answer has.
+// undocumentedHeaders are the headers of HTTP itself and of CORS, and those that every answer has.
 var undocumentedHeaders = map[string]bool{
 	"Content-Type": true, "Content-Length": true, "Date": true, "Connection": true, "Vary": true, "Cache-Control": true,
 	"X-Content-Type-Options": true, "Access-Control-Allow-Origin": true, "Access-Control-Expose-Headers": true,
 }
 
-// checkHeaders: all that are documented, and none besides. The document does not require them,
+// checkHeaders checks that an answer has all documented headers, and no others. The document does not require them,
 // because the generated server would then write empty ones.
 func checkHeaders(t Reporter, where string, header http.Header, documented *openapi3.Response) {
 	known, sent := maps.Clone(undocumentedHeaders), map[string]bool{}
@@ -145,7 +145,7 @@ func checkHeaders(t Reporter, where string, header http.Header, documented *open
 	}
 }
 
-// checkCode: every error has one, which is among those that its status is documented to carry.
+// checkCode checks that an error has a code that is documented for its status.
 func checkCode(t Reporter, where string, body []byte, documented *openapi3.Response) {
 	var said struct {
 		Ok   *bool

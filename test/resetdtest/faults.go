@@ -9,7 +9,7 @@ import (
 	"sync/atomic"
 )
 
-// Saying returns a fault: each call is answered so.
+// Saying returns a fault that answers each call with this status and body.
 func Saying(status int, body string, header ...string) func(http.Handler) http.Handler {
 	return func(http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -23,7 +23,7 @@ func Saying(status int, body string, header ...string) func(http.Handler) http.H
 	}
 }
 
-// Hanging is a fault: no call is answered.
+// Hanging is a fault that answers no call.
 func Hanging(http.Handler) http.Handler {
 	return http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 }
@@ -56,7 +56,7 @@ func ForAddress(email string, handler http.Handler) func(http.Handler) http.Hand
 	}
 }
 
-// Slot holds the fault of an upstream, which a test may change; nil is none.
+// Slot holds the fault of an upstream, which a test may change; nil is no fault.
 type Slot struct{ current atomic.Pointer[http.Handler] }
 
 // Set replaces the fault.
@@ -79,8 +79,8 @@ func (s *Slot) Middleware(next http.Handler) http.Handler {
 	})
 }
 
-// ForwardingHeaders are the headers, beside X-Forwarded-For, in which some look for a client's address.
-// resetd believes none of them unless CLIENT_IP_HEADER names it. The last ten are seldom a client's address, or never.
+// ForwardingHeaders are further headers in which some programs look for a client's address, beside X-Forwarded-For. resetd
+// trusts none of them unless CLIENT_IP_HEADER names it. The last ten rarely have a client's address, or never.
 var ForwardingHeaders = []string{
 	"X-Real-IP", "Forwarded", "CF-Connecting-IP", "True-Client-IP", "X-Client-IP", "X-Cluster-Client-IP",
 	"Fastly-Client-IP", "Fly-Client-IP", "X-Envoy-External-Address", "X-Appengine-User-IP", "X-Azure-ClientIP", "Client-IP",
@@ -88,7 +88,7 @@ var ForwardingHeaders = []string{
 	"X-Remote-Addr", "Remote-Addr", "X-Host", "Via",
 }
 
-// ReadCall returns whom a call of an upstream is about, and whether it is a test message.
+// ReadCall returns the address of a call of an upstream, and whether it is a test message.
 func ReadCall(r *http.Request) (email string, test bool) {
 	body, _ := io.ReadAll(r.Body)
 	r.Body = io.NopCloser(bytes.NewReader(body))

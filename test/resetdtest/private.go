@@ -18,18 +18,18 @@ import (
 	"testing"
 )
 
-// private collects what a server was told and must not tell.
+// private collects the private texts that a server gets.
 type private struct {
 	mu    sync.Mutex
 	texts map[string]bool
-	codes map[string]bool // of six digits, which are found among others by what is around them
+	codes map[string]bool // six digits, which the search tells from other numbers by what is around them
 
-	// sampled is how many texts requests and links have added, and most how many they may: a test
-	// that makes thousands of requests has enough of them in the first ones.
+	// sampled is the number of texts from requests and links, and most its bound: a test with thousands of requests
+	// has enough texts in the first ones.
 	sampled, most int
 }
 
-// enoughPrivate is most where a test does not say otherwise.
+// enoughPrivate is the default of most.
 const enoughPrivate = 150
 
 func newPrivate(most int) *private {
@@ -40,13 +40,13 @@ func (p *private) add(texts ...string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, text := range texts {
-		if len(text) >= 6 { // what is shorter is in other words by chance
+		if len(text) >= 6 { // shorter texts appear in other words by chance
 			p.texts[text] = true
 		}
 	}
 }
 
-// sample adds what comes with every request.
+// sample adds texts that come with every request.
 func (p *private) sample(text string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -56,12 +56,12 @@ func (p *private) sample(text string) {
 	}
 }
 
-// addRequest takes what a caller sends that may say who asks, or about whom.
+// addRequest adds the texts of a request that may identify its sender or the account.
 func (p *private) addRequest(request *http.Request) {
 	for _, text := range []string{request.URL.RawQuery, request.Header.Get("Authorization"), request.Header.Get("Cookie"), request.Header.Get("Baggage")} {
 		p.sample(text)
 	}
-	for _, values := range request.Header { // forwarding headers, whatever they are called
+	for _, values := range request.Header { // forwarding headers of any name
 		for _, forwarded := range values {
 			for address := range strings.SplitSeq(forwarded, ",") {
 				address = strings.TrimPrefix(strings.TrimSpace(address), "for=")
@@ -96,7 +96,7 @@ func (p *private) addRequest(request *http.Request) {
 
 var tokenOfLink = regexp.MustCompile(`token=([^&]+)`)
 
-// addLink takes what Supabase Auth answers of a link.
+// addLink adds the private texts of Supabase Auth's answer with a link.
 func (p *private) addLink(answer []byte) {
 	var link struct {
 		Email      any `json:"email"`
@@ -124,7 +124,7 @@ func (p *private) addLink(answer []byte) {
 	}
 }
 
-// addSettings takes the secrets among a server's settings.
+// addSettings adds the secrets among a server's settings.
 func (p *private) addSettings(env map[string]string) {
 	for _, name := range []string{"SUPABASE_SERVICE_ROLE_KEY", "SUPABASE_SECRET_KEY", "MAILGUN_API_KEY", "MAILGUN_WEBHOOK_SIGNING_KEY"} {
 		p.add(env[name])
@@ -146,7 +146,7 @@ func (p *private) linkRecorder(next http.Handler) http.Handler {
 	})
 }
 
-// seenAnswer keeps the beginning of what is written through it.
+// seenAnswer keeps the beginning of the answer that is written through it.
 type seenAnswer struct {
 	http.ResponseWriter
 	body []byte
@@ -165,8 +165,7 @@ func (s *seenAnswer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return s.ResponseWriter.(http.Hijacker).Hijack()
 }
 
-// forms are the ways in which a text may be written down, in lower case, and those in which its
-// case counts.
+// forms returns the ways to write a text: those in lower case, and those whose case matters.
 func forms(text string) (folded, exact []string) {
 	quoted := strconv.Quote(text)
 	encoded, _ := json.Marshal(text)
@@ -176,8 +175,8 @@ func forms(text string) (folded, exact []string) {
 	for i := range folded {
 		folded[i] = strings.ToLower(folded[i])
 	}
-	// In base64 a text looks otherwise behind one or two other bytes. The first and last letters
-	// depend on what is around it.
+	// In base64 a text looks different after one or two other bytes. Its first and last letters depend on what is around
+	// it.
 	for _, encoding := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
 		for before := range 3 {
 			coded := encoding.EncodeToString([]byte(strings.Repeat("x", before) + text))
@@ -198,7 +197,7 @@ var (
 	numberAfter  = regexp.MustCompile(`^(?:[0-9A-Za-z_]|\.[0-9])`)
 )
 
-// search says what of the private texts is in what was written.
+// search reports private texts in what was written.
 func (p *private) search(t testing.TB, where, written string) {
 	t.Helper()
 	p.mu.Lock()
@@ -239,7 +238,7 @@ func (p *private) search(t testing.TB, where, written string) {
 	}
 }
 
-// OwnMetrics returns resetd's among the metrics. Go's own have numbers of any kind.
+// OwnMetrics returns resetd's metrics. Go's metrics have numbers of any kind.
 func OwnMetrics(metrics string) string {
 	var own strings.Builder
 	for line := range strings.Lines(metrics) {

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// TestPrivateIsFound: the search finds what it is for, in each form, and nothing else.
+// TestPrivateIsFound: the search finds private texts in each form, and nothing else.
 func TestPrivateIsFound(t *testing.T) {
 	t.Parallel()
 	const address, code = "Hello+World@example.com", "482913"
@@ -40,7 +40,7 @@ func reports(p *private, written string) bool {
 	return faults.any
 }
 
-// silent is a test that remembers whether something is wrong with it.
+// silent is a test that only remembers whether it has failed.
 type silent struct {
 	testing.TB
 	any bool

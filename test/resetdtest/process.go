@@ -38,7 +38,7 @@ func Main(m *testing.M) int {
 	return m.Run()
 }
 
-// Build builds resetd, once for all tests: with the race detector where the test has it.
+// Build builds resetd, once for all tests, with the race detector if the test has it.
 func Build(tb testing.TB) (path string) {
 	if RaceEnabled {
 		return built(tb, raceBinary)
@@ -49,8 +49,8 @@ func Build(tb testing.TB) (path string) {
 // BuildShipped builds resetd as `make build` does.
 func BuildShipped(tb testing.TB) (path string) { return built(tb, shippedBinary) }
 
-// BuildPatient builds resetd as it is shipped, but with [redisclient.LongPatience], so that a busy machine cannot make
-// it lose a Redis that works.
+// BuildPatient builds resetd as it is shipped, but with [redisclient.LongPatience], so that a busy machine does not make
+// it lose a working Redis.
 func BuildPatient(tb testing.TB) (path string) { return built(tb, patientBinary) }
 
 var (
@@ -75,11 +75,11 @@ func build(cgo string, flags ...string) (path string, err error) {
 	if err != nil {
 		return "", err
 	}
-	building.Lock() // several may be wanted at once
+	building.Lock() // tests build several at the same time
 	builtIn = append(builtIn, dir)
 	building.Unlock()
-	// Go keeps results of tests until what they have read changes, and a test has not read what the binary is
-	// built from. Here it does, in this repository.
+	// Go keeps results of tests until the files that they have read change. A test does not read the source of the
+	// binary, so this reads it, in this repository.
 	_, _ = os.Stat("../../go.sum")
 	for _, source := range []string{"cmd", "gen", "impl"} {
 		_ = filepath.WalkDir("../../"+source, func(string, fs.DirEntry, error) error { return nil })
@@ -96,7 +96,7 @@ func build(cgo string, flags ...string) (path string, err error) {
 // Process is a server that runs as a process.
 type Process struct {
 	URL   string // http://127.0.0.1:PORT
-	Admin string // likewise, of the operator's listener; empty where there is none
+	Admin string // the operator's listener; empty without one
 	Log   *Log   // standard output and standard error
 	PID   int
 
@@ -105,11 +105,11 @@ type Process struct {
 	beforeStop func()
 	stop       sync.Once
 	ended      chan struct{}
-	err        error // once it has ended
+	err        error // of the process, after its end
 }
 
-// Run starts a program that logs its addresses as `resetd serve` does, and returns when it listens. It
-// ends with the test.
+// Run starts a program that logs its addresses like `resetd serve`, and returns when it listens. The program ends with
+// the test.
 func Run(tb testing.TB, environ []string, program string, args ...string) *Process {
 	tb.Helper()
 	p := &Process{Log: &Log{}, tb: tb, ended: make(chan struct{}), command: exec.Command(program, args...)}
@@ -133,7 +133,7 @@ func Run(tb testing.TB, environ []string, program string, args ...string) *Proce
 		if strings.Contains(p.Log.String(), "WARNING: DATA RACE") {
 			tb.Errorf("%s", p.Log)
 		}
-		_ = p.Log.String() // all of it, before the file is gone
+		_ = p.Log.String() // reads all of it before the file is removed
 		_ = file.Close()
 	})
 	p.Log.ended = p.ended
@@ -144,7 +144,7 @@ func Run(tb testing.TB, environ []string, program string, args ...string) *Proce
 	return p
 }
 
-// Stop sends SIGTERM, and returns how the process ended; 30 s later it is killed.
+// Stop sends SIGTERM, and returns how the process ended. After 30 s it kills the process.
 func (p *Process) Stop() error {
 	p.stop.Do(func() {
 		if p.beforeStop != nil && !p.HasEnded() {
@@ -232,12 +232,12 @@ func (p *Process) Metric(name, labels string) float64 {
 	return value
 }
 
-// Log is what a process has written. It can be read meanwhile.
+// Log is what a process has written so far.
 type Log struct {
 	mu    sync.Mutex
 	text  bytes.Buffer
-	file  *os.File        // what a process writes to, so that an answer never comes before its record; nil: Write is called
-	ended <-chan struct{} // nil: not known
+	file  *os.File        // a process writes to it, so that an answer never comes before its record; nil: Write is called
+	ended <-chan struct{} // nil: unknown
 }
 
 func (l *Log) Write(p []byte) (int, error) {
@@ -250,7 +250,7 @@ func (l *Log) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.file != nil {
-		// The process appends behind what was read.
+		// The process appends after what was read.
 		_, _ = l.text.ReadFrom(io.NewSectionReader(l.file, int64(l.text.Len()), math.MaxInt64/2))
 	}
 	return l.text.String()
@@ -278,11 +278,11 @@ func (l *Log) Await(tb testing.TB, pattern string) string {
 	return ""
 }
 
-// Records returns the records with that message. Each line must be one, except for the error at the end.
+// Records returns the records with this message. Each line must be a record, except for the error at the end.
 func (l *Log) Records(tb testing.TB, message string) (records []map[string]any) {
 	tb.Helper()
 	for line := range strings.Lines(l.String()) {
-		if strings.HasPrefix(line, "resetd: ") { // the error that it ends with
+		if strings.HasPrefix(line, "resetd: ") { // the error at the end
 			continue
 		}
 		var record map[string]any

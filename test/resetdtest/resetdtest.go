@@ -10,9 +10,8 @@
 //		fmt.Println(server.Stack.Mails()[0].Text)
 //	}
 //
-// Answers that pass through Server.Client are checked against openapi.yaml. At the end of its test, the
-// log and the metrics are searched for everything that was told in confidence: addresses, links, codes
-// and keys.
+// Answers through Server.Client are checked against openapi.yaml. At the end of its test, the log and the metrics are
+// searched for everything private: addresses, links, codes and keys.
 package resetdtest
 
 import (
@@ -30,11 +29,11 @@ import (
 	"github.com/resetd/resetd/impl/devstack"
 )
 
-// What every Server has unless its Config says otherwise.
+// Every Server has these, unless its Config says otherwise.
 const (
 	Endpoint = "/api/auth/send-password-reset"
 	Site     = "https://app.example.com"          // SITE_URL
-	Preview  = "https://pr-7.preview.example.com" // is among CALLBACK_ORIGINS
+	Preview  = "https://pr-7.preview.example.com" // in CALLBACK_ORIGINS
 
 	ServiceRoleKey = "test-service-role-key"
 	MailgunKey     = "test-mailgun-key"
@@ -45,13 +44,13 @@ const (
 type Config struct {
 	Settings map[string]string               // environment variables; an empty value removes one
 	Accounts []string                        // addresses, as Supabase Auth stores them
-	Banned   []string                        // of Accounts
+	Banned   []string                        // those of Accounts that are banned
 	Metadata map[string]map[string]any       // user_metadata, by address
-	Redirect []string                        // Supabase's allow-list of redirects, beside that of Preview
-	Supabase func(http.Handler) http.Handler // wraps the stand-in, to let it fail
+	Redirect []string                        // Supabase's allow-list of redirects, in addition to Preview
+	Supabase func(http.Handler) http.Handler // wraps the stand-in, to make it fail
 	Mailgun  func(http.Handler) http.Handler
-	Build    func(testing.TB) string // of the binary; nil is [Build]
-	Remember int                     // how many texts of requests and links the log is searched for; 0 is 150
+	Build    func(testing.TB) string // builds the binary; nil is [Build]
+	Remember int                     // number of texts of requests and links that the log is searched for; 0 is 150
 }
 
 // Server is `resetd serve` with its stand-ins.
@@ -129,7 +128,7 @@ func Start(tb testing.TB, config Config) *Server {
 	return s
 }
 
-// serve runs a stand-in until the end of the test, also where it hangs on purpose.
+// serve runs a stand-in until the end of the test, also if it hangs on purpose.
 func serve(tb testing.TB, handler http.Handler) (url string) {
 	server := httptest.NewServer(handler)
 	tb.Cleanup(func() {
@@ -139,13 +138,13 @@ func serve(tb testing.TB, handler http.Handler) (url string) {
 	return server.URL
 }
 
-// Confidential adds texts that must be in nothing that the server writes.
+// Confidential adds texts that the server must not write anywhere.
 func (s *Server) Confidential(texts ...string) { s.private.add(texts...) }
 
 // SearchAlso searches what the server has sent elsewhere, such as traces.
 func (s *Server) SearchAlso(where, written string) { s.private.search(s.tb, where, written) }
 
-// Transport returns a transport that checks answers as that of Client does.
+// Transport returns a transport that checks answers like that of Client.
 func (s *Server) Transport(next http.RoundTripper) http.RoundTripper {
 	return contract{s.tb, next, s.private}
 }
@@ -176,14 +175,13 @@ func (s *Server) Calls() (calls []devstack.Call) {
 	return calls
 }
 
-// ProbeAddress matches the addresses that a probe asks Supabase Auth about.
+// ProbeAddress matches the addresses of a probe's questions to Supabase Auth.
 var ProbeAddress = regexp.MustCompile(`^resetd-[0-9a-f]{24}@[0-9a-f]{8}\.invalid$`)
 
-// IsProbe says whether a call is about nobody: a link for an address that no account can have, or a
-// test message.
+// IsProbe says whether a call is a probe's: a link for an address that no account can have, or a test message.
 func IsProbe(call devstack.Call) bool { return call.TestMode || ProbeAddress.MatchString(call.Email) }
 
-// Answer is what a caller got.
+// Answer is an answer of the server.
 type Answer struct {
 	Status int
 	Header http.Header
