@@ -1,5 +1,5 @@
-// Keeps the inbox up to date and swaps messages in without a page load. Everything it does
-// also works, less smoothly, without it: all links are ordinary ones.
+// Keeps the inbox up to date, and shows messages without a page load. Without this script all of it works too, less
+// smoothly: all links are ordinary links.
 (() => {
   "use strict";
   const body = document.body;
@@ -10,7 +10,7 @@
   const rows = () => [...sidebar.querySelectorAll("a[data-id]")];
   const selected = () => new URLSearchParams(location.search).get("mail");
 
-  // What was there when the page opened, or was opened since, is not new.
+  // Messages that were there when the page opened, or were opened since, are not new.
   const seen = new Set(rows().map((row) => row.dataset.id));
   const pageTitle = () => document.title.replace(/^\(\d+\) /, "");
 
@@ -30,7 +30,7 @@
     document.title = (unseen ? `(${unseen}) ` : "") + pageTitle();
   }
 
-  // keepingFocus replaces a part of the page without taking the keyboard's place in it away.
+  // keepingFocus replaces a part of the page, and keeps the keyboard's focus in it.
   function keepingFocus(part, replace) {
     const focused = part.contains(document.activeElement) && document.activeElement.getAttribute("href");
     const top = part.scrollTop;
@@ -50,8 +50,8 @@
     if (arrived.length > 1) news.textContent = `${arrived.length} new messages`;
   }
 
-  // The stream. EventSource comes back by itself from a lost connection, but gives up on an
-  // answer that is no stream (the server is full, or another one has its port).
+  // The stream. EventSource reconnects by itself after a lost connection, but gives up after an answer that is no
+  // stream (the server is full, or another server has its port).
   let source, timer, wait = 1000;
   function say(state, text) {
     status.dataset.state = state;
@@ -75,7 +75,7 @@
     clearTimeout(timer);
     source?.close();
   }
-  // A browser keeps six connections to a host: tabs that nobody looks at must not hold them.
+  // A browser opens at most six connections to a host, so tabs in the background must not keep them.
   document.addEventListener("visibilitychange", () => (document.hidden ? disconnect() : connect()));
   if (!document.hidden) connect();
 
@@ -88,10 +88,10 @@
       const answer = await fetch(href);
       page = new DOMParser().parseFromString(await answer.text(), "text/html");
     } catch {
-      location.href = href; // let the browser say what is wrong
+      location.href = href; // the browser shows what is wrong
       return;
     }
-    if (turn !== latest) return; // another one was asked for meanwhile
+    if (turn !== latest) return; // another message was opened meanwhile
     const content = page.getElementById("reader");
     if (!content) { location.href = href; return; }
     if (push) history.pushState(null, "", href);
@@ -102,7 +102,7 @@
     document.title = page.title;
     mark();
     offerCopy();
-    // On a phone the list has just given way to the message.
+    // On a phone the message has just replaced the list.
     if (fromList && sidebar.offsetParent === null) reader.focus();
   }
 
@@ -113,7 +113,7 @@
     event.preventDefault();
     const url = new URL(link.href);
     const view = reader.querySelector("[data-view]")?.dataset.view;
-    if (link.dataset.id && view) url.searchParams.set("view", view); // the view one was in
+    if (link.dataset.id && view) url.searchParams.set("view", view); // keep the view
     show(url.href, { push: url.href !== location.href });
   });
   window.addEventListener("popstate", () => show(location.href, { push: false }));
@@ -121,7 +121,7 @@
   document.addEventListener("keydown", (event) => {
     const step = { ArrowDown: 1, j: 1, ArrowUp: -1, k: -1 }[event.key];
     if (!step || event.metaKey || event.ctrlKey || event.altKey) return;
-    // Elsewhere than in the list the arrows scroll, as everywhere.
+    // Outside of the list the arrows scroll, as usual.
     if (document.activeElement !== body && !sidebar.contains(document.activeElement)) return;
     const list = rows();
     if (!list.length) return;

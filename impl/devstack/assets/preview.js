@@ -1,5 +1,5 @@
-// Shows what is chosen at once, and what is edited in TEMPLATES_DIR within a second. Without it the
-// button does the one, and a reload the other.
+// Shows choices at once, and edits in TEMPLATES_DIR within a second. Without this script, the button shows choices, and
+// a reload shows edits.
 (() => {
   "use strict";
   const { version, html } = document.body.dataset;
@@ -14,10 +14,10 @@
     try {
       const answer = await fetch(html, { method: "HEAD" });
       const now = answer.headers.get("X-Version");
-      // Not while somebody types: the page would forget it.
+      // Not while somebody types, because a reload would lose the text.
       if (now && now !== version && document.activeElement?.tagName !== "INPUT") location.reload();
     } catch {
-      // The server is gone, or starts anew.
+      // The server is gone, or restarts.
     }
   }, 1000);
 })();

@@ -1,12 +1,12 @@
-// For links that say what they want behind the # of the address: those of hash routers
-// (/#/reset?token_hash=…), and Supabase's own one-time link, which comes back here with its result.
+// For links whose token is after the # of the address: links of hash routers (/#/reset?token_hash=…), and Supabase's
+// own one-time link, which comes back here with its result.
 (() => {
   "use strict";
   const result = new URLSearchParams(location.hash.slice(1).replace(/^[^?]*[?]/, ""));
   const token = result.get("access_token");
   const tokenHash = result.get("token_hash");
   if (!token && !tokenHash && !result.has("error")) return;
-  // The tokens must not stay in the address bar, nor in the history.
+  // The tokens must not stay in the address bar or in the history.
   history.replaceState(null, "", location.pathname);
   document.getElementById("nothing").hidden = true;
   document.getElementById(token || tokenHash ? "choose" : "invalid").hidden = false;
@@ -24,6 +24,6 @@
     document.getElementById("username").value = email;
     document.getElementById("for").hidden = false;
   } catch {
-    // Not a token of ours. The server will say so when the form is sent.
+    // This is no token of the stand-in. The server says so when the form is sent.
   }
 })();
