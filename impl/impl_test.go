@@ -105,7 +105,7 @@ func TestOrder(t *testing.T) {
 		// An overloaded server counts nothing for the address, so that it does not suppress a retry.
 		{name: "overloaded", world: world{full: ErrOverloaded, refused: true}, err: ErrOverloaded, calls: []string{"health", "admit"}},
 		{
-			name: "the outbox does not take it", world: world{broken: own}, err: own,
+			name: "the outbox refuses the request", world: world{broken: own}, err: own,
 			calls: []string{"health", "admit", "take known@example.com", "put known@example.com"},
 		},
 		{

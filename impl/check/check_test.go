@@ -351,10 +351,10 @@ func TestCheck(t *testing.T) {
 			set:  func(c *Config) { c.Mailgun.From.Address = "hello@example.org" },
 			want: []string{`FAILED  settings  MAIL_FROM is at example\.org, and Mailgun sends and signs for mg\.example\.com: SPF and DKIM are not aligned`},
 		},
-		"another sender, that ends alike": {
+		"another sender with a similar end": {
 			set: func(c *Config) { c.Mailgun.From.Address = "hello@notexample.com" }, want: []string{`FAILED  settings  MAIL_FROM is at notexample\.com`},
 		},
-		"a sender at what is nobody's": {
+		"a sender at a public suffix": {
 			set: func(c *Config) { c.Mailgun.From.Address = "hello@com" }, want: []string{`FAILED  settings  MAIL_FROM is at com`},
 		},
 		"a sender beside the domain": {set: func(c *Config) { c.Mailgun.From.Address = "hello@mail.example.com" }}, // with relaxed alignment this is fine for DMARC
@@ -481,7 +481,7 @@ func TestCheck(t *testing.T) {
 			supabase: resetdtest.Saying(540, `{"message":"project paused"}`),
 			want:     []string{`FAILED  supabase  .*: status 540, no error_code\. What to do: see whether the project is paused \(540\)`, `warning redirect  .*status 540`},
 		},
-		"a link for nobody": {
+		"a link for an unknown address": {
 			supabase: on(generateLink, resetdtest.Saying(200, linkForAll)),
 			want:     []string{`FAILED  supabase  .*: a link for an address without an account\. What to do: something else answers there`},
 		},

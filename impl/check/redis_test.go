@@ -268,7 +268,7 @@ func TestDeployments(t *testing.T) {
 			name: "Redis' password as the Sentinels'", url: of("redis://:pass-of-the-sentinels@%s?master_name=mymaster", sentinel.Addr),
 			want: `FAILED  redis     no count can be kept \(it says NOAUTH\), .*username and password after the \? in REDIS_URL`,
 		},
-		{name: "nobody there", url: of("redis://:wrong-pass@%s?master_name=mymaster", redistest.New(t).Addr), want: `FAILED  redis     it cannot be reached \(connection refused\)`},
+		{name: "nothing listens", url: of("redis://:wrong-pass@%s?master_name=mymaster", redistest.New(t).Addr), want: `FAILED  redis     it cannot be reached \(connection refused\)`},
 		{
 			name: "Sentinels, the first of which is away", url: of("redis://:pass-of-the-sentinels@%s?master_name=mymaster&password=%s&addr=%s", redistest.New(t).Addr, redisPassword, sentinel.Addr),
 			want: redisIsWell,

@@ -202,7 +202,7 @@ func TestSingle(t *testing.T) {
 			{name: "empty", remote: "10.0.0.1:80", lines: []string{""}, want: "10.0.0.1", source: Unusable},
 			{name: "blank", remote: "10.0.0.1:80", lines: []string{" \t "}, want: "10.0.0.1", source: Unusable},
 			{name: "unknown", remote: "10.0.0.1:80", lines: []string{"unknown"}, want: "10.0.0.1", source: Unusable},
-			{name: "junk behind it", remote: "10.0.0.1:80", lines: []string{"198.51.100.1x"}, want: "10.0.0.1", source: Unusable},
+			{name: "junk after the address", remote: "10.0.0.1:80", lines: []string{"198.51.100.1x"}, want: "10.0.0.1", source: Unusable},
 			{name: "long", remote: "10.0.0.1:80", lines: []string{"198.51.100.1" + strings.Repeat(" 9", 5000)}, want: "10.0.0.1", source: Unusable},
 		} {
 			t.Run(name+", "+tt.name, func(t *testing.T) {

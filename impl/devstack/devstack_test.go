@@ -1090,7 +1090,7 @@ func TestResetPageElsewhere(t *testing.T) {
 	}{
 		{name: "the right key", url: other.supa.URL + "/auth/v1", key: "sb_publishable_other", status: 303, says: ""},
 		{name: "another key", url: other.supa.URL + "/auth/v1", key: "sb_publishable_x", status: 422, says: "Invalid API key"},
-		{name: "nobody there", url: "http://127.0.0.1:1/auth/v1", key: "", status: 422, says: "Supabase Auth does not answer."},
+		{name: "nothing listens", url: "http://127.0.0.1:1/auth/v1", key: "", status: 422, says: "Supabase Auth does not answer."},
 		{name: "something else there", url: other.pages.URL + "/auth/v1", key: "", status: 422, says: "Supabase Auth answers 404."},
 	} {
 		r := newRig(t, func(config *devstack.Config) { config.AuthURL, config.AuthKey = c.url, c.key })

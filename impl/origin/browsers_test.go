@@ -15,7 +15,7 @@ func TestBrowsers(t *testing.T) {
 		allowed, refused []string
 	}{
 		{
-			name:    "what a List takes",
+			name:    "entries that a List accepts",
 			entries: []string{"https://app.example.com/", " https://*.preview.example.com", "", "HTTP://localhost:3000"},
 			allowed: []string{"https://app.example.com", "https://pr-7.preview.example.com", "http://localhost:3000"},
 			refused: append([]string{"null", "", "*"}, attacks...),

@@ -30,9 +30,9 @@ func TestPing(t *testing.T) {
 		{name: "wrong password", url: "redis://:wrong@piped", want: pinged{code: "WRONGPASS"}},
 		{name: "replica", set: func(p *redistest.Piped) { p.SetError("READONLY You can't write against a read only replica.") }, want: pinged{code: "READONLY"}},
 		{name: "hangs", set: (*redistest.Piped).Hang, want: pinged{err: "no answer in time"}},
-		{name: "nobody there", set: (*redistest.Piped).Kill, want: pinged{err: "connection refused"}},
-		{name: "no Redis, and repeats what it is told", url: "redis://:wrong@piped", dial: parrot("HTTP/1.1 400 "), want: pinged{err: "its answer could not be understood"}},
-		{name: "an error that is none of Redis'", url: "redis://:wrong@piped", dial: parrot("-"), want: pinged{err: "its answer could not be understood"}},
+		{name: "nothing listens", set: (*redistest.Piped).Kill, want: pinged{err: "connection refused"}},
+		{name: "no Redis: repeats its input", url: "redis://:wrong@piped", dial: parrot("HTTP/1.1 400 "), want: pinged{err: "its answer could not be understood"}},
+		{name: "an error that Redis never gives", url: "redis://:wrong@piped", dial: parrot("-"), want: pinged{err: "its answer could not be understood"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -161,13 +161,13 @@ func TestRealFaults(t *testing.T) {
 			reason: "^OOM$",
 		},
 		{
-			name:   "wants a password that it did not",
+			name:   "a password from now on",
 			begin:  func(s *redistest.Server) { s.SetPassword("secret") },
 			end:    func(s *redistest.Server) { s.SetPassword("") },
 			reason: "NOAUTH|EOF|reset|closed|broken pipe",
 		},
 		{
-			name:   "busy (a script for longer than that)",
+			name:   "busy (a long script)",
 			begin:  func(s *redistest.Server) { go s.Do("DEBUG", "SLEEP", patience.Seconds()+2) },
 			args:   []string{"--enable-debug-command", "yes"},
 			end:    func(*redistest.Server) {},
@@ -295,7 +295,7 @@ func TestRealPing(t *testing.T) {
 		{name: "unknown certificate", url: "rediss://:p%40ss%2Fword@" + withTLS, want: pinged{err: "its certificate is signed by an unknown authority"}},
 		{name: "TLS to plain", url: "rediss://:p%40ss%2Fword@" + server.Addr, want: pinged{err: "no answer in time"}}, // Redis waits for more of what is no command
 		{name: "plain to TLS", url: "redis://:p%40ss%2Fword@" + withTLS, want: pinged{err: "connection"}},
-		{name: "nobody there", url: "redis://:wrong@" + redistest.New(t).Addr, want: pinged{err: "connection refused"}},
+		{name: "nothing listens", url: "redis://:wrong@" + redistest.New(t).Addr, want: pinged{err: "connection refused"}},
 		{name: "no such host", url: "redis://:wrong@no-such-host.invalid", want: pinged{err: "its host name has no address"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

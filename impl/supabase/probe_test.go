@@ -51,7 +51,7 @@ func TestCheckUnknown(t *testing.T) {
 		"500":           {recorded("500-database-lookup"), wanted{is: []error{impl.ErrAuthUnavailable}, not: []error{ErrRewritten, ErrNotAuth}, status: 500, code: "unexpected_failure"}},
 		"bare 404":      {plainly(404, "never-repeat-this", nil), wanted{is: []error{impl.ErrAuthUnavailable}, not: []error{ErrRewritten}, status: 404, code: "no error_code"}},
 		"rewritten 404": {plainly(404, "<h1>", header), wanted{is: []error{ErrRewritten, impl.ErrAuthUnavailable}, status: 404, code: "no error_code"}},
-		"another header, that is no code": {
+		"another value of the header, no code": {
 			plainly(404, "<h1>", http.Header{errorCodeHeader: {"never repeat this"}}), wanted{is: []error{impl.ErrAuthUnavailable}, not: []error{ErrRewritten}, status: 404, code: "no error_code"},
 		},
 		"a page": {plainly(200, "<html>", nil), wanted{is: []error{ErrNotAuth, impl.ErrAuthUnavailable}}},
@@ -114,9 +114,9 @@ func TestRedirectOrigin(t *testing.T) {
 		"replaced":                     {status: 303, location: "https://other.example.com:8443/welcome?x=y" + expired, want: "https://other.example.com:8443"},
 		"allowed, without a database":  {status: 303, location: redirectTo, want: "https://app.example.com"},
 		"replaced, without a database": {status: 303, location: "https://other.example.com", want: ""},
-		"of somebody else":             {status: 303, location: "https://login.example.com/?error_code=1", want: ""},
+		"from another server":          {status: 303, location: "https://login.example.com/?error_code=1", want: ""},
 		"to nowhere":                   {status: 303, location: "", want: ""},
-		"to a place that is none":      {status: 303, location: "javascript:alert(1)" + expired, want: ""},
+		"to an invalid address":        {status: 303, location: "javascript:alert(1)" + expired, want: ""},
 		"of another kind":              {status: 302, location: redirectTo + expired, want: ""},
 		"none":                         {status: 200, location: "", want: ""},
 		"not found":                    {status: 404, location: "", want: ""},

@@ -217,7 +217,7 @@ func accountFaults() []fault {
 		{name: "a replaced redirect", ends: mailed, rewrite: set("redirect_to", "https://elsewhere.example/")},
 		{name: "a redirect of another type", rewrite: set("redirect_to", []int{1})},
 		{name: "as if there were no account", ends: noAccount, serve: answering(404, `{"code":404,"error_code":"user_not_found","msg":"GOSSIP EMAIL"}`)},
-		{name: "as if the address were none", ends: noAccount, serve: answering(400, `{"code":400,"error_code":"validation_failed","msg":"GOSSIP EMAIL"}`)},
+		{name: "as if the address were invalid", ends: noAccount, serve: answering(400, `{"code":400,"error_code":"validation_failed","msg":"GOSSIP EMAIL"}`)},
 	}
 }
 

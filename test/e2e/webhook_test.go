@@ -439,8 +439,8 @@ func TestWebhookReplay(t *testing.T) {
 		{name: "with its signature in upper case", body: upper, status: 200, counted: "replay"},
 		{name: "with a digit moved", body: moved, status: 406, counted: "age"},
 		{name: "without an event", body: strings.Replace(first.body(), `"failed"`, `null`, 1), status: 406, counted: "malformed"},
-		{name: "another's mail", body: foreign.body(), status: 200, counted: "other"},
-		{name: "another's mail as ours", body: claimed.body(), status: 200, counted: "replay"},
+		{name: "another sender's mail", body: foreign.body(), status: 200, counted: "other"},
+		{name: "another sender's mail with the tag", body: claimed.body(), status: 200, counted: "replay"},
 		{name: "a second", body: newReport(knownEmail).body(), status: 200, counted: "permanent_fail"},
 	} {
 		before := f.counted()
