@@ -20,13 +20,13 @@ import (
 	"github.com/resetd/resetd/test/resetdtest"
 )
 
-// TestOverload: beyond MAX_ACCEPTED in ten seconds everyone is answered 503 alike, however the deliveries ended of
-// the accepted ones, and after ten seconds nobody is. An address that was refused may be asked for again.
+// TestOverload: beyond MAX_ACCEPTED in ten seconds everybody gets the same 503, however the accepted deliveries ended, and
+// after ten seconds nobody does. A refused address may be tried again.
 func TestOverload(t *testing.T) {
 	t.Parallel()
 	f := start(t, resetdtest.Config{Settings: with(behindProxy, map[string]string{"MAX_ACCEPTED": "4", "RECIPIENT_LIMIT": "1-H"})})
 	first := time.Now()
-	// What is suppressed is answered 200 too, and takes a place.
+	// A suppressed request is answered 200 too, and counts as accepted.
 	for i, email := range []string{knownEmail, knownEmail, unknownEmail, unknownEmail} {
 		if a := f.askAs(email, fmt.Sprintf("192.0.2.%d", i)); a.Status != http.StatusOK {
 			t.Errorf("request %d, before there were too many: %d %s", i, a.Status, a.Raw)
@@ -70,8 +70,8 @@ func TestOverload(t *testing.T) {
 	}
 }
 
-// TestOverloadIsBlind: how many are refused does not depend on how many are unfinished. Lookups of
-// accounts hang, so that none of them ends, and all others have ended when the second half comes.
+// TestOverloadIsBlind: the number of refusals does not depend on the number of unfinished deliveries. Lookups of accounts
+// hang, so that none of them ends, and all others have ended when the second half comes.
 func TestOverloadIsBlind(t *testing.T) {
 	t.Parallel()
 	const most = 20
@@ -100,7 +100,7 @@ func TestOverloadIsBlind(t *testing.T) {
 			began := time.Now()
 			for i := range 2 * most {
 				if i == most/2 {
-					time.Sleep(1200 * time.Millisecond) // all deliveries have begun
+					time.Sleep(1200 * time.Millisecond) // until all deliveries have begun
 				}
 				if a := f.Ask(fmt.Sprintf("%s-%d@example.com", who, i)); a.Status == http.StatusOK {
 					mu.Lock()
@@ -119,10 +119,10 @@ func TestOverloadIsBlind(t *testing.T) {
 	}
 }
 
-// TestDeliveriesAtOnce: as many deliveries run at the same time as MAX_DELIVERIES says, and no more.
+// TestDeliveriesAtOnce: exactly MAX_DELIVERIES deliveries run at the same time.
 func TestDeliveriesAtOnce(t *testing.T) {
 	t.Parallel()
-	for value, want := range map[string]int64{"": 8, "3": 3} { // the default, and another
+	for value, want := range map[string]int64{"": 8, "3": 3} { // the default, and another value
 		var now, most, all atomic.Int64
 		release := make(chan struct{})
 		f := start(t, resetdtest.Config{
@@ -142,7 +142,7 @@ func TestDeliveriesAtOnce(t *testing.T) {
 		for i := range 3 * want {
 			f.Ask(fmt.Sprintf("nobody-%d@example.org", i))
 		}
-		time.Sleep(1200 * time.Millisecond) // all of them are due within a second
+		time.Sleep(1200 * time.Millisecond) // all are due within a second
 		for deadline := time.Now().Add(20 * time.Second); now.Load() < want && time.Now().Before(deadline); {
 			time.Sleep(time.Millisecond)
 		}
@@ -154,8 +154,7 @@ func TestDeliveriesAtOnce(t *testing.T) {
 	}
 }
 
-// TestOverloadComesAfterTheLimit: the limit is judged first, so that overload too is counted,
-// and says what is left.
+// TestOverloadComesAfterTheLimit: the limit comes first, so an overloaded answer counts too, and says what is left.
 func TestOverloadComesAfterTheLimit(t *testing.T) {
 	t.Parallel()
 	f := startFull(t, resetdtest.Config{Settings: with(behindProxy, map[string]string{"RATE_LIMIT": "2-H"})})
@@ -168,8 +167,7 @@ func TestOverloadComesAfterTheLimit(t *testing.T) {
 	checkRefusal(t, f.askAs(knownEmail, "192.0.2.1"), 3500, 3600)
 }
 
-// TestStalledBodiesTakeNoPlace: a client that has not yet sent a request takes no place from those
-// who have.
+// TestStalledBodiesTakeNoPlace: a client that has not yet sent its request takes no place from complete requests.
 func TestStalledBodiesTakeNoPlace(t *testing.T) {
 	t.Parallel()
 	f := start(t, resetdtest.Config{Settings: map[string]string{"MAX_ACCEPTED": "2"}})
@@ -185,7 +183,7 @@ func TestStalledBodiesTakeNoPlace(t *testing.T) {
 	}
 }
 
-// awaitCounted waits until the client's limit has counted so many requests, beside its own questions.
+// awaitCounted waits until the client's limit has counted so many requests, without its own ones.
 func (f *fixture) awaitCounted(requests int) {
 	f.t.Helper()
 	for asked, deadline := 1, time.Now().Add(20*time.Second); ; asked++ {
@@ -200,7 +198,7 @@ func (f *fixture) awaitCounted(requests int) {
 	}
 }
 
-// startFull starts a server that has accepted as many requests as it may: two.
+// startFull starts a server that has accepted as many requests as it may, which is two.
 func startFull(t *testing.T, s resetdtest.Config) *fixture {
 	t.Helper()
 	s.Settings = with(s.Settings, map[string]string{"MAX_ACCEPTED": "2"})
@@ -213,8 +211,7 @@ func startFull(t *testing.T, s resetdtest.Config) *fixture {
 	return f
 }
 
-// TestClientWhoLeft: a request is served though its client goes away while it waits for the first
-// verdict of the probes.
+// TestClientWhoLeft: a request is served even if its client leaves while it waits for the first verdict of the probes.
 func TestClientWhoLeft(t *testing.T) {
 	t.Parallel()
 	release, asked := make(chan struct{}), make(chan struct{}, 100)
@@ -237,7 +234,7 @@ func TestClientWhoLeft(t *testing.T) {
 		}
 		left <- err
 	}()
-	<-asked // by the probe
+	<-asked // the probe has asked
 	leave()
 	if err := <-left; !errors.Is(err, context.Canceled) {
 		t.Fatalf("it was answered while there was no verdict: %v", err)
@@ -249,11 +246,10 @@ func TestClientWhoLeft(t *testing.T) {
 	}
 }
 
-// TestStalledClientAtStop: at the stop, a client who never finishes its request takes no time from what
-// was accepted before.
+// TestStalledClientAtStop: at the stop, a client that never finishes its request takes no time from accepted requests.
 func TestStalledClientAtStop(t *testing.T) {
 	t.Parallel()
-	busy := resetdtest.Saying(http.StatusTooManyRequests, "{}", "Retry-After", "60") // longer than the stop takes
+	busy := resetdtest.Saying(http.StatusTooManyRequests, "{}", "Retry-After", "60") // longer than the stop
 	f := start(t, resetdtest.Config{
 		Settings: map[string]string{"SHUTDOWN_TIMEOUT": "3s"},
 		Mailgun:  func(next http.Handler) http.Handler { return toDeliveries(resetdtest.Once(busy)(next))(next) },
@@ -269,7 +265,7 @@ func TestStalledClientAtStop(t *testing.T) {
 	conn := f.dial()
 	fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 40\r\n\r\n{", endpoint)
 	f.awaitCounted(2)
-	if err := f.Stop(); err != nil { // nothing that was accepted is left
+	if err := f.Stop(); err != nil { // no accepted request is left
 		t.Error(err)
 	}
 	if mails := f.Stack.Mails(); len(mails) != 1 {
@@ -277,20 +273,19 @@ func TestStalledClientAtStop(t *testing.T) {
 	}
 }
 
-// stalled is how one slow client ended.
+// stalled is the end of one slow client.
 type stalled struct {
 	after  time.Duration
-	answer resetdtest.Answer // status 0: none
+	answer resetdtest.Answer // status 0: no answer
 	err    error
 }
 
-// TestStalledClients: hundreds of clients that never finish what they began, in every way, do
-// not hurt others, and are cut off.
+// TestStalledClients: hundreds of clients that never finish, in every way, do not hurt others, and are disconnected.
 func TestStalledClients(t *testing.T) {
 	t.Parallel()
 	const each = 300
 	f := start(t, resetdtest.Config{Settings: with(behindProxy, map[string]string{"RATE_LIMIT": "1-H"})})
-	f.askAs(unknownEmail, "192.0.2.1") // requests from there are refused from now on
+	f.askAs(unknownEmail, "192.0.2.1") // from now on this client is refused
 
 	var clients atomic.Int64
 	head := func(length string) string {
@@ -301,8 +296,8 @@ func TestStalledClients(t *testing.T) {
 		name   string
 		number int
 		begin  func() string
-		drip   string // one more every 300 ms
-		status int    // 0: none
+		drip   string // sent again every 300 ms
+		status int    // 0: no answer
 		most   time.Duration
 	}{
 		{name: "body stops", number: each, begin: func() string { return head("Content-Length: 40\r\n") + `{"email":` }, status: 400, most: readTimeout},
@@ -354,7 +349,7 @@ func TestStalledClients(t *testing.T) {
 	}
 	t.Logf("all are there after %v", time.Since(began))
 
-	// Others, meanwhile.
+	// Meanwhile others send requests.
 	var worst time.Duration
 	for range 100 {
 		began := time.Now()
@@ -366,7 +361,7 @@ func TestStalledClients(t *testing.T) {
 		time.Sleep(20 * time.Millisecond)
 	}
 	if worst > time.Second {
-		t.Errorf("somebody else waited for %v", worst)
+		t.Errorf("another client waited for %v", worst)
 	}
 
 	const all = 15 * time.Second
@@ -388,12 +383,12 @@ func TestStalledClients(t *testing.T) {
 				t.Errorf("%s: %v %s", kind.name, s.answer.Header, s.answer.Raw)
 			}
 			if t.Failed() {
-				break // a hundred more say the same
+				break // the others say the same
 			}
 		}
 		t.Logf("TABLE | %s | %d | %d | the last after %v | others waited %v at most", kind.name, kind.number, kind.status, last.Round(10*time.Millisecond), worst.Round(time.Millisecond))
 		if last > min(all, kind.most+4*time.Second) {
-			t.Errorf("%s: the last was cut off only after %v", kind.name, last)
+			t.Errorf("%s: the last was disconnected only after %v", kind.name, last)
 		}
 	}
 	f.Settle()
@@ -407,8 +402,7 @@ func isReset(err error) bool {
 	return errors.As(err, &op) && !op.Timeout()
 }
 
-// TestTooLarge: what is beyond the bounds gets its answer at once, whatever more is on its way,
-// and is not kept.
+// TestTooLarge: a request beyond the bounds gets its answer at once, whatever else is on its way, and is not kept.
 func TestTooLarge(t *testing.T) {
 	t.Parallel()
 	f := start(t, resetdtest.Config{})
@@ -445,7 +439,7 @@ func TestTooLarge(t *testing.T) {
 		if took := time.Since(began); took > readTimeout {
 			t.Errorf("%s: answered after %v", c.name, took)
 		}
-		// What the client could write until it noticed lies in the sockets' buffers.
+		// The sockets' buffers have what the client could write until it noticed.
 		if n := <-sent; n > 64<<20 {
 			t.Errorf("%s: %d bytes were taken", c.name, n)
 		} else {
@@ -453,10 +447,10 @@ func TestTooLarge(t *testing.T) {
 		}
 	}
 
-	// Bodies that fit, made to cost as much as they can.
+	// These bodies are within the bounds, and cost as much as they can.
 	const plain = "plain"
 	cost := map[string]time.Duration{}
-	for range 5 { // the fastest of each, because others use this machine too
+	for range 5 { // the fastest of each counts, because the machine may be busy
 		for name, body := range map[string]string{
 			plain:            `{"email":"` + strings.Repeat("a", 16000) + `"}`,
 			"arrays":         strings.Repeat("[", 16<<10),
@@ -498,8 +492,8 @@ func distinctMembers(n int) string {
 	return b.String()
 }
 
-// TestLargeHeaders: MaxHeaderBytes is 16 KiB, to which net/http adds 4 KiB of its own. It
-// answers in plain text, before there is a request that could be answered as documented.
+// TestLargeHeaders: MaxHeaderBytes is 16 KiB, and net/http adds 4 KiB. It answers in plain text, before there is a
+// request that could get a documented answer.
 func TestLargeHeaders(t *testing.T) {
 	t.Parallel()
 	f := start(t, resetdtest.Config{})
