@@ -76,7 +76,7 @@ func TestStoredAddress(t *testing.T) {
 // another account.
 func TestLargeMetadata(t *testing.T) {
 	t.Parallel()
-	f := start(t, resetdtest.Config{Supabase: editAnswer(func(answer map[string]any) {
+	f := start(t, resetdtest.Config{Settings: map[string]string{"UPSTREAM_TIMEOUT": "30s"}, Supabase: editAnswer(func(answer map[string]any) {
 		answer["user_metadata"] = map[string]any{
 			"avatar": strings.Repeat("0123456789", 180_000), "email": "mallory@example.net", "links": []any{map[string]any{"hashed_token": strings.Repeat("ff", 28)}},
 		}

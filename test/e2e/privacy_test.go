@@ -70,7 +70,7 @@ var ofTheCaller = []string{"of-the-caller", "origin-of", "https://origin-of-the-
 // loudest are the settings with the most output.
 func loudest(c *collecting, redis string) map[string]string {
 	return with(withWebhooks, behindProxy, map[string]string{
-		"UPSTREAM_TIMEOUT": "100ms", "OTEL_EXPORTER_OTLP_ENDPOINT": c.URL, "OTEL_EXPORTER_OTLP_HEADERS": "authorization=key-of-the-collector",
+		"UPSTREAM_TIMEOUT": "1s", "OTEL_EXPORTER_OTLP_ENDPOINT": c.URL, "OTEL_EXPORTER_OTLP_HEADERS": "authorization=key-of-the-collector",
 		"REDIS_URL": "redis://:password-of-redis@" + redis, "RATE_LIMIT": "1000000-S",
 	})
 }
@@ -95,7 +95,7 @@ func TestNothingIsTold(t *testing.T) {
 	c := newCollector(t)
 	f := startWith(t, resetdtest.Config{
 		Build: resetdtest.BuildShipped, Remember: 3000, // all texts
-		Accounts: accounts, Settings: with(loudest(c, accepting(t, repeat)), map[string]string{"DELIVERY_TIMEOUT": "6s", "MAX_DELIVERIES": "100"}),
+		Accounts: accounts, Settings: with(loudest(c, accepting(t, repeat)), map[string]string{"DELIVERY_TIMEOUT": "15s", "MAX_DELIVERIES": "100"}),
 		Supabase: supabase.middleware, Mailgun: mailgun.middleware,
 	}, c)
 	f.Confidential(ofTheCaller...)

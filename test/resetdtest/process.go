@@ -28,7 +28,11 @@ func Main(m *testing.M) int {
 	set := false
 	flag.Visit(func(f *flag.Flag) { set = set || f.Name == "test.parallel" })
 	if !set {
-		_ = flag.Set("test.parallel", "16") // these tests wait more than they work
+		parallel := "16" // these tests wait more than they work
+		if RaceEnabled {
+			parallel = "6"
+		}
+		_ = flag.Set("test.parallel", parallel)
 	}
 	defer func() {
 		for _, dir := range builtIn {
