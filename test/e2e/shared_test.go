@@ -302,7 +302,7 @@ func TestRedisAndInstanceKilled(t *testing.T) {
 	fault.Set(nil)
 	c.redis.Start()
 	c.start()
-	c.wantMailed(60*time.Second, len(people), 0)
+	c.wantMailed(60*time.Second, len(people), 16) // a call of the killed instance may arrive after the fault: MAX_DELIVERIES
 	c.wantEmpty()
 }
 
@@ -359,6 +359,17 @@ func TestRollingRestart(t *testing.T) {
 	c.wantEmpty()
 }
 
+// everything is a script that returns each key of Redis, its type and its value. Keys do not expire while it runs.
+const everything = `
+	local read = {stream = {"XRANGE", "-", "+"}, hash = {"HGETALL"}, string = {"GET"}}
+	local rows = {}
+	for i, key in ipairs(redis.call("KEYS", "*")) do
+		local kind = redis.call("TYPE", key).ok
+		local command = read[kind]
+		rows[i] = {key, kind, redis.call(command[1], key, unpack(command, 2))}
+	end
+	return rows`
+
 // TestNothingReadable: neither the keys nor the values in Redis tell the account, the link or the language of a request.
 func TestNothingReadable(t *testing.T) {
 	t.Parallel()
@@ -383,21 +394,12 @@ func TestNothingReadable(t *testing.T) {
 	}
 	time.Sleep(2 * time.Second) // each delivery was tried, and has a link
 	entries := 0
-	for _, key := range c.redis.Do("KEYS", "*").([]any) {
-		key := key.(string)
-		var value string
-		switch kind := c.redis.Do("TYPE", key); kind {
-		case "stream":
-			all := c.redis.Do("XRANGE", key, "-", "+").([]any)
-			entries += len(all)
-			value = fmt.Sprint(all)
-		case "hash":
-			value = fmt.Sprint(c.redis.Do("HGETALL", key))
-		case "string":
-			value = fmt.Sprint(c.redis.Do("GET", key))
-		default:
-			t.Errorf("%s is a %v", key, kind)
+	for _, row := range c.redis.Do("EVAL", everything, 0).([]any) {
+		key, kind, content := row.([]any)[0].(string), row.([]any)[1].(string), row.([]any)[2]
+		if kind == "stream" {
+			entries += len(content.([]any))
 		}
+		value := fmt.Sprint(content)
 		for _, private := range []string{"number-", "@example", ".example", "https:", "de-ch", "token", "test-service"} {
 			if strings.Contains(strings.ToLower(key+value), private) {
 				t.Errorf("%s tells %q", key, private)
