@@ -29,4 +29,4 @@ fi
 npm run --silent build
 npx --no-install tsc -p client/test
 node --test --test-reporter=spec --test-timeout=120000 client/dist/test/*.test.js
-node --test --test-reporter=spec --test-timeout=300000 --test-concurrency=3 browser/*.test.*
+node --test --test-reporter=spec --test-timeout=300000 browser/*.test.*
