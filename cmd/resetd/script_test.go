@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os/exec"
 	"regexp"
 	"strconv"
 	"strings"
@@ -23,16 +25,25 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"resetd": main})
 }
 
-// TestScripts runs the scripts of testdata/script with the real binary, as an operator would.
+// TestScripts runs the scripts of testdata/script with the real binary, as an operator would. Those that send signals or
+// have a terminal need a shell.
 func TestScripts(t *testing.T) {
+	runScripts(t, "testdata/script")
+	if resetdtest.Full {
+		runScripts(t, "testdata/script/shell")
+	}
+}
+
+func runScripts(t *testing.T, dir string) {
 	testscript.Run(t, testscript.Params{
-		Dir: "testdata/script",
+		Dir: dir,
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("ADMIN_ADDR", "off")
 			env.Setenv("SHUTDOWN_DELAY", "0s")
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"status":      status,
 			"standins":    standIns,
 			"upstream":    breakUpstream,
 			"freeport":    freePort,
@@ -47,6 +58,20 @@ func TestScripts(t *testing.T) {
 			"await-mails": awaitMails,
 		},
 	})
+}
+
+// status N COMMAND…: runs a command that must end with the status N.
+func status(ts *testscript.TestScript, _ bool, args []string) {
+	got := 0
+	var ended *exec.ExitError
+	if err := ts.Exec(args[1], args[2:]...); errors.As(err, &ended) {
+		got = ended.ExitCode()
+	} else {
+		ts.Check(err)
+	}
+	if strconv.Itoa(got) != args[0] {
+		ts.Fatalf("the status is %d, want %s", got, args[0])
+	}
 }
 
 // scriptStack has the stand-ins of a script.
