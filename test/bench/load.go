@@ -50,13 +50,13 @@ func (u upTo) Pace(elapsed time.Duration, sent uint64) (wait time.Duration, stop
 }
 
 // send sends n requests, each at its time if a connection is free, and returns when all have the expected answer.
-// It returns how long each took until the last byte, and how late it was sent.
+// With n < 1 it sends none. It returns how long each took until the last byte, and how late it was sent.
 func (l *load) send(ctx context.Context, n int) (took, late []time.Duration, err error) {
 	attacker := vegeta.NewAttacker(vegeta.Client(&http.Client{Transport: l.transport, Timeout: 30 * time.Second}),
 		vegeta.Workers(l.workers), vegeta.MaxWorkers(l.workers))
 	defer context.AfterFunc(ctx, func() { attacker.Stop() })()
 	began := time.Now()
-	for result := range attacker.Attack(l.target, upTo{l.rate, uint64(n)}, 0, "") {
+	for result := range attacker.Attack(l.target, upTo{l.rate, uint64(max(n, 0))}, 0, "") {
 		switch asExpected := int(result.Code) == l.status || l.status == refusal && result.Code/100 == 4; {
 		case asExpected:
 			l.answerBytes = result.BytesIn
