@@ -89,10 +89,10 @@ import (
 const (
 	aimKnownRatio   = 1.5
 	aimUnknownRatio = 1.6
-	aim400          = 1.9 // without the log
+	aim400          = 1.7 // without the log
 	aim400Logged    = 2.0
-	aim429          = 1.5
-	aim429Logged    = 1.5
+	aim429          = 1.3
+	aim429Logged    = 1.3
 	aimPeak         = 60 << 20
 	aimIdle         = 30 << 20
 	aimOutbox       = 40 << 20 // above idle
