@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -181,20 +182,31 @@ func TestValuesOfAllSettings(t *testing.T) {
 	if len(names) < 30 {
 		t.Fatalf("only %d settings were looked at", len(names))
 	}
-	for _, name := range names {
-		for value, want := range map[string]string{
-			`"hunter2"`:         "is wrapped in quotes, which docker's --env-file, among others, leaves in the value: remove them",
-			`'hunter2'`:         "is wrapped in quotes",
-			"“hunter2”":         "is wrapped in quotes",
-			` "hunter2" `:       "is wrapped in quotes",
-			"\ufeffhunter2":     "contains a byte-order mark",
-			"hunter2\u200b":     "contains an invisible character (U+200B)",
-			"hun\x1bter2":       "contains a control character (U+001B)",
-			"hun\u0085ter2, x ": "contains a control character (U+0085)",
-		} {
-			_, err := readSettings("serve", nil, []string{name + "=" + value}, io.Discard)
-			if err == nil || strings.Count(err.Error(), "\n") != 1 || !strings.Contains(err.Error(), "  "+name+": "+want) || strings.Contains(err.Error(), secretPart) {
-				t.Errorf("%s=%q: %v, want %q", name, value, err, want)
+	for value, want := range map[string]string{
+		`"hunter2"`:         "is wrapped in quotes, which docker's --env-file, among others, leaves in the value: remove them",
+		`'hunter2'`:         "is wrapped in quotes",
+		"“hunter2”":         "is wrapped in quotes",
+		` "hunter2" `:       "is wrapped in quotes",
+		"\ufeffhunter2":     "contains a byte-order mark",
+		"hunter2\u200b":     "contains an invisible character (U+200B)",
+		"hun\x1bter2":       "contains a control character (U+001B)",
+		"hun\u0085ter2, x ": "contains a control character (U+0085)",
+	} {
+		var environ []string
+		for _, name := range names {
+			environ = append(environ, name+"="+value)
+		}
+		_, err := readSettings("serve", nil, environ, io.Discard)
+		if err == nil || strings.Contains(err.Error(), secretPart) {
+			t.Fatalf("%q: %v", value, err)
+		}
+		said := strings.Split(err.Error(), "\n")[1:]
+		if len(said) != len(names) {
+			t.Errorf("%q in %d settings: %d mistakes", value, len(names), len(said))
+		}
+		for _, name := range names {
+			if !slices.ContainsFunc(said, func(line string) bool { return strings.HasPrefix(line, "  "+name+": "+want) }) {
+				t.Errorf("%s=%q: no mistake %q in\n%v", name, value, want, err)
 			}
 		}
 	}
