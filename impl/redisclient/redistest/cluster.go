@@ -22,10 +22,10 @@ func StartCluster(tb testing.TB) *Cluster {
 	tb.Helper()
 	c := &Cluster{tb: tb}
 	for i := range 6 {
-		// Replicas that have not heard of their primary for some time do not take its place.
 		s := New(tb)
 		s.Args = []string{
-			"--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-replica-validity-factor", "0",
+			// A replica takes over when Fail says so, and not when the machine is busy.
+			"--cluster-enabled", "yes", "--cluster-replica-no-failover", "yes",
 			"--repl-diskless-sync-delay", "0", "--cluster-announce-ip", s.Host(),
 		}
 		s.Start()
@@ -50,7 +50,7 @@ func StartCluster(tb testing.TB) *Cluster {
 	}
 	c.wait("all slots are served, and replicas follow", func(node *Server) bool {
 		info, _ := node.Do("CLUSTER", "INFO").(string)
-		return strings.Contains(info, "cluster_state:ok") && strings.Count(c.nodes(node), "slave ") == 3
+		return strings.Contains(info, "cluster_state:ok") && strings.Count(c.nodes(node), "slave") == 3
 	})
 	for _, replica := range c.Replicas {
 		until(tb, "a replica has what its primary has", func() bool {
@@ -134,6 +134,7 @@ func (c *Cluster) Fail(node int) {
 	c.tb.Helper()
 	c.Nodes[node].Kill()
 	replica := c.Replicas[node]
+	replica.Do("CLUSTER", "FAILOVER", "TAKEOVER")
 	until(c.tb, "the replica has taken over", func() bool {
 		info, _ := replica.Do("INFO", "replication").(string)
 		return strings.Contains(info, "role:master")
@@ -194,7 +195,7 @@ func (s *Server) startSentinel(monitored *Server) {
 		"sentinel announce-ip " + s.Host(),
 		"sentinel monitor " + Name + " " + monitored.Host() + " " + monitored.Port() + " 2",
 		"sentinel auth-pass " + Name + " " + monitored.Password,
-		"sentinel down-after-milliseconds " + Name + " 1000",
+		"sentinel down-after-milliseconds " + Name + " 3600000", // until Fail; a busy machine causes no fail-over
 		"sentinel failover-timeout " + Name + " 3000",
 	}
 	path := s.write("sentinel.conf", []byte(strings.Join(lines, "\n")+"\n"))
@@ -211,6 +212,9 @@ func (s *Sentinels) URL() string {
 func (s *Sentinels) Fail() {
 	s.tb.Helper()
 	s.Primary.Kill()
+	for _, sentinel := range s.Sentinels {
+		sentinel.Do("SENTINEL", "SET", Name, "down-after-milliseconds", 1000)
+	}
 	for _, sentinel := range s.Sentinels {
 		until(s.tb, "a Sentinel names the new primary", func() bool {
 			return fmt.Sprint(sentinel.Do("SENTINEL", "GET-MASTER-ADDR-BY-NAME", Name)) == "["+s.Replica.Host()+" "+s.Replica.Port()+"]"
