@@ -19,12 +19,13 @@ func ReadRest(next http.Handler) http.Handler {
 		if !r.Close || r.ContentLength == 0 {
 			return
 		}
-		if r.ContentLength <= maxRest {
+		// A client that waits for 100 Continue has sent nothing, and would wait for the answer until ReadTimeout.
+		if r.ContentLength <= maxRest && r.Header.Get("Expect") == "" {
 			if _, err := io.CopyN(io.Discard, r.Body, maxRest); err != nil {
 				return // the end, or nothing more comes in time
 			}
 		}
-		// There is more than is worth reading. net/http waits half a second before it closes such a connection, and
+		// There may be more than is worth reading. net/http waits half a second before it closes such a connection, and
 		// is told so by a MaxBytesReader whose bound is passed.
 		_, _ = http.MaxBytesReader(w, io.NopCloser(strings.NewReader(" ")), 0).Read(make([]byte, 1))
 	})

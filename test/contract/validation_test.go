@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/resetd/resetd/test/resetdtest"
 )
@@ -236,6 +237,25 @@ func TestConnectionClose(t *testing.T) {
 			t.Errorf("request %d: %d %v, want %d", i, response.StatusCode, err, want)
 		}
 		response.Body.Close()
+	}
+}
+
+// TestConnectionCloseExpecting: a client that waits for 100 Continue before it sends its body has its refusal at once, and
+// not after the server's ReadTimeout of 10 s.
+func TestConnectionCloseExpecting(t *testing.T) {
+	t.Parallel()
+	f := start(t, resetdtest.Config{})
+	request, _ := http.NewRequest(http.MethodPost, f.URL+endpoint, strings.NewReader("nonsense"))
+	request.Header.Set("Content-Type", "text/plain")
+	request.Header.Set("Expect", "100-continue")
+	began := time.Now()
+	response, err := (&http.Transport{DisableKeepAlives: true, ExpectContinueTimeout: time.Minute}).RoundTrip(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	if took := time.Since(began); response.StatusCode != http.StatusUnsupportedMediaType || took > 8*time.Second {
+		t.Errorf("%d after %v", response.StatusCode, took)
 	}
 }
 
