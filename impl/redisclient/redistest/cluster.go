@@ -5,6 +5,8 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+
+	"github.com/redis/go-redis/v9"
 )
 
 // slots is the number of slots of a Cluster.
@@ -195,8 +197,9 @@ func (s *Server) startSentinel(monitored *Server) {
 		"sentinel announce-ip " + s.Host(),
 		"sentinel monitor " + Name + " " + monitored.Host() + " " + monitored.Port() + " 2",
 		"sentinel auth-pass " + Name + " " + monitored.Password,
-		"sentinel down-after-milliseconds " + Name + " 3600000", // until Fail; a busy machine causes no fail-over
-		"sentinel failover-timeout " + Name + " 3000",
+		// Only Fail causes a fail-over, and nothing ends it early. Sentinels that had to find out for themselves would never
+		// choose a replica whose primary was killed ten times down-after-milliseconds before Fail.
+		"sentinel down-after-milliseconds " + Name + " 3600000", "sentinel failover-timeout " + Name + " 60000",
 	}
 	path := s.write("sentinel.conf", []byte(strings.Join(lines, "\n")+"\n"))
 	s.run("+monitor master "+Name, path, "--sentinel")
@@ -208,16 +211,20 @@ func (s *Sentinels) URL() string {
 	return "redis://:" + s.Sentinels[0].Password + "@" + s.Sentinels[0].Addr + "/0?" + query.Encode()
 }
 
-// Fail kills the primary, and returns when the replica is the primary and all Sentinels say so.
+// Fail kills the primary, if it was not killed before, and returns when the replica is the primary and all Sentinels say
+// so.
 func (s *Sentinels) Fail() {
 	s.tb.Helper()
 	s.Primary.Kill()
-	for _, sentinel := range s.Sentinels {
-		sentinel.Do("SENTINEL", "SET", Name, "down-after-milliseconds", 1000)
-	}
-	for _, sentinel := range s.Sentinels {
+	for i, sentinel := range s.Sentinels {
 		until(s.tb, "a Sentinel names the new primary", func() bool {
-			return fmt.Sprint(sentinel.Do("SENTINEL", "GET-MASTER-ADDR-BY-NAME", Name)) == "["+s.Replica.Host()+" "+s.Replica.Port()+"]"
+			if fmt.Sprint(sentinel.Do("SENTINEL", "GET-MASTER-ADDR-BY-NAME", Name)) == "["+s.Replica.Host()+" "+s.Replica.Port()+"]" {
+				return true
+			}
+			if i == 0 { // it refuses while it fails over, and while the replica does not answer it
+				_, _ = try(&redis.Options{Addr: sentinel.Addr, Password: sentinel.Password}, "SENTINEL", "FAILOVER", Name)
+			}
+			return false
 		})
 	}
 	until(s.tb, "the replica is the primary", func() bool {

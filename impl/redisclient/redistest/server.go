@@ -210,15 +210,20 @@ func (s *Server) Do(args ...any) any {
 
 func do(tb testing.TB, options *redis.Options, args ...any) any {
 	tb.Helper()
-	options.MaxRetries, options.ReadTimeout = -1, time.Minute
-	options.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
-	client := redis.NewClient(options)
-	defer func() { _ = client.Close() }() // nothing is lost with its connection
-	answer, err := client.Do(context.Background(), args...).Result()
+	answer, err := try(options, args...)
 	if err != nil {
 		tb.Errorf("redis: %v: %v", args, err)
 	}
 	return answer
+}
+
+// try sends a command over its own connection.
+func try(options *redis.Options, args ...any) (any, error) {
+	options.MaxRetries, options.ReadTimeout = -1, time.Minute
+	options.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
+	client := redis.NewClient(options)
+	defer func() { _ = client.Close() }() // nothing is lost with its connection
+	return client.Do(context.Background(), args...).Result()
 }
 
 // SetPassword changes the password, and ends all connections.
