@@ -93,8 +93,10 @@ func (c *changes) Probed(upstream string, was, is Verdict, err error) {
 	c.told, c.at = append(c.told, text), append(c.at, time.Now())
 }
 
+// want checks all that was told. A verdict shows just before its watcher is told, so it waits for the bubble to be idle.
 func (c *changes) want(t *testing.T, want ...string) {
 	t.Helper()
+	synctest.Wait()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !slices.Equal(c.told, want) {
