@@ -80,10 +80,10 @@ var writer = sync.OnceValue(func() *message.Renderer {
 // right returns settings without mistakes, for stand-ins at these addresses.
 func right(supabaseURL, mailgunURL string) Config {
 	return Config{
-		Supabase:    supabase.Config{AuthURL: supabaseURL + "/auth/v1", Key: jwt(`{"role":"service_role","ref":"project"}`), Timeout: 5 * time.Second},
+		Supabase:    supabase.Config{AuthURL: supabaseURL + "/auth/v1", Key: jwt(`{"role":"service_role","ref":"project"}`), Timeout: time.Minute},
 		SupabaseURL: supabaseURL,
 		Mailgun: mailgun.Config{
-			Base: mailgunURL, Domain: mailDomain, Key: "test-mailgun-key", From: mail.Address{Name: "Example", Address: "no-reply@" + mailDomain}, Timeout: 5 * time.Second,
+			Base: mailgunURL, Domain: mailDomain, Key: "test-mailgun-key", From: mail.Address{Name: "Example", Address: "no-reply@" + mailDomain}, Timeout: time.Minute,
 		},
 		Pages:    pages(delivery.TokenHash, site, "/reset-password", "https://*.preview.example.com"),
 		Writer:   writer(),

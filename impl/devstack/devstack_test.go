@@ -967,7 +967,7 @@ func TestPagesHosts(t *testing.T) {
 // stream reads the inbox's events.
 func (r *rig) stream(query string) (next func() map[string]any) {
 	r.t.Helper()
-	ctx, cancel := context.WithTimeout(r.t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(r.t.Context(), time.Minute)
 	r.t.Cleanup(cancel)
 	req, _ := http.NewRequestWithContext(ctx, "GET", r.pages.URL+"/dev/inbox/events"+query, nil)
 	res, err := http.DefaultClient.Do(req)

@@ -216,7 +216,7 @@ func TestNeverWritten(t *testing.T) {
 		{name: "no such host", base: "http://mailgun.invalid", ctx: t.Context()},
 		{name: "cancelled before", base: withoutTLS.URL, ctx: gone},
 	} {
-		client := New(Config{Base: c.base, Domain: "mg.example.com", Key: "the-key", From: mail.Address{Address: "no-reply@example.com"}, Timeout: 5 * time.Second})
+		client := New(Config{Base: c.base, Domain: "mg.example.com", Key: "the-key", From: mail.Address{Address: "no-reply@example.com"}, Timeout: time.Minute})
 		err := client.Send(c.ctx, "someone@example.org", delivery.Mail{Subject: "s", Text: "t", HTML: "h"})
 		if !errors.Is(err, impl.ErrEmailDelivery) || errors.Is(err, delivery.ErrFateUnknown) || errors.Is(err, delivery.ErrRefused) {
 			t.Errorf("%s: %v", c.name, err)

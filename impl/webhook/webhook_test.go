@@ -44,7 +44,7 @@ func startWebhook(t *testing.T, read func([]byte) (event, error), first once) (u
 
 func post(t *testing.T, url string) (status int, body string) {
 	t.Helper()
-	client := &http.Client{Timeout: 20 * time.Second}
+	client := &http.Client{Timeout: time.Minute}
 	response, err := client.Post(url, "application/json", strings.NewReader("{}"))
 	if err != nil {
 		t.Error(err)

@@ -68,7 +68,7 @@ func startClusterAt(t *testing.T, redisURL string, people []string, mailgun func
 	}, settings...)
 	transport := &http.Transport{MaxIdleConnsPerHost: 64}
 	t.Cleanup(transport.CloseIdleConnections)
-	c.client = &http.Client{Transport: transport, Timeout: 20 * time.Second}
+	c.client = &http.Client{Transport: transport, Timeout: time.Minute}
 	return c
 }
 
@@ -216,7 +216,7 @@ func (c *cluster) wantEmpty() {
 		if len(left) == 0 {
 			break
 		}
-		if time.Since(began) > 5*time.Second {
+		if time.Since(began) > time.Minute {
 			c.t.Errorf("Redis still holds %d keys: %v…", len(left), left[:min(3, len(left))])
 			return
 		}
@@ -318,8 +318,8 @@ func TestRedisAndInstanceKilled(t *testing.T) {
 func awaitRequestsIn(t testing.TB, p *resetdtest.Process, store string) {
 	t.Helper()
 	for began := time.Now(); p.Metric("resetd_requests_in", `store="`+store+`"`) != 1; time.Sleep(20 * time.Millisecond) {
-		if time.Since(began) > 20*time.Second {
-			t.Fatalf("requests are not in %s after 20 s", store)
+		if time.Since(began) > time.Minute {
+			t.Fatalf("requests are not in %s after a minute", store)
 		}
 	}
 }
