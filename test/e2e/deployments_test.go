@@ -208,7 +208,9 @@ func TestNodeAsSingle(t *testing.T) {
 	t.Parallel()
 	redisCluster := redistest.StartCluster(t)
 	for _, node := range redisCluster.Nodes {
-		f := start(t, resetdtest.Config{Settings: with(behindProxy, map[string]string{"REDIS_URL": node.URL(), "RATE_LIMIT": "5-M"})})
+		f := start(t, resetdtest.Config{
+			Build: resetdtest.BuildPatient, Settings: with(behindProxy, map[string]string{"REDIS_URL": node.URL(), "RATE_LIMIT": "5-M"}),
+		})
 		for i := range 60 {
 			f.askAs(unknownEmail, fmt.Sprintf("198.51.100.%d", i))
 			if gauge(f.Process, "memory") != 1 {

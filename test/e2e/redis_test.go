@@ -231,8 +231,8 @@ type redisFault struct {
 	kept       bool   // the counts are there again after the fault
 }
 
-// redisFaults returns the faults that a resetd with this patience must survive.
-func redisFaults(patience time.Duration) []redisFault {
+// redisFaults returns the faults that a resetd with LongPatience must survive.
+func redisFaults() []redisFault {
 	slow := &slowProxy{}
 	return []redisFault{
 		{
@@ -260,7 +260,7 @@ func redisFaults(patience time.Duration) []redisFault {
 		{
 			// Each single command is fast enough, but the two of a request together are not.
 			name: "slow", slow: slow,
-			begin:  func(*redistest.Server) { slow.by.Store(int64(patience * 2 / 3)) },
+			begin:  func(*redistest.Server) { slow.by.Store(int64(redisclient.LongPatience * 2 / 3)) },
 			end:    func(*redistest.Server) { slow.by.Store(0) },
 			reason: "^no answer in time$", kept: true,
 		},
@@ -298,7 +298,7 @@ func redisFaults(patience time.Duration) []redisFault {
 // TestRedisFaults: whatever Redis does, clients get the documented answers, limits hold, and nobody waits longer than
 // the patience of the binary. The change is in the metrics, and logged once. Afterwards limits are shared again.
 func TestRedisFaults(t *testing.T) {
-	for _, c := range redisFaults(redisclient.LongPatience) {
+	for _, c := range redisFaults() {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			c.run(t)
@@ -572,7 +572,7 @@ func TestRedisKeyWithoutExpiry(t *testing.T) {
 	t.Parallel()
 	server := newRedis(t)
 	server.Start()
-	f := start(t, resetdtest.Config{Settings: map[string]string{"REDIS_URL": server.URL(), "RATE_LIMIT": "2-S"}})
+	f := start(t, resetdtest.Config{Build: resetdtest.BuildPatient, Settings: map[string]string{"REDIS_URL": server.URL(), "RATE_LIMIT": "2-S"}})
 	const persist = `local n = 0
 		for _, key in ipairs(redis.call("KEYS", "resetd:ip:*")) do n = n + redis.call("PERSIST", key) end
 		return n`

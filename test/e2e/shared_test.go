@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -14,8 +15,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/alicebob/miniredis/v2"
+
 	"github.com/resetd/resetd/impl/devstack"
-	"github.com/resetd/resetd/impl/redisclient"
 	"github.com/resetd/resetd/impl/redisclient/redistest"
 	"github.com/resetd/resetd/test/resetdtest"
 )
@@ -30,7 +32,6 @@ type cluster struct {
 	servers   func() []*redistest.Server // all servers with keys
 	stack     *devstack.Stack
 	environ   []string
-	build     func(testing.TB) string // builds the binary; on a busy machine that of BuildPatient does not lose Redis
 	instances []*resetdtest.Process
 	client    *http.Client
 
@@ -51,7 +52,7 @@ func startCluster(t *testing.T, people []string, mailgun func(http.Handler) http
 // startClusterAt is startCluster with a Redis that is already running.
 func startClusterAt(t *testing.T, redisURL string, people []string, mailgun func(http.Handler) http.Handler, settings ...string) *cluster {
 	t.Helper()
-	c := &cluster{t: t, promised: map[string]int{}, build: resetdtest.BuildPatient}
+	c := &cluster{t: t, promised: map[string]int{}}
 	c.stack = devstack.New(devstack.Config{
 		Accounts: people, SiteURL: site, MaxMails: 10_000,
 		ServiceRoleKey: "test-service-role-key", MailgunKey: "test-mailgun-key", MailgunDomain: "mg.example.com",
@@ -86,7 +87,7 @@ func (c *cluster) mailgun(middleware func(http.Handler) http.Handler) (setting s
 
 func (c *cluster) start(settings ...string) *resetdtest.Process {
 	c.t.Helper()
-	p := resetdtest.Run(c.t, append(c.environ, settings...), c.build(c.t), "serve")
+	p := resetdtest.Run(c.t, append(c.environ, settings...), resetdtest.BuildPatient(c.t), "serve")
 	c.instances = append(c.instances, p)
 	return p
 }
@@ -283,7 +284,6 @@ func TestRedisKilled(t *testing.T) {
 	t.Parallel()
 	people := numbered(accounts, 400)
 	c := startCluster(t, people, nil)
-	c.build = resetdtest.BuildShipped
 	c.redis.Keep()
 	one, other := c.start(), c.start()
 	c.askAll(people[:200], []*resetdtest.Process{one, other}, 120, c.redis.Kill)
@@ -516,12 +516,11 @@ func TestSameAccountAtOnce(t *testing.T) {
 // TestSharedFaults: whatever Redis does, requests are accepted, and mailed exactly once. When Redis is back it is used
 // again, and it is empty at the end.
 func TestSharedFaults(t *testing.T) {
-	for _, fault := range redisFaults(redisclient.Patience) {
+	for _, fault := range redisFaults() {
 		t.Run(fault.name, func(t *testing.T) {
 			t.Parallel()
 			people := numbered(accounts, 90)
 			c := startCluster(t, people, nil)
-			c.build = resetdtest.BuildShipped
 			var settings []string
 			if fault.noPassword {
 				c.redis.SetPassword("")
@@ -578,4 +577,42 @@ func TestLeftInRedis(t *testing.T) {
 	c.start(c.mailgun(nil))
 	c.wantMailed(5*time.Second, len(people), 0)
 	c.wantEmpty()
+}
+
+// TestWebhookReplayShared: a signature counts once also for all instances with the same Redis.
+func TestWebhookReplayShared(t *testing.T) {
+	t.Parallel()
+	server := miniredis.RunT(t)
+	shared := with(withWebhooks, map[string]string{"REDIS_URL": "redis://" + server.Addr()})
+	config := resetdtest.Config{Build: resetdtest.BuildPatient, Settings: shared}
+	one, two := start(t, config), start(t, config)
+	for _, f := range []*fixture{one, two} {
+		f.Log.Await(t, `"limits_in":"redis"`)
+	}
+	r := newReport(knownEmail)
+	for _, f := range []*fixture{one, two, one} {
+		if a := f.hook(r.body()); a.Status != http.StatusOK || a.Raw != taken {
+			t.Errorf("%d %s", a.Status, a.Raw)
+		}
+	}
+	one.checkCounted("the first", map[string]string{"permanent_fail": "1", "replay": "1"})
+	two.checkCounted("the second", map[string]string{"replay": "1"})
+	if a := two.hook(newReport(knownEmail).body()); a.Status != http.StatusOK {
+		t.Errorf("%d %s", a.Status, a.Raw)
+	}
+	two.checkCounted("the second", map[string]string{"permanent_fail": "1", "replay": "1"})
+
+	keys := slices.DeleteFunc(server.Keys(), func(key string) bool { return !strings.Contains(key, "webhook") })
+	if len(keys) != 2 {
+		t.Errorf("Redis has %v", keys)
+	}
+	for _, key := range keys {
+		if !regexp.MustCompile(`^resetd:webhook:\{[A-Za-z0-9_-]{22}\}:D$`).MatchString(key) {
+			t.Errorf("Redis has the key %q", key)
+		}
+		// Longer than Mailgun's signature is valid, but not for ever.
+		if ttl := server.TTL(key); ttl < 13*time.Hour || ttl > 24*time.Hour {
+			t.Errorf("%s lives for %v more", key, ttl)
+		}
+	}
 }

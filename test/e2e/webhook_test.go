@@ -3,8 +3,6 @@ package e2e
 import (
 	"sync"
 
-	"github.com/alicebob/miniredis/v2"
-
 	"bytes"
 	"crypto/hmac"
 	"crypto/rand"
@@ -469,43 +467,6 @@ func TestWebhookReplay(t *testing.T) {
 	}
 	if n := len(f.Log.Records(t, "delivery event")); n != 2 {
 		t.Errorf("%d events logged, want 2", n)
-	}
-}
-
-// TestWebhookReplayShared: a signature counts once also for all instances with the same Redis.
-func TestWebhookReplayShared(t *testing.T) {
-	t.Parallel()
-	server := miniredis.RunT(t)
-	shared := with(withWebhooks, map[string]string{"REDIS_URL": "redis://" + server.Addr()})
-	one, two := start(t, resetdtest.Config{Settings: shared}), start(t, resetdtest.Config{Settings: shared})
-	for _, f := range []*fixture{one, two} {
-		f.Log.Await(t, `"limits_in":"redis"`)
-	}
-	r := newReport(knownEmail)
-	for _, f := range []*fixture{one, two, one} {
-		if a := f.hook(r.body()); a.Status != http.StatusOK || a.Raw != taken {
-			t.Errorf("%d %s", a.Status, a.Raw)
-		}
-	}
-	one.checkCounted("the first", map[string]string{"permanent_fail": "1", "replay": "1"})
-	two.checkCounted("the second", map[string]string{"replay": "1"})
-	if a := two.hook(newReport(knownEmail).body()); a.Status != http.StatusOK {
-		t.Errorf("%d %s", a.Status, a.Raw)
-	}
-	two.checkCounted("the second", map[string]string{"permanent_fail": "1", "replay": "1"})
-
-	keys := slices.DeleteFunc(server.Keys(), func(key string) bool { return !strings.Contains(key, "webhook") })
-	if len(keys) != 2 {
-		t.Errorf("Redis has %v", keys)
-	}
-	for _, key := range keys {
-		if !regexp.MustCompile(`^resetd:webhook:\{[A-Za-z0-9_-]{22}\}:D$`).MatchString(key) {
-			t.Errorf("Redis has the key %q", key)
-		}
-		// Longer than Mailgun's signature is valid, but not for ever.
-		if ttl := server.TTL(key); ttl < 13*time.Hour || ttl > 24*time.Hour {
-			t.Errorf("%s lives for %v more", key, ttl)
-		}
 	}
 }
 

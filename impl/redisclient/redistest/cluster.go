@@ -131,17 +131,23 @@ func (c *Cluster) Move(key string, to int, meanwhile func()) {
 	}
 }
 
-// Fail kills a node, and puts its replica into its place after the fail-over.
+// Fail kills a node, if it was not killed before, and puts its replica into its place. It returns when all other nodes
+// say so: a client may ask any of them.
 func (c *Cluster) Fail(node int) {
 	c.tb.Helper()
 	c.Nodes[node].Kill()
 	replica := c.Replicas[node]
 	replica.Do("CLUSTER", "FAILOVER", "TAKEOVER")
-	until(c.tb, "the replica has taken over", func() bool {
-		info, _ := replica.Do("INFO", "replication").(string)
-		return strings.Contains(info, "role:master")
-	})
 	c.Nodes[node] = replica
+	id := replica.Do("CLUSTER", "MYID").(string)
+	c.wait("a replica has taken over", func(node *Server) bool {
+		for line := range strings.Lines(c.nodes(node)) { // ID, address, flags, five more, and slots of a node that has some
+			if fields := strings.Fields(line); fields[0] == id {
+				return strings.Contains(fields[2], "master") && len(fields) > 8
+			}
+		}
+		return false
+	})
 }
 
 // Keys returns all keys but those of a limiter's probe.
