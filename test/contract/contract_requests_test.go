@@ -450,8 +450,8 @@ func startTarget(t *testing.T, s resetdtest.Config) *contractTarget {
 		})
 	}
 	target.Server = start(t, s)
-	transport := &http.Transport{MaxIdleConnsPerHost: 100, DisableCompression: true, ExpectContinueTimeout: time.Minute}
-	t.Cleanup(transport.CloseIdleConnections)
+	transport := resetdtest.NewTransport(t)
+	transport.DisableCompression, transport.ExpectContinueTimeout = true, time.Minute
 	target.client = &http.Client{Transport: transport, Timeout: time.Minute, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	return target
 }

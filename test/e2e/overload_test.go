@@ -74,7 +74,7 @@ func TestOverload(t *testing.T) {
 // hang, so that none of them ends, and all others have ended when the second half comes.
 func TestOverloadIsBlind(t *testing.T) {
 	t.Parallel()
-	const most = 20
+	const most = 8
 	var accounts []string
 	for i := range 2 * most {
 		accounts = append(accounts, fmt.Sprintf("account-%d@example.com", i))

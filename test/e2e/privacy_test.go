@@ -94,7 +94,7 @@ func TestNothingIsTold(t *testing.T) {
 	}
 	c := newCollector(t)
 	f := startWith(t, resetdtest.Config{
-		Build: resetdtest.BuildShipped, Remember: 3000, // all texts
+		Build: resetdtest.BuildPatient, Remember: 3000, // all texts
 		Accounts: accounts, Settings: with(loudest(c, accepting(t, repeat)), map[string]string{"DELIVERY_TIMEOUT": "15s", "MAX_DELIVERIES": "100"}),
 		Supabase: supabase.middleware, Mailgun: mailgun.middleware,
 	}, c)
@@ -169,7 +169,7 @@ func TestProbesTellNothing(t *testing.T) {
 			}
 			c := newCollector(t)
 			f := startWith(t, resetdtest.Config{
-				Build: resetdtest.BuildShipped, Settings: loudest(c, accepting(t, repeat)),
+				Build: resetdtest.BuildPatient, Settings: loudest(c, accepting(t, repeat)),
 				Supabase: always(supabase), Mailgun: always(mailgun),
 			}, c)
 			f.Confidential(ofTheCaller...)

@@ -108,9 +108,7 @@ func TestThreeProcesses(t *testing.T) {
 	todo := make(chan one)
 	var served [clients]atomic.Int64
 	var other atomic.Int64
-	transport := &http.Transport{MaxIdleConnsPerHost: 64}
-	defer transport.CloseIdleConnections()
-	client := &http.Client{Transport: resetdtest.CheckingTransport(t, transport), Timeout: time.Minute}
+	client := &http.Client{Transport: resetdtest.CheckingTransport(t, resetdtest.NewTransport(t)), Timeout: time.Minute}
 	began := time.Now()
 	var workers sync.WaitGroup
 	for range 64 {

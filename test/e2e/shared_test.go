@@ -67,9 +67,7 @@ func startClusterAt(t *testing.T, redisURL string, people []string, mailgun func
 		"SITE_URL=" + site, "REDIS_URL=" + redisURL, "SHUTDOWN_DELAY=0s", "SHUTDOWN_TIMEOUT=20s",
 		"RATE_LIMIT=100000-M", "RECIPIENT_LIMIT=100000-M", "MAX_DELIVERIES=16",
 	}, settings...)
-	transport := &http.Transport{MaxIdleConnsPerHost: 64}
-	t.Cleanup(transport.CloseIdleConnections)
-	c.client = &http.Client{Transport: transport, Timeout: time.Minute}
+	c.client = &http.Client{Transport: resetdtest.NewTransport(t), Timeout: time.Minute}
 	return c
 }
 

@@ -117,9 +117,7 @@ func Start(tb testing.TB, config Config) *Server {
 			s.private.search(tb, "the metrics", OwnMetrics(text))
 		}
 	}
-	transport := &http.Transport{MaxIdleConnsPerHost: 100}
-	tb.Cleanup(transport.CloseIdleConnections)
-	s.Client = &http.Client{Transport: s.Transport(transport), Timeout: time.Minute}
+	s.Client = &http.Client{Transport: s.Transport(NewTransport(tb)), Timeout: time.Minute}
 	api, err := client.NewClientWithResponses(s.URL+"/api", client.WithHTTPClient(s.Client))
 	if err != nil {
 		tb.Fatal(err)
@@ -225,6 +223,14 @@ func (s *Server) Post(body string, header map[string]string) Answer {
 		s.tb.Fatalf("posting %.80q: %v", body, err)
 	}
 	return s.read(response)
+}
+
+// NewTransport returns a transport for many requests at once. net/http opens connections that it then does not need, and
+// resetd closes those without a request after 5 s. The transport stops using them before.
+func NewTransport(tb testing.TB) *http.Transport {
+	transport := &http.Transport{MaxIdleConnsPerHost: 100, IdleConnTimeout: 4 * time.Second}
+	tb.Cleanup(transport.CloseIdleConnections)
+	return transport
 }
 
 // Do sends a request.
