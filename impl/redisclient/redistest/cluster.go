@@ -203,8 +203,8 @@ func (s *Server) startSentinel(monitored *Server) {
 		"sentinel announce-ip " + s.Host(),
 		"sentinel monitor " + Name + " " + monitored.Host() + " " + monitored.Port() + " 2",
 		"sentinel auth-pass " + Name + " " + monitored.Password,
-		// Only Fail causes a fail-over, and nothing ends it early. Sentinels that had to find out for themselves would never
-		// choose a replica whose primary was killed ten times down-after-milliseconds before Fail.
+		// Only Fail causes a fail-over, and nothing ends it early. Without Fail, Sentinels choose no replica that lost its
+		// primary more than ten times down-after-milliseconds before they noticed.
 		"sentinel down-after-milliseconds " + Name + " 3600000", "sentinel failover-timeout " + Name + " 60000",
 	}
 	path := s.write("sentinel.conf", []byte(strings.Join(lines, "\n")+"\n"))
