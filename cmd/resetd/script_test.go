@@ -141,7 +141,7 @@ func await(ts *testscript.TestScript, _ bool, args []string) {
 	if len(args) > 1 {
 		status = args[1]
 	}
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		response, err := http.Get(args[0])
 		if err == nil {
 			response.Body.Close()
@@ -150,14 +150,14 @@ func await(ts *testscript.TestScript, _ bool, args []string) {
 			}
 		}
 	}
-	ts.Fatalf("%s was not answered %s within 20 s", args[0], status)
+	ts.Fatalf("%s was not answered %s within a minute", args[0], status)
 }
 
 // awaitBody URL PATTERN: waits until the body of a GET matches.
 func awaitBody(ts *testscript.TestScript, _ bool, args []string) {
 	pattern := regexp.MustCompile(args[1])
 	text := ""
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		text, _ = send([]string{http.MethodGet, args[0]})
 		if pattern.MatchString(text) {
 			return
@@ -218,9 +218,9 @@ func httpLater(ts *testscript.TestScript, _ bool, args []string) {
 		answer <- func() (string, error) { return text, err }
 	}()
 	stack := stackOf(ts)
-	for deadline := time.Now().Add(20 * time.Second); len(stack.Calls()) == 0; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); len(stack.Calls()) == 0; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
-			ts.Fatalf("the request was not in flight within 20 s")
+			ts.Fatalf("the request was not in flight within a minute")
 		}
 	}
 }
@@ -247,7 +247,7 @@ func follow(ts *testscript.TestScript, _ bool, args []string) {
 
 // awaitMails COUNT PATTERN: waits until COUNT mails are delivered, and checks them as mails does.
 func awaitMails(ts *testscript.TestScript, neg bool, args []string) {
-	for deadline := time.Now().Add(20 * time.Second); strconv.Itoa(len(stackOf(ts).Mails())) != args[0] && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(time.Minute); strconv.Itoa(len(stackOf(ts).Mails())) != args[0] && time.Now().Before(deadline); {
 		time.Sleep(5 * time.Millisecond)
 	}
 	mails(ts, neg, args)

@@ -148,7 +148,7 @@ func Run(tb testing.TB, environ []string, program string, args ...string) *Proce
 	return p
 }
 
-// Stop sends SIGTERM, and returns how the process ended. After 30 s it kills the process.
+// Stop sends SIGTERM, and returns how the process ended. After a minute it kills the process.
 func (p *Process) Stop() error {
 	p.stop.Do(func() {
 		if p.beforeStop != nil && !p.HasEnded() {
@@ -157,8 +157,8 @@ func (p *Process) Stop() error {
 		p.Signal(syscall.SIGTERM)
 		select {
 		case <-p.ended:
-		case <-time.After(30 * time.Second):
-			p.tb.Error("resetd did not stop within 30 s")
+		case <-time.After(time.Minute):
+			p.tb.Error("resetd did not stop within a minute")
 			p.Kill()
 		}
 	})
