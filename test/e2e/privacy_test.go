@@ -95,7 +95,7 @@ func TestNothingIsTold(t *testing.T) {
 	c := newCollector(t)
 	f := startWith(t, resetdtest.Config{
 		Build: resetdtest.BuildPatient, Remember: 3000, // all texts
-		Accounts: accounts, Settings: with(loudest(c, accepting(t, repeat)), map[string]string{"DELIVERY_TIMEOUT": "15s", "MAX_DELIVERIES": "100"}),
+		Accounts: accounts, Settings: with(loudest(c, accepting(t, repeat)), map[string]string{"UPSTREAM_TIMEOUT": "5s", "DELIVERY_TIMEOUT": "15s", "MAX_DELIVERIES": "100"}),
 		Supabase: supabase.middleware, Mailgun: mailgun.middleware,
 	}, c)
 	f.Confidential(ofTheCaller...)
