@@ -507,14 +507,22 @@ func TestSameAccountAtOnce(t *testing.T) {
 	people := numbered(accounts, 40)
 	c := startCluster(t, people, nil)
 	p := c.start()
+	took := map[string]time.Duration{}
 	for _, email := range people {
+		began := time.Now()
 		var clients sync.WaitGroup
 		for range 8 {
 			clients.Go(func() { c.ask(p, email) })
 		}
 		clients.Wait()
+		took[email] = time.Since(began)
 	}
-	c.awaitMailed(time.Minute) // there are more mails if the requests take longer than a delivery
+	c.awaitMailed(time.Minute)
+	for email, n := range c.mailsTo() {
+		if n > 2 && took[email] < 300*time.Millisecond { // otherwise a mail may be sent between two of the requests
+			t.Errorf("%s has %d mails for requests within %v", email, n, took[email])
+		}
+	}
 	if len(c.promised) != len(people) {
 		t.Errorf("requests for %d accounts were answered 200, want %d", len(c.promised), len(people))
 	}
